@@ -1,0 +1,8 @@
+"""The one error that Cellbook raises on purpose."""
+
+
+class CellbookError(ValueError):
+    """Bad input, named: what is wrong, how many rows or files it touches, and how to mend it.
+
+    The command line prints the message alone and exits with code 2; anything else that is raised is a bug.
+    """
