@@ -1,0 +1,386 @@
+"""Single cells as one object: an image stack, one table row a cell, and what the channels mean.
+
+Every screen of the book becomes a `CellSet` before anything else sees it. On disk it is a folder of three files,
+``images.npy``, ``cells.parquet`` and ``cellset.json``; opening one reads only the last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cellbook.errors import CellbookError
+
+FORMAT = 1
+IMAGES, TABLE, HEADER = "images.npy", "cells.parquet", "cellset.json"
+_CHUNK_BYTES = 1 << 26
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CellSet:
+    """Images of single cells with their labels.
+
+    Parameters
+    ----------
+    images : numpy.ndarray
+        (N, C, H, W), uint8 or uint16; an array or a memory map.
+    table : pandas.DataFrame
+        N rows in the order of `images`; columns ``Metadata_*``, and ``truth_*`` for simulated cells.
+    channels : tuple of str
+        C names; the order of the project is ("DNA", "Tubulin", "Actin"), shown as red, green, blue.
+    pixel_um : float
+        Side of a pixel in micrometres.
+
+    Raises
+    ------
+    CellbookError
+        If the shapes, the number of rows or the data type do not fit together.
+    """
+
+    images: np.ndarray
+    table: pd.DataFrame
+    channels: tuple[str, ...]
+    pixel_um: float
+
+    def __post_init__(self) -> None:
+        _check_images(self.images)
+        object.__setattr__(self, "channels", tuple(self.channels))
+        if len(self.channels) != self.images.shape[1] or len(set(self.channels)) != len(self.channels):
+            raise CellbookError(
+                f"channels={self.channels} does not name the {self.images.shape[1]} channels of images: "
+                "give one different name for each."
+            )
+        if not self.pixel_um > 0:
+            raise CellbookError(f"pixel_um={self.pixel_um} must be a positive number of micrometres.")
+        if not isinstance(self.table, pd.DataFrame) or len(self.table) != len(self.images):
+            rows = len(self.table) if hasattr(self.table, "__len__") else "no"
+            raise CellbookError(
+                f"table has {rows} rows for {len(self.images)} images: give a DataFrame with one row a cell."
+            )
+        object.__setattr__(self, "table", self.table.reset_index(drop=True))
+
+    def __getattr__(self, name: str):
+        # Only reached for what is not there yet: the table of an opened folder, read on first use.
+        folder = self.__dict__.get("_folder")
+        if name != "table" or folder is None:
+            raise AttributeError(name)
+        table = _read_table(folder, len(self.images))
+        object.__setattr__(self, "table", table)
+        return table
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        n, _, h, w = self.images.shape
+        return (
+            f"CellSet({n} cells, {'/'.join(self.channels)}, {h} x {w} {self.images.dtype}, {self.pixel_um} um a pixel)"
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the images, the table, the channels and the pixel size (32 hexadecimal digits).
+
+        An opened folder answers from what was stored when it was saved; `verify` recomputes it.
+        """
+        if "_fingerprint" not in self.__dict__:
+            object.__setattr__(self, "_fingerprint", self._compute_fingerprint())
+        return self.__dict__["_fingerprint"]
+
+    def _compute_fingerprint(self) -> str:
+        digest = self._header_digest()
+        for chunk in _chunks(self.images):
+            digest.update(np.ascontiguousarray(chunk))
+        return digest.hexdigest()
+
+    def _header_digest(self) -> hashlib.blake2b:
+        digest = hashlib.blake2b(digest_size=16)
+        header = [list(self.images.shape), self.images.dtype.name, list(self.channels), float(self.pixel_um)]
+        digest.update(json.dumps(header).encode())
+        _hash_table(self.table, digest)
+        return digest
+
+    def verify(self) -> None:
+        """Recompute the fingerprint from the bytes and compare it with the stored one.
+
+        Raises
+        ------
+        CellbookError
+            If they differ, that is, if a file changed after it was saved.
+        """
+        found = self._compute_fingerprint()
+        if found != self.fingerprint:
+            where = self.__dict__.get("_folder", "this set")
+            raise CellbookError(
+                f"{where}: fingerprint {found} of the content is not the stored {self.fingerprint}; "
+                "a file was changed or damaged after saving. Make the set again."
+            )
+
+    def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> CellSet:
+        """Write the set as a folder and return it opened from there; nothing half-written is ever left under the name.
+
+        Parameters
+        ----------
+        folder : path
+            Where to; its parents are made.
+        overwrite : bool
+            Replace a cell set that is already there. Any other existing folder is always refused.
+
+        Returns
+        -------
+        CellSet
+            The same cells, memory-mapped.
+        """
+        folder = Path(folder)
+        if folder.exists() and not (overwrite and (folder / HEADER).is_file()):
+            hint = "pass overwrite=True or another name" if (folder / HEADER).is_file() else "give another name"
+            raise CellbookError(f"folder={folder} exists already: {hint}.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        work.chmod(0o755)
+        try:
+            digest = self._header_digest()
+            shape, dtype = self.images.shape, self.images.dtype
+            if len(self):
+                target = np.lib.format.open_memmap(work / IMAGES, mode="w+", dtype=dtype, shape=shape)
+                start = 0
+                for chunk in _chunks(self.images):
+                    digest.update(np.ascontiguousarray(chunk))
+                    target[start : start + len(chunk)] = chunk
+                    start += len(chunk)
+                target.flush()
+                del target
+            else:  # a memory map cannot be empty
+                np.save(work / IMAGES, self.images)
+            self.table.to_parquet(work / TABLE, index=False)
+            header = {
+                "format": FORMAT,
+                "fingerprint": digest.hexdigest(),
+                "shape": list(shape),
+                "dtype": dtype.name,
+                "channels": list(self.channels),
+                "pixel_um": float(self.pixel_um),
+            }
+            (work / HEADER).write_text(json.dumps(header, indent=1) + "\n")
+            old = None
+            if folder.exists():
+                old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent)) / folder.name
+                os.replace(folder, old)
+            os.replace(work, folder)
+            if old is not None:
+                shutil.rmtree(old.parent, ignore_errors=True)
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        return CellSet.open(folder)
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> CellSet:
+        """Open a saved set in milliseconds: images stay a read-only memory map, the table is read on first use.
+
+        Raises
+        ------
+        CellbookError
+            If a file is missing or damaged, or images and header disagree.
+        """
+        folder = Path(folder)
+        for name in (HEADER, IMAGES, TABLE):
+            if not (folder / name).is_file():
+                raise CellbookError(
+                    f"{folder} is no cell set: {name} is missing. Save it again or give another folder."
+                )
+        try:
+            header = json.loads((folder / HEADER).read_text())
+            shape, dtype = tuple(header["shape"]), header["dtype"]
+            channels, pixel_um = tuple(header["channels"]), float(header["pixel_um"])
+            fingerprint, version = header["fingerprint"], header["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise CellbookError(f"{folder / HEADER} is damaged ({error!r}): save the set again.") from error
+        if version != FORMAT:
+            raise CellbookError(
+                f"{folder / HEADER} has format {version}; this version reads {FORMAT}. Make the set again."
+            )
+        try:
+            images = np.load(folder / IMAGES, mmap_mode="r" if shape[0] else None)
+        except (ValueError, OSError, EOFError) as error:
+            raise CellbookError(f"{folder / IMAGES} is damaged ({error}): save the set again.") from error
+        if images.shape != shape or images.dtype.name != dtype:
+            raise CellbookError(
+                f"{folder / IMAGES} holds {images.shape} {images.dtype.name}, {HEADER} says {shape} {dtype}: "
+                "files of two sets were mixed; save the set again."
+            )
+        _check_images(images)
+        self = object.__new__(cls)
+        known = {"images": images, "channels": channels, "pixel_um": pixel_um}
+        for name, value in (known | {"_folder": folder, "_fingerprint": fingerprint}).items():
+            object.__setattr__(self, name, value)
+        return self
+
+    def select(self, rows: str | np.ndarray | pd.Series | list | slice) -> CellSet:
+        """Cells chosen by an expression, a mask or row numbers, in the order asked for.
+
+        Parameters
+        ----------
+        rows : str, boolean mask, row numbers or slice
+            A pandas query (``"Metadata_moa == 'DMSO' and Metadata_batch != 'Week1'"``), N booleans, or integers.
+
+        Raises
+        ------
+        CellbookError
+            If the expression names an unknown column or is none, the mask has another length, a row number lies
+            outside the set, or no cell remains.
+        """
+        if isinstance(rows, str):
+            index = self._query(rows)
+        elif isinstance(rows, slice):
+            index = np.arange(len(self))[rows]
+        else:
+            index = np.asarray(rows)
+            if index.dtype == bool:
+                if index.shape != (len(self),):
+                    raise CellbookError(
+                        f"rows: a mask of shape {index.shape} for {len(self)} cells; give one value a cell."
+                    )
+                index = np.flatnonzero(index)
+            elif index.size and index.dtype.kind not in "iu":
+                raise CellbookError(f"rows: values of type {index.dtype}; give a query, a boolean mask or row numbers.")
+            elif index.size and (index.max() >= len(self) or index.min() < -len(self)):
+                raise CellbookError(f"rows: {index.min()} to {index.max()} reach outside the set of {len(self)} cells.")
+        if len(index) == 0:
+            shown = rows if isinstance(rows, str) else type(rows).__name__
+            raise CellbookError(f"rows={shown!r} selects none of {len(self)} cells: loosen the selection.")
+        return CellSet(self.images[index], self.table.iloc[index], self.channels, self.pixel_um)
+
+    def _query(self, expression: str) -> np.ndarray:
+        try:
+            mask = self.table.eval(expression)
+        except pd.errors.UndefinedVariableError as error:
+            columns = ", ".join(map(str, self.table.columns))
+            raise CellbookError(f"rows={expression!r}: {error}. The columns are: {columns}.") from error
+        except Exception as error:  # pandas raises half a dozen kinds for a bad expression
+            raise CellbookError(f"rows={expression!r} is no expression over the table: {error}.") from error
+        mask = np.asarray(mask)
+        if mask.shape != (len(self),) or mask.dtype != bool:
+            raise CellbookError(f"rows={expression!r} gives no true or false for each cell: write a comparison.")
+        return np.flatnonzero(mask)
+
+    def to(self, device: str | torch.device) -> torch.Tensor:
+        """Copy all images to a device once, as they are: (N, C, H, W), uint8 or uint16.
+
+        torch can move, view and convert uint16 but does little arithmetic on it: take batches with `gather`, which
+        works on every device, then normalise them (`channel_max`, `unit`, `stretch`).
+        """
+        images = self.images if self.images.flags.writeable else np.array(self.images)
+        return torch.from_numpy(np.ascontiguousarray(images)).to(device)
+
+
+def gather(images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Batch of images by row number, (B, C, H, W), of the type of `images`.
+
+    Indexing of uint16 is not there on every device and version of torch; its bits are gathered as int16 instead.
+    """
+    if images.dtype == torch.uint16:
+        return images.view(torch.int16)[rows].view(torch.uint16)
+    return images[rows]
+
+
+def channel_max(batch: torch.Tensor) -> torch.Tensor:
+    """Each channel of each crop divided by its own maximum: float32 in [0, 1]; an empty channel stays 0."""
+    x = batch.to(torch.float32)
+    return x / x.amax(dim=(-2, -1), keepdim=True).clamp_min(1.0)
+
+
+def unit(batch: torch.Tensor) -> torch.Tensor:
+    """Grey values divided by the largest their type can hold (255 or 65,535): float32 in [0, 1]."""
+    return batch.to(torch.float32) / torch.iinfo(batch.dtype).max
+
+
+def stretch(batch: torch.Tensor, low: torch.Tensor | np.ndarray, high: torch.Tensor | np.ndarray) -> torch.Tensor:
+    """Grey values mapped linearly so that `low` becomes 0 and `high` 1, clipped: float32 in [0, 1].
+
+    Parameters
+    ----------
+    batch : torch.Tensor
+        (B, C, H, W).
+    low, high : tensor or array
+        Grey values, (C,) for all crops alike or (B, C), as `stretch_limits` gives them. Where they are equal the
+        channel becomes 0.
+    """
+    x = batch.to(torch.float32)
+    low, high = (torch.as_tensor(v, dtype=torch.float32, device=x.device)[..., None, None] for v in (low, high))
+    return ((x - low) / (high - low).clamp_min(1.0)).clamp(0.0, 1.0) * (high > low)
+
+
+def stretch_limits(
+    cells: CellSet, percentiles: tuple[float, float] = (0.1, 99.9), by: str = "Metadata_plate"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentiles of the grey values of all crops of a field, plate or any other group, for `stretch`.
+
+    Parameters
+    ----------
+    cells : CellSet
+    percentiles : (float, float)
+        Lower and upper percentile, in per cent.
+    by : str
+        Column of the table whose values form the groups.
+
+    Returns
+    -------
+    low, high : numpy.ndarray
+        (N, C) float32, one row a cell.
+    """
+    if by not in cells.table:
+        raise CellbookError(f"by={by!r} is no column of the table; it has {', '.join(map(str, cells.table.columns))}.")
+    lower, upper = percentiles
+    if not 0 <= lower < upper <= 100:
+        raise CellbookError(f"percentiles={percentiles} must rise within 0 to 100.")
+    limits = np.zeros((2, len(cells), len(cells.channels)), dtype=np.float32)
+    for rows in cells.table.groupby(by, sort=False, dropna=False).indices.values():
+        pixels = cells.images[rows]
+        limits[:, rows] = np.percentile(pixels, percentiles, axis=(0, 2, 3))[:, None]
+    return limits[0], limits[1]
+
+
+def _check_images(images: np.ndarray) -> None:
+    if not isinstance(images, np.ndarray) or images.ndim != 4 or images.dtype not in (np.uint8, np.uint16):
+        found = f"{images.shape} {images.dtype}" if isinstance(images, np.ndarray) else type(images).__name__
+        raise CellbookError(f"images: {found}; give an array (cells, channels, height, width) of uint8 or uint16.")
+
+
+def _read_table(folder: Path, rows: int) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(folder / TABLE)
+    except Exception as error:  # pyarrow has its own family of errors
+        raise CellbookError(f"{folder / TABLE} is damaged ({error}): save the set again.") from error
+    if len(table) != rows:
+        raise CellbookError(f"{folder / TABLE} has {len(table)} rows for {rows} images: save the set again.")
+    return table
+
+
+def _chunks(images: np.ndarray) -> Iterator[np.ndarray]:
+    """Blocks of rows of a bounded size, so that a memory map larger than memory can be read through."""
+    step = max(1, _CHUNK_BYTES // max(1, images[:1].nbytes))
+    for start in range(0, len(images), step):
+        yield images[start : start + step]
+
+
+def _hash_table(table: pd.DataFrame, digest: hashlib.blake2b) -> None:
+    """Feed names and values; text is hashed as text, so that a file read back (string or object) hashes alike."""
+    for name, column in table.items():
+        if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_extension_array_dtype(column.dtype):
+            values = column.to_numpy()
+            digest.update(f"\x1e{name}\x1f{values.dtype.kind}".encode())
+            digest.update(np.ascontiguousarray(values.astype(np.float64 if values.dtype.kind == "f" else np.int64)))
+        else:
+            text = column.astype(object).where(column.notna(), "\x00").astype(str)
+            digest.update(f"\x1e{name}\x1ft".encode() + "\x1f".join(text).encode())

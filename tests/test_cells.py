@@ -1,0 +1,201 @@
+"""CellSet: what is saved is what is opened, selection is by row, normalisation never divides by zero."""
+
+import json
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cellbook.cells import CellSet, channel_max, gather, stretch, stretch_limits, unit
+from cellbook.errors import CellbookError
+
+CHANNELS = ("DNA", "Tubulin", "Actin")
+
+
+def make(n=12, dtype=np.uint16, seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, np.iinfo(dtype).max, (n, 3, 7, 5), dtype=dtype, endpoint=True)
+    table = pd.DataFrame(
+        {
+            "Metadata_plate": [f"Week{i % 3 + 1}_1" for i in range(n)],
+            "Metadata_compound": ["DMSO" if i % 2 else "taxol" for i in range(n)],
+            "Metadata_concentration": rng.normal(size=n),
+            "Metadata_moa": [None if i == 0 else "x" for i in range(n)],
+            "truth_kind": np.arange(n),
+        }
+    )
+    return CellSet(images, table, CHANNELS, 0.5)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_saved_set_opens_with_same_pixels_table_and_fingerprint(tmp_path, dtype):
+    cells = make(dtype=dtype)
+    opened = cells.save(tmp_path / "a" / "set")
+    again = CellSet.open(tmp_path / "a" / "set")
+    assert isinstance(again.images, np.memmap)
+    assert np.array_equal(again.images, cells.images)
+    assert again.fingerprint == opened.fingerprint == cells.fingerprint
+    pd.testing.assert_frame_equal(again.table, cells.table)
+    again.verify()
+    assert (again.channels, again.pixel_um, len(again)) == (CHANNELS, 0.5, 12)
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["set"]
+
+
+@pytest.mark.parametrize("what", ["pixel", "number", "text", "missing", "name", "channel", "pixel_um"])
+def test_fingerprint_changes_with_any_content(what):
+    cells = make()
+    images, table, channels, pixel = cells.images.copy(), cells.table.copy(), cells.channels, cells.pixel_um
+    if what == "pixel":
+        images[3, 1, 2, 2] ^= 1
+    elif what == "number":
+        table.loc[5, "Metadata_concentration"] += 1e-9
+    elif what == "text":
+        table.loc[5, "Metadata_plate"] = "Week1_2"
+    elif what == "missing":
+        table.loc[3, "Metadata_moa"] = None
+    elif what == "name":
+        table = table.rename(columns={"truth_kind": "truth_other"})
+    elif what == "channel":
+        channels = ("DNA", "Actin", "Tubulin")
+    else:
+        pixel = 0.6
+    assert CellSet(images, table, channels, pixel).fingerprint != cells.fingerprint
+
+
+def test_fingerprint_does_not_depend_on_string_dtype():
+    cells = make()
+    table = cells.table.astype({"Metadata_plate": object, "Metadata_compound": object})
+    assert CellSet(cells.images, table, CHANNELS, 0.5).fingerprint == cells.fingerprint
+
+
+def test_opening_a_gigabyte_takes_milliseconds_and_reads_no_table(tmp_path):
+    folder = make().save(tmp_path / "set").__dict__["_folder"]
+    shape = (250_000, 3, 37, 37)  # 1.02 GB of uint8
+    np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+    header = json.loads((folder / "cellset.json").read_text()) | {"shape": shape, "dtype": "uint8"}
+    (folder / "cellset.json").write_text(json.dumps(header))
+    (folder / "cells.parquet").write_bytes(b"not read yet")
+    start = time.perf_counter()
+    cells = CellSet.open(folder)
+    assert time.perf_counter() - start < 0.2
+    assert len(cells) == 250_000
+    with pytest.raises(CellbookError, match=r"cells\.parquet is damaged"):
+        cells.table  # noqa: B018
+
+
+def test_select_by_query_mask_and_rows_agree():
+    cells = make()
+    by_query = cells.select("Metadata_compound == 'DMSO' and truth_kind > 4")
+    rows = [5, 7, 9, 11]
+    mask = np.isin(np.arange(12), rows)
+    for other in (cells.select(mask), cells.select(rows), cells.select(pd.Series(mask)), cells.select(slice(5, 12, 2))):
+        assert other.fingerprint == by_query.fingerprint
+    assert np.array_equal(by_query.images, cells.images[rows])
+    assert list(cells.select([4, 1]).table.truth_kind) == [4, 1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("Metadata_moaa == 'x'", "Metadata_moaa"),
+        ("truth_kind +", "no expression"),
+        ("truth_kind + 1", "true or false"),
+        ("truth_kind > 99", "selects none of 12"),
+        (np.ones(5, dtype=bool), "mask"),
+        ([12], "outside the set of 12"),
+        ([0.5], "row numbers"),
+    ],
+)
+def test_select_names_what_is_wrong(rows, message):
+    with pytest.raises(CellbookError, match=message):
+        make().select(rows)
+
+
+def test_wrong_shapes_are_refused_by_name():
+    cells = make()
+    for images, table, channels, pixel, message in [
+        (cells.images[:, 0], cells.table, CHANNELS, 0.5, "images"),
+        (cells.images.astype(np.float32), cells.table, CHANNELS, 0.5, "float32"),
+        (cells.images, cells.table[:-1], CHANNELS, 0.5, "11 rows for 12 images"),
+        (cells.images, cells.table, ("DNA",), 0.5, "3 channels"),
+        (cells.images, cells.table, CHANNELS, 0.0, "pixel_um"),
+    ]:
+        with pytest.raises(CellbookError, match=message):
+            CellSet(images, table, channels, pixel)
+
+
+@pytest.mark.parametrize("name", ["images.npy", "cells.parquet", "cellset.json"])
+def test_missing_and_damaged_files_are_named(tmp_path, name):
+    cells = make().save(tmp_path / "set")
+    path = tmp_path / "set" / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CellbookError, match=f"{name} is damaged"):
+        CellSet.open(tmp_path / "set").table  # noqa: B018
+    path.unlink()
+    with pytest.raises(CellbookError, match=f"{name} is missing"):
+        CellSet.open(tmp_path / "set")
+    assert len(cells) == 12
+
+
+def test_verify_finds_a_changed_pixel(tmp_path):
+    make().save(tmp_path / "set")
+    images = np.lib.format.open_memmap(tmp_path / "set" / "images.npy", mode="r+")
+    images[2, 1, 3, 3] ^= 16
+    images.flush()
+    with pytest.raises(CellbookError, match="changed or damaged"):
+        CellSet.open(tmp_path / "set").verify()
+
+
+def test_save_never_replaces_silently_or_leaves_pieces(tmp_path, monkeypatch):
+    make().save(tmp_path / "set")
+    with pytest.raises(CellbookError, match="overwrite=True"):
+        make(seed=1).save(tmp_path / "set")
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        make(seed=1).save(tmp_path / "set", overwrite=True)
+    monkeypatch.undo()
+    assert CellSet.open(tmp_path / "set").fingerprint == make().fingerprint
+    assert make(seed=1).save(tmp_path / "set", overwrite=True).fingerprint == make(seed=1).fingerprint
+    (tmp_path / "other").mkdir()
+    with pytest.raises(CellbookError, match="another name"):
+        make().save(tmp_path / "other", overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "set"]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_device_tensor_and_gather_keep_every_grey_value(tmp_path, dtype):
+    cells = make(dtype=dtype).save(tmp_path / "set")
+    images = cells.to("cpu")
+    rows = torch.tensor([11, 0, 0, 7])
+    assert np.array_equal(gather(images, rows).numpy(), cells.images[rows.numpy()])
+    assert np.array_equal(images.numpy(), cells.images)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_normalisations_agree_with_numpy_and_survive_empty_crops(dtype):
+    cells = make(dtype=dtype)
+    cells.images[0] = 0
+    cells.images[1] = np.iinfo(dtype).max
+    batch, x = cells.to("cpu"), cells.images.astype(np.float64)
+    peak = np.maximum(x.max((2, 3), keepdims=True), 1)
+    np.testing.assert_allclose(channel_max(batch).numpy(), x / peak, rtol=1e-6)
+    np.testing.assert_allclose(unit(batch).numpy(), x / np.iinfo(dtype).max, rtol=1e-6)
+    low, high = stretch_limits(cells, (5, 90))
+    plate = (cells.table.Metadata_plate == "Week3_1").to_numpy()
+    np.testing.assert_allclose(high[plate][0], np.percentile(x[plate], 90, axis=(0, 2, 3)), rtol=1e-6)
+    expected = np.clip((x - low[..., None, None]) / (high - low)[..., None, None], 0, 1)
+    np.testing.assert_allclose(stretch(batch, low, high).numpy(), expected, atol=1e-5)
+    flat = stretch(batch, np.full(3, 9.0), np.full(3, 9.0))
+    assert flat.abs().max() == 0
+    for result in (channel_max(batch), unit(batch), stretch(batch, low, high)):
+        assert result.dtype == torch.float32
+        assert bool(torch.isfinite(result).all())
+        assert result.min() >= 0
+        assert result.max() <= 1
+
+
+def test_stretch_limits_name_a_missing_column():
+    with pytest.raises(CellbookError, match="Metadata_fieldd"):
+        stretch_limits(make(), by="Metadata_fieldd")
