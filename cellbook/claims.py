@@ -1,0 +1,123 @@
+"""Published numbers and claims beside what was measured, each with a verdict.
+
+A file `book/claims/<key>.yml` holds, for one page, the published *numbers* (where they are printed, under which
+protocol) and the *claims* (sentences that a predicate in the page's module can test). The rule of the verdicts is
+the same for all papers:
+
+number
+    *reproduced* if the two differ by no more than the last printed digit plus one treatment;
+    *partly* if the published value lies inside the interval of the measured one;
+    *not reproduced* otherwise;
+    *not comparable* where the file gives a reason, whatever the two values are.
+claim
+    what the predicate says, with the evidence in numbers beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from cellbook.errors import CellbookError
+
+REPRODUCED, PARTLY, NOT, INCOMPARABLE = "reproduced", "partly", "not reproduced", "not comparable"
+VERDICTS = (REPRODUCED, PARTLY, NOT, INCOMPARABLE)
+NUMBER_FIELDS = {"id", "source", "where", "value", "digits", "protocol", "measure", "k", "setting"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a predicate found: one of the four verdicts and the evidence, in words with numbers."""
+
+    verdict: str
+    evidence: str
+
+    def __post_init__(self) -> None:
+        if self.verdict not in VERDICTS:
+            raise CellbookError(f"verdict {self.verdict!r} is not one of {', '.join(VERDICTS)}")
+
+
+Predicate = Callable[[pd.DataFrame], Verdict]
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Read a claims file; unknown or missing fields are errors that name the entry."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise CellbookError(f"cannot read the claims in {path}: {error}") from error
+    for entry in content.get("numbers", []):
+        missing = NUMBER_FIELDS - set(entry)
+        unknown = set(entry) - NUMBER_FIELDS - {"not_comparable", "why"}
+        if missing or unknown:
+            raise CellbookError(
+                f"{path}: number {entry.get('id', '?')!r} lacks {sorted(missing)} and has unknown {sorted(unknown)}"
+            )
+    for entry in content.get("claims", []):
+        if set(entry) != {"id", "source", "sentence"}:
+            raise CellbookError(f"{path}: claim {entry.get('id', '?')!r} needs exactly id, source and sentence")
+    return dict(content)
+
+
+def judge_number(published: float, measured: float, low: float, high: float, scored: int, digits: int = 3) -> str:
+    """Verdict on one published proportion (0 to 1), printed with `digits` decimals, of `scored` units."""
+    if abs(published - measured) <= 1 / scored + 0.5 * 10.0**-digits + 1e-12:
+        return REPRODUCED
+    return PARTLY if low <= published <= high else NOT
+
+
+def judge_numbers(entries: list[dict[str, Any]], measured: pd.DataFrame) -> pd.DataFrame:
+    """One row a published number: the value that was measured for it, its interval, and the verdict.
+
+    `measured` has the columns setting, protocol, measure, k, accuracy, low, high, scored. A number whose setting was
+    not run (a smaller preset) is left out.
+    """
+    rows = []
+    index = ["setting", "protocol", "measure", "k"]
+    table = measured.set_index(index).sort_index()
+    for entry in entries:
+        where = tuple(entry[name] for name in index)
+        if where not in table.index:
+            continue
+        found = table.loc[[where]].iloc[0]
+        verdict = judge_number(
+            entry["value"], found["accuracy"], found["low"], found["high"], int(found["scored"]), entry["digits"]
+        )
+        if reason := entry.get("not_comparable"):
+            verdict = INCOMPARABLE
+        rows.append(
+            {
+                "id": entry["id"],
+                "source": entry["source"],
+                "where": entry["where"],
+                **{name: entry[name] for name in index},
+                "published": entry["value"],
+                "measured": found["accuracy"],
+                "low": found["low"],
+                "high": found["high"],
+                "correct": int(found["correct"]),
+                "scored": int(found["scored"]),
+                "verdict": verdict,
+                "why": reason or entry.get("why", ""),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def judge_claims(
+    entries: list[dict[str, Any]], predicates: dict[str, Predicate], measured: pd.DataFrame
+) -> pd.DataFrame:
+    """One row a claim: its sentence, the verdict of the predicate of the same name, and the evidence."""
+    without = [entry["id"] for entry in entries if entry["id"] not in predicates]
+    if without:
+        raise CellbookError(f"no predicate for the claims {', '.join(without)}")
+    rows = []
+    for entry in entries:
+        found = predicates[entry["id"]](measured)
+        rows.append({**entry, "verdict": found.verdict, "evidence": found.evidence})
+    return pd.DataFrame(rows)

@@ -1,0 +1,241 @@
+"""A run: method, configuration, data fingerprint and method version in; products in a folder of their own out.
+
+The four together are the run's key, so a run that was made on another machine is found again by whoever asks for
+the same thing, and nothing that is already there is computed twice. The device is recorded but is not in the key.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cellbook.errors import CellbookError
+from cellbook.files import digest, read_json, sha256, write_atomically, write_json, writing
+
+# The packages whose version can change a number.
+VERSIONED = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "scikit-image", "copairs", "openTSNE", "POT")
+UNVERIFIED = (".safetensors",)  # weights are an optional product: large, and no number is recomputed from them
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: the folder that holds its products and their record, `run.json`."""
+
+    folder: Path
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What is in `run.json`: the key and its four parts, products with checksums, device, times, versions."""
+        return dict(read_json(self.folder / "run.json"))
+
+    @property
+    def key(self) -> str:
+        """Method and twelve hexadecimal digits, for example ``classical-3f2a91c04be7``."""
+        return self.folder.name
+
+    def path(self, name: str) -> Path:
+        """Path of the product `name`; an error if the run has none of that name."""
+        path = self.folder / name
+        if not path.exists():
+            raise CellbookError(f"run {self.key} has no product {name!r}: it holds {', '.join(self.products())}")
+        return path
+
+    def products(self) -> list[str]:
+        """Names of the products, sorted."""
+        return sorted(self.record["products"])
+
+    def table(self, name: str) -> pd.DataFrame:
+        """The product `name` as a table."""
+        return pd.read_parquet(self.path(f"{name}.parquet"))
+
+    def damage(self) -> list[str]:
+        """One sentence a product that is missing or whose bytes are not those that the run wrote."""
+        found = []
+        for name, entry in self.record["products"].items():
+            path = self.folder / name
+            if not path.exists():
+                if not name.endswith(UNVERIFIED):
+                    found.append(f"{self.key}: product {name} is missing")
+            elif sha256(path) != entry["sha256"]:
+                found.append(f"{self.key}: product {name} has other bytes than the run wrote")
+        return found
+
+
+def run_key(method: str, method_version: int, config: dict[str, Any], fingerprint: str) -> str:
+    """Key of a run: the method's name and a digest of everything that decides what comes out."""
+    return f"{method}-{digest([method, method_version, config, fingerprint])[:12]}"
+
+
+def table_fingerprint(table: pd.DataFrame) -> str:
+    """Digest of a table's column names and values, independent of how it is stored."""
+    hashes = pd.util.hash_pandas_object(table, index=False).to_numpy()
+    return digest([list(map(str, table.columns)), hashes.tobytes().hex()])[:32]
+
+
+def save_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a product table as Parquet, atomically."""
+    write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False, compression="zstd"))
+
+
+def obtain(
+    store: str | Path,
+    method: str,
+    method_version: int,
+    config: Any,
+    fingerprint: str,
+    make: Callable[[Path], None],
+    *,
+    device: str = "cpu",
+    force: bool = False,
+) -> Run:
+    """Return the run of this key from `store`, making it only if it is not there.
+
+    Parameters
+    ----------
+    store : folder that holds one folder a run
+    method, method_version : name of the method and the number that rises when its results change
+    config : frozen dataclass or dict; its values are part of the key
+    fingerprint : digest of the data the run sees
+    make : writes the products into the folder it is given. That folder survives a killed run, so `make` may find
+        its own checkpoints there and go on from them.
+    device : recorded, not part of the key
+    force : make it anew although it is there
+    """
+    config = asdict(config) if is_dataclass(config) and not isinstance(config, type) else dict(config)
+    key = run_key(method, method_version, config, fingerprint)
+    folder = Path(store) / key
+    if (folder / "run.json").exists() and not force:
+        return Run(folder)
+    partial = Path(store) / f"{key}.partial"
+    with writing(partial):
+        if force and partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True, exist_ok=True)
+    started, clock = datetime.now(UTC), time.perf_counter()
+    make(partial)
+    names = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
+    names = [name for name in names if not name.startswith("checkpoint")]
+    write_json(
+        partial / "run.json",
+        {
+            "key": key,
+            "method": method,
+            "method_version": method_version,
+            "config": config,
+            "fingerprint": fingerprint,
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - clock, 1),
+            **environment(device),
+            "products": {
+                name: {"sha256": sha256(partial / name), "bytes": (partial / name).stat().st_size} for name in names
+            },
+        },
+    )
+    with writing(folder):
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(partial, folder)
+    return Run(folder)
+
+
+def environment(device: str = "cpu") -> dict[str, Any]:
+    """Where a computation happened: device, peak memory so far (MiB), commit, Python, package versions."""
+    return {
+        "device": device_name(device),
+        "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "commit": commit(),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "versions": package_versions(),
+    }
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """Installed versions of the packages that can change a number."""
+    found = {}
+    for name in VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def choose_device(device: str = "auto") -> str:
+    """Resolve "auto" to "cuda" where there is one, else "cpu"; refuse a device that is not there."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise CellbookError(f"device {device!r} is not available here: use 'cpu', 'cuda' or 'auto'") from error
+    return device
+
+
+def device_name(device: str) -> str:
+    """Readable name of a device for the stamp."""
+    if not device.startswith("cuda"):
+        return "CPU"
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
+@cache
+def commit() -> str:
+    """Short commit of the checkout, "+" behind it if tracked files differ from it; "unknown" outside a checkout."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", "../notebooks")
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def ledger(*stores: str | Path) -> pd.DataFrame:
+    """One row a finished run in the given stores: key, method, configuration, data, device, time, versions."""
+    rows = []
+    for store in stores:
+        for path in sorted(Path(store).glob("**/run.json")):
+            record = read_json(path)
+            rows.append({**record, "folder": str(path.parent), "products": len(record["products"])})
+    return pd.DataFrame(rows).drop_duplicates("key") if rows else pd.DataFrame(columns=["key", "method", "folder"])
+
+
+def seeds(seed: int, repeats: int) -> list[int]:
+    """Seeds of the repeats: `seed`, `seed` + 1, and so on."""
+    if repeats < 1:
+        raise CellbookError(f"repeats must be at least 1, got {repeats}")
+    return [seed + repeat for repeat in range(repeats)]
+
+
+def show_progress() -> bool:
+    """Whether to draw progress bars: only in a terminal, never in a page."""
+    return sys.stderr.isatty() and "ipykernel" not in sys.modules
+
+
+def to_float32(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with its float columns in single precision, for storage."""
+    return table.astype({name: np.float32 for name in table.select_dtypes("float64").columns})
