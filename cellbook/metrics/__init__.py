@@ -1,0 +1,1 @@
+"""Is the biology in the profiles, and is the batch? One implementation each, with the papers' protocols by name."""

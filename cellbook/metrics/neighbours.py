@@ -1,0 +1,194 @@
+"""Distances, who may be matched with whom, and the vote of the nearest: the arithmetic under every matching protocol.
+
+Everything here works on stacks: a leading axis holds resamples of one screen, so that a bootstrap is the same code as
+one evaluation.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import cdist
+
+from cellbook.errors import CellbookError
+
+Distance = Literal["cosine", "euclidean"]
+Vote = Literal["share", "majority", "pooled"]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+DECIMALS = 12  # coarser than the last bits in which two machines differ, finer than any difference of meaning
+SEVERAL = "|"  # joins the batches of a treatment made in more than one
+
+
+def choose(argument: str, value: str, allowed: object) -> None:
+    """Refuse a value that is none of a Literal's, naming the argument and what it may be."""
+    if value not in get_args(allowed):
+        raise CellbookError(f"{argument}={value!r}: it must be one of {', '.join(map(repr, get_args(allowed)))}.")
+
+
+def distance_matrix(features: ArrayLike, distance: Distance = "cosine") -> Floats:
+    """Compute all pairwise distances between rows, in float64, rounded so that ties are ties on every machine.
+
+    Parameters
+    ----------
+    features : float (..., n, d)
+        One row a unit; leading axes are independent screens.
+    distance : {"cosine", "euclidean"}
+        Cosine distance is 1 - cosine similarity, 0 to 2; a row of zeros has similarity 0 with every row, also itself.
+
+    Returns
+    -------
+    float64 (..., n, n)
+        Cosine distances are rounded to 12 decimals; Euclidean ones to 12 decimals of the largest of their matrix, which
+        keeps the order of neighbours independent of the features' scale.
+    """
+    choose("distance", distance, Distance)
+    x = np.asarray(features, dtype=np.float64)
+    if distance == "cosine":
+        # Dividing by the largest entry first keeps the squares of very large or very small rows finite.
+        largest = np.abs(x).max(axis=-1, keepdims=True, initial=0.0)
+        x = x / np.where(largest > 0, largest, 1.0)
+        norm = np.sqrt(np.square(x).sum(axis=-1, keepdims=True))
+        x = x / np.where(norm > 0, norm, 1.0)
+        return np.clip(np.round(1.0 - x @ x.swapaxes(-1, -2), DECIMALS), 0.0, 2.0)
+    # Differences, not the expanded square: rows that are equal must be at distance zero, however large their entries.
+    stack = x.reshape((-1, *x.shape[-2:]))
+    d = np.stack([cdist(rows, rows) for rows in stack]).reshape((*x.shape[:-1], x.shape[-2]))
+    largest = d.max(axis=(-1, -2), keepdims=True, initial=0.0)
+    largest = np.where(largest > 0, largest, 1.0)
+    return np.round(d / largest, DECIMALS) * largest
+
+
+def shares_value(column: pd.Series) -> Bools:
+    """Tell for every pair of rows whether they share a value of the column.
+
+    A `Metadata_batch` of several batches ("Week1|Week3") is a set; two rows share a batch when their sets intersect.
+    Returns bool (n, n), true on the diagonal.
+    """
+    if column.name == "Metadata_batch":
+        member = column.astype(str).str.get_dummies(SEVERAL).to_numpy(np.float64)
+        return np.asarray(member @ member.T > 0)
+    codes = pd.factorize(column)[0]
+    return np.asarray(codes[:, None] == codes[None, :])
+
+
+def plain(column: str) -> str:
+    """Give a metadata column its name in prose: "Metadata_moa" is MOA, "Metadata_batch" is batch."""
+    word = column.removeprefix("Metadata_")
+    return "MOA" if word == "moa" else word
+
+
+@dataclass(frozen=True)
+class Design:
+    """Who may be matched with whom: labels and exclusions, without any feature.
+
+    Attributes
+    ----------
+    names : the distinct labels, sorted
+    labels : int (n,), index into `names`
+    eligible : bool (n, n), row = query, column = candidate
+    scored : bool (n,), queries that count
+    reasons : (n,), why a query does not count; "" where it does
+    """
+
+    names: list[str]
+    labels: Ints
+    eligible: Bools
+    scored: Bools
+    reasons: list[str]
+
+    @property
+    def positives(self) -> Ints:
+        """Number of eligible candidates that carry the query's label, int (n,)."""
+        same = self.labels[:, None] == self.labels[None, :]
+        return np.asarray((self.eligible & same).sum(axis=1))
+
+
+def design(
+    table: pd.DataFrame,
+    *,
+    label: str = "Metadata_moa",
+    exclude: tuple[str, ...] = ("Metadata_compound",),
+    drop_unmatchable: bool = False,
+    count_unmatchable: bool = False,
+) -> Design:
+    """Decide from metadata alone which candidates each row has, and which rows can be scored.
+
+    Parameters
+    ----------
+    table : DataFrame (n rows)
+        Needs `label` and every column of `exclude`.
+    label, exclude, drop_unmatchable, count_unmatchable
+        As in `match`.
+    """
+    if drop_unmatchable and count_unmatchable:
+        raise CellbookError("drop_unmatchable and count_unmatchable contradict each other: set one of them to False.")
+    codes, names = pd.factorize(table[label].astype(str), sort=True)
+    eligible = ~np.eye(len(table), dtype=bool)
+    for column in exclude:
+        eligible &= ~shares_value(table[column])
+    matchable = (eligible & (codes[:, None] == codes[None, :])).any(axis=1)
+    after = f" after excluding same {' and '.join(map(plain, exclude))}" if exclude else ""
+    no_positive = f"no candidate of the same {plain(label)}{after}"
+    alone = ~eligible.any(axis=1)
+    reasons = np.select([matchable | count_unmatchable, alone], ["", "no candidate at all"], no_positive)
+    if drop_unmatchable:
+        eligible[:, ~matchable] = False
+    scored = matchable | count_unmatchable
+    return Design([str(n) for n in names], codes.astype(np.int64), eligible, scored, [str(r) for r in reasons])
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What the neighbours of each row say; leading axes are resamples.
+
+    Attributes
+    ----------
+    correct : int (..., n), votes for the query's label (0 where the query is not scored)
+    counted : int (n,), votes counted (0 where the query is not scored)
+    predicted : int (..., n), label of the nearest candidate, or of the majority; -1 without any candidate
+    nearest : int (..., n), row of the nearest candidate; -1 without any candidate
+    """
+
+    correct: Ints
+    counted: Ints
+    predicted: Ints
+    nearest: Ints
+
+
+def tally(distances: Floats, plan: Design, k: int = 1, vote: Vote = "share") -> Tally:
+    """Count, for every query, how its k nearest eligible candidates vote; equal distances keep the order of the rows.
+
+    Parameters
+    ----------
+    distances : float64 (..., n, n)
+    plan : Design of the n rows
+    k, vote
+        As in `match`.
+    """
+    n = len(plan.labels)
+    available = plan.eligible.sum(axis=1)
+    masked = np.where(plan.eligible, distances, np.inf)
+    k = min(k, n)
+    # (..., n, k); the minimum alone is much cheaper than a sort, and takes the first of equals as well.
+    order = masked.argmin(axis=-1)[..., None] if k == 1 else masked.argsort(axis=-1, kind="stable")[..., :k]
+    limit = np.minimum(available, plan.positives) if vote == "pooled" else available
+    valid = np.arange(k) < limit[:, None]  # (n, k)
+    votes = plan.labels[order]  # (..., n, k)
+    nearest = np.where(available > 0, order[..., 0], -1)
+    if vote == "majority":
+        # The first of the largest counts belongs to the closest neighbour among the tied labels.
+        support = ((votes[..., :, None] == votes[..., None, :]) & valid[:, None, :]).sum(axis=-1) * valid
+        winner = np.take_along_axis(votes, support.argmax(axis=-1)[..., None], axis=-1)[..., 0]
+        predicted = np.where(available > 0, winner, -1)
+        correct = (predicted == plan.labels) & plan.scored
+        counted = plan.scored.astype(np.int64)
+    else:
+        predicted = np.where(available > 0, votes[..., 0], -1)
+        correct = ((votes == plan.labels[:, None]) & valid).sum(axis=-1) * plan.scored
+        counted = valid.sum(axis=1) * plan.scored
+    return Tally(correct.astype(np.int64), counted.astype(np.int64), predicted, nearest)

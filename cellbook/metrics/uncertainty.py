@@ -1,0 +1,115 @@
+"""How far an accuracy can be trusted: resampling compounds, and Wilson's interval."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
+
+from cellbook.errors import CellbookError
+from cellbook.metrics.neighbours import choose
+
+Average = Literal["queries", "compounds"]
+Floats = NDArray[np.float64]
+
+
+def _by_compound(correct: ArrayLike, counted: ArrayLike, compounds: ArrayLike) -> tuple[Floats, Floats]:
+    """Sum votes per compound: correct (..., c) and counted (c,); compounds without a counted vote are left out."""
+    right, total = np.asarray(correct, dtype=np.float64), np.asarray(counted, dtype=np.float64)
+    _, codes = np.unique(np.asarray(compounds).astype(str), return_inverse=True)
+    if not right.shape[-1] == len(total) == len(codes):
+        raise CellbookError(
+            f"correct, counted and compounds must have one entry a query, not {right.shape[-1]}, {len(total)} and "
+            f"{len(codes)}."
+        )
+    member = np.eye(codes.max(initial=-1) + 1)[codes]  # (n, c)
+    total = total @ member
+    return (right @ member)[..., total > 0], total[total > 0]
+
+
+def accuracy(correct: ArrayLike, counted: ArrayLike, compounds: ArrayLike, average: Average = "queries") -> Floats:
+    """Compute the share of counted votes that are correct, over all queries or as the mean over compounds.
+
+    Parameters
+    ----------
+    correct : int (..., n)
+    counted : int (n,)
+    compounds : (n,)
+    average : {"queries", "compounds"}
+        "compounds" takes the share per compound and then their unweighted mean.
+
+    Returns
+    -------
+    float64 (...)
+        Higher is better; NaN where nothing was counted.
+    """
+    choose("average", average, Average)
+    right, total = _by_compound(correct, counted, compounds)
+    if not len(total):
+        return np.full(right.shape[:-1], np.nan)
+    if average == "compounds":
+        return np.asarray((right / total).mean(axis=-1))
+    return np.asarray(right.sum(axis=-1) / total.sum())
+
+
+def bootstrap_compounds(
+    correct: ArrayLike,
+    counted: ArrayLike,
+    compounds: ArrayLike,
+    n: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+    average: Average = "queries",
+) -> tuple[float, float]:
+    """Compute a percentile interval of an accuracy by resampling whole compounds with replacement.
+
+    The doses of one compound rise and fall together, so that treating 103 treatments as independent makes intervals too
+    narrow. The accuracy of a resample is the ratio of its sums, or the mean over its compounds.
+
+    Parameters
+    ----------
+    correct, counted : int (n_queries,)
+        Votes per query; queries with `counted` 0 do not take part.
+    compounds : (n_queries,)
+        The compound of each query.
+    n : int
+        Resamples.
+    seed : int
+    level : float
+        Coverage, between 0 and 1.
+    average : {"queries", "compounds"}
+
+    Returns
+    -------
+    (low, high)
+        NaN, NaN with fewer than two compounds: one compound says nothing about the next.
+    """
+    choose("average", average, Average)
+    if n < 1 or not 0 < level < 1:
+        raise CellbookError(f"n={n}, level={level}: n must be at least 1 and level between 0 and 1.")
+    right, total = _by_compound(correct, counted, compounds)
+    c = len(total)
+    if c < 2:
+        return float("nan"), float("nan")
+    draws = np.random.default_rng(seed).multinomial(c, np.full(c, 1 / c), size=n)  # (n, c)
+    values = draws @ (right / total) / c if average == "compounds" else (draws @ right) / (draws @ total)
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Compute Wilson's score interval of a proportion; it assumes independent trials.
+
+    For comparison with published intervals: treatments of one compound are not independent, see `bootstrap_compounds`.
+    Returns (0, 1) for n = 0.
+    """
+    if not 0 <= correct <= n or not 0 < level < 1:
+        raise CellbookError(f"correct={correct}, n={n}, level={level}: need 0 <= correct <= n and 0 < level < 1.")
+    if n == 0:
+        return 0.0, 1.0
+    z = float(norm.ppf((1 + level) / 2))
+    p = correct / n
+    centre = p + z * z / (2 * n)
+    half = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return max(0.0, float((centre - half) / scale)), min(1.0, float((centre + half) / scale))
