@@ -74,7 +74,7 @@ def judge_number(published: float, measured: float, low: float, high: float, sco
 def judge_numbers(entries: list[dict[str, Any]], measured: pd.DataFrame) -> pd.DataFrame:
     """One row a published number: the value that was measured for it, its interval, and the verdict.
 
-    `measured` has the columns setting, protocol, measure, k, accuracy, low, high, scored. A number whose setting was
+    `measured` has the columns setting, protocol, measure, k, value, low, high, scored. A number whose setting was
     not run (a smaller preset) is left out.
     """
     rows = []
@@ -86,7 +86,7 @@ def judge_numbers(entries: list[dict[str, Any]], measured: pd.DataFrame) -> pd.D
             continue
         found = table.loc[[where]].iloc[0]
         verdict = judge_number(
-            entry["value"], found["accuracy"], found["low"], found["high"], int(found["scored"]), entry["digits"]
+            entry["value"], found["value"], found["low"], found["high"], int(found["scored"]), entry["digits"]
         )
         if reason := entry.get("not_comparable"):
             verdict = INCOMPARABLE
@@ -97,7 +97,7 @@ def judge_numbers(entries: list[dict[str, Any]], measured: pd.DataFrame) -> pd.D
                 "where": entry["where"],
                 **{name: entry[name] for name in index},
                 "published": entry["value"],
-                "measured": found["accuracy"],
+                "measured": found["value"],
                 "low": found["low"],
                 "high": found["high"],
                 "correct": int(found["correct"]),

@@ -1,4 +1,4 @@
-"""The one error that Cellbook raises on purpose."""
+"""The errors that Cellbook raises on purpose."""
 
 
 class CellbookError(ValueError):
@@ -6,3 +6,7 @@ class CellbookError(ValueError):
 
     The command line prints the message alone and exits with code 2; anything else that is raised is a bug.
     """
+
+
+class DataNotFound(CellbookError):
+    """Data that this machine does not have and could not fetch; the message says how to get them."""

@@ -19,7 +19,7 @@ import pandas as pd
 from cellbook import claims
 from cellbook.errors import CellbookError
 from cellbook.files import read_json, sha256, write_json, write_text, writing
-from cellbook.runs import Run
+from cellbook.runs import Run, environment
 
 TOLERANCE = 1e-9  # between a stored number and the same number computed again
 
@@ -62,6 +62,7 @@ class Page:
             "page": self.name,
             "module": self.module,
             "runs": {run.key: str(run.folder.resolve()) for run in self.runs},
+            "environment": environment(),
             "files": {path.relative_to(self.folder).as_posix(): sha256(path) for path in files},
         }
         write_json(self.folder / "page.json", record)

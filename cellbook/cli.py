@@ -1,0 +1,205 @@
+"""The command line: `cellbook --help`. Bad input ends in one sentence on standard error and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cellbook.errors import CellbookError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+Given = Annotated[list[str] | None, typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="set a parameter")]
+
+
+def parse_given(given: list[str] | None) -> dict[str, str]:
+    """Turn ``name=value`` words into a dictionary."""
+    values: dict[str, str] = {}
+    for word in given or []:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise CellbookError(f"-p takes name=value, got {word!r}")
+        if name in values:
+            raise CellbookError(f"parameter {name!r} is given twice")
+        values[name] = value
+    return values
+
+
+@app.command()
+def run(
+    page: str,
+    given: Given = None,
+    force: Annotated[bool, typer.Option(help="execute although the page is up to date")] = False,
+) -> None:
+    """Execute one page of the book: checked parameters, cleaned and stamped page. See `cellbook pages`."""
+    from cellbook.book import run_page
+
+    folder, now = run_page(page, parse_given(given), force=force, echo=sys.stderr.isatty())
+    print(f"{'executed' if now else 'already up to date'}: {folder / f'{page}.ipynb'}")
+
+
+@app.command()
+def pages(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
+    """List the executed pages and the parameters that each takes."""
+    from cellbook import notebooks
+
+    listing = {page: notebooks.parameters(page) for page in notebooks.pages()}
+    if as_json:
+        plain = {
+            page: {p.name: {"type": p.type_name, "default": p.default, "help": p.help} for p in known.values()}
+            for page, known in listing.items()
+        }
+        print(json.dumps(plain, indent=1))
+        return
+    for page, known in listing.items():
+        print(page)
+        for parameter in known.values():
+            print(f"  {parameter.name}: {parameter.type_name} = {parameter.default!r}  # {parameter.help}")
+
+
+@app.command()
+def publish(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[PAGE]...", help="pages; all if none")] = None,
+    store: Annotated[Path, typer.Option("--from", help="folder of runs that holds the executed pages")] = Path("runs"),
+) -> None:
+    """Replace committed pages and results by executed ones."""
+    from cellbook import notebooks
+    from cellbook.book import publish as publish_page
+
+    for page in names or list(notebooks.pages()):
+        notebooks.page_entry(page)
+        publish_page(page, notebooks.root() / store / "pages" / page)
+        print(f"published: book/papers/{page}.ipynb and book/results/{page}/")
+
+
+@app.command()
+def verify() -> None:
+    """Recompute every published number from stored products on the CPU; exit 1 if any differs."""
+    from cellbook import notebooks
+    from cellbook.book import verify as find_faults
+
+    faults = find_faults()
+    for fault in faults:
+        print(fault)
+    if faults:
+        print(f"{len(faults)} differences: restore book/results/ and book/papers/ from git, or publish anew")
+        raise typer.Exit(1)
+    print(f"every published number of {len(notebooks.pages())} pages follows from the stored products")
+
+
+@app.command()
+def results(
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    store: Annotated[Path, typer.Option(help="folder of runs, beside the published ones")] = Path("runs"),
+) -> None:
+    """List what has been run: published runs and those in the store."""
+    from cellbook import notebooks
+    from cellbook.runs import ledger
+
+    table = ledger(notebooks.root() / "book" / "results", store)
+    if as_json:
+        print(table.to_json(orient="records", indent=1))
+    elif table.empty:
+        print("nothing has been run: try `cellbook run`")
+    else:
+        columns = ["key", "method", "device", "seconds", "started", "commit", "folder"]
+        print(table[columns].to_string(index=False))
+
+
+@app.command()
+def score(
+    file: Path,
+    protocol: Annotated[str, typer.Option(help="named protocol; see the chapter on evaluation")],
+    as_json: Annotated[bool, typer.Option("--json", help="print a list of objects, one a measure and k")] = False,
+    controls: Annotated[str, typer.Option(help="compound of the control rows, which are not scored")] = "DMSO",
+    drop_unlabelled: Annotated[bool, typer.Option(help="leave out rows without MOA instead of refusing them")] = False,
+    drop_unusable: Annotated[
+        bool, typer.Option(help="leave out NaN, infinite or constant features instead of refusing them")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="of the resampling behind the intervals")] = 0,
+) -> None:
+    """Score a profile table (Parquet or CSV) under a named protocol."""
+    from cellbook.metrics import as_json as to_json
+    from cellbook.metrics import score as score_profiles
+    from cellbook.profiles import read_profiles
+
+    scores = score_profiles(
+        read_profiles(file),
+        protocol,
+        controls=controls,
+        drop_unlabelled=drop_unlabelled,
+        drop_unusable=drop_unusable,
+        seed=seed,
+    )
+    rows = to_json(scores)
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    print(f"{'measure':10} {'k':>2} {'accuracy':>9} {'95 % interval':>15} {'correct':>8} {'scored':>7} {'excluded':>9}")
+    for row in rows:
+        low, high = row["interval"]
+        print(
+            f"{row['measure']:10} {row['k']:>2} {100 * row['accuracy']:>7.1f} % {100 * low:>6.1f} to {100 * high:>5.1f}"
+            f" {row['correct']:>8} {row['scored']:>7} {row['excluded']:>9}"
+        )
+    for note in dict.fromkeys(note for one in scores for note in one.notes):
+        print(note)
+
+
+@app.command()
+def book(
+    given: Given = None,
+    out: Annotated[Path, typer.Option(help="build folder")] = Path("_build/book"),
+    force: Annotated[bool, typer.Option(help="execute pages although they are up to date")] = False,
+) -> None:
+    """Execute all pages into a build folder and build the book there; the working tree stays as it is."""
+    import time
+
+    from cellbook import notebooks
+    from cellbook.book import remake
+
+    start = time.perf_counter()
+    done: dict[str, Any] = remake(notebooks.root() / out, parse_given(given), force=force, echo=sys.stderr.isatty())
+    for page, seconds in done["ran"].items():
+        print(f"executed: {page} ({seconds})")
+    for page, reason in done["skipped"].items():
+        print(f"not executed: {page}: {reason}")
+    print(f"built in {time.perf_counter() - start:.0f} s; the first page is {done['index']}")
+
+
+@app.command()
+def sync(check: Annotated[bool, typer.Option(help="change nothing; exit 1 if a pair differs")] = False) -> None:
+    """Write each notebook's `.ipynb` from its text source, and the generated pieces of pages."""
+    from cellbook import notebooks
+    from cellbook.fragments import stale_fragments, write_fragments
+
+    folder = notebooks.root() / "book"
+    differing = notebooks.sync(check=check) + (stale_fragments(folder) if check else [])
+    if not check:
+        write_fragments(folder)
+    for name in differing:
+        print(f"{'differs' if check else 'written'}: {name}")
+    if check and differing:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line; turn what was raised on purpose into one line and exit code 2."""
+    try:
+        app()
+    except CellbookError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(0)
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
