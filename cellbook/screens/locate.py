@@ -6,7 +6,6 @@ truncated download stops with a name and not with a wrong number. ``CELLBOOK_OFF
 """
 
 import difflib
-import hashlib
 import logging
 import os
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from types import ModuleType
 from urllib.parse import urlsplit
 
 from cellbook.errors import CellbookError
+from cellbook.files import sha256
 
 _GALLERY = "https://github.com/cytomining/cytominergallery/raw/master/inst/extdata/"
 _TIMEOUT = (5, 20)  # seconds to connect and to wait for bytes: no network must be noticed quickly
@@ -219,8 +219,7 @@ def _mend(path: Path, file: KnownFile) -> str:
 def _sha256(path: Path, size: int, mtime_ns: int) -> str:
     # Size and time are part of the key: a file that changes is hashed again, one that does not is hashed once.
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256(path)
     except OSError as error:
         raise CellbookError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from error
 
