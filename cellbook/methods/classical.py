@@ -1,0 +1,337 @@
+"""Classical profiles: how far scaling, factor analysis, whitening and batch alignment take well means of BBBC021.
+
+The published well features (Ljosa et al. 2013) go through every setting of a grid, scaling x transform, each fitted on
+DMSO wells alone; every setting is scored under every protocol. The choice of a setting is nested: it is made again
+without each compound in turn, and the accuracy of the compound that was left out counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.spatial.distance import squareform
+
+from cellbook import metrics, profiles
+from cellbook.claims import NOT, PARTLY, REPRODUCED, Predicate, Verdict
+from cellbook.errors import CellbookError
+from cellbook.runs import Run, obtain, save_table, seeds, table_fingerprint, to_float32
+
+VERSION = 1
+SCREENS = ("bbbc021-features", "planted")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The grid and the numbers of draws; the values are those of the preset `quick`.
+
+    Percentile scaling and factor analysis on DMSO are Ljosa et al. 2013; 50 factors are Tabak et al. 2020; the table of
+    Caicedo et al. 2018 prints 20 factors for Ljosa. Ridges are relative to the mean eigenvalue of the DMSO covariance.
+    """
+
+    screen: str = "bbbc021-features"
+    scalings: tuple[str, ...] = ("percentile", "standardised", "robust", "standardised by week")
+    factors: tuple[int, ...] = (10, 20, 50)
+    ridges: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
+    ridge: float = 1.0  # of TVN and of CORAL, as in Ando et al. 2017
+    closer: tuple[str, ...] = (  # settings whose wells are kept for batch leakage, retrieval and maps
+        "percentile",
+        "percentile, 50 factors",
+        "percentile, 50 factors, CORAL",
+        "standardised, whitened 1",
+        "standardised, TVN",
+    )
+    resamples: int = 10_000  # of compounds, behind every interval
+    permutations: int = 1_000  # of labels, behind chance
+    null_size: int = 10_000  # of retrieval; the smallest p value is one over it
+    repeats: int = 3  # seeds of what is random: forests, noise baselines
+    seed: int = 0
+
+
+PRESETS = {
+    "smoke": Config(
+        scalings=("percentile", "standardised"),
+        factors=(20, 50),
+        ridges=(1e-1, 1.0),
+        resamples=500,
+        permutations=100,
+        null_size=200,
+        repeats=1,
+    ),
+    "quick": Config(),
+    "paper": Config(
+        factors=(5, 10, 20, 50, 100),
+        ridges=tuple(10.0**power for power in np.arange(-4, 3.5, 0.5).round(1)),
+        permutations=10_000,
+        repeats=10,
+    ),
+}
+
+
+def load(screen: str) -> pd.DataFrame:
+    """Well profiles of a screen: the published features of BBBC021, or a planted stand-in that needs no data."""
+    from cellbook.screens import bbbc021, planted
+
+    if screen == "bbbc021-features":
+        return bbbc021.ljosa2013()
+    if screen == "planted":
+        return planted.planted_wells(n_features=120)
+    raise CellbookError(f"screen {screen!r} holds no profiles: use one of {', '.join(SCREENS)}")
+
+
+# --- the grid -------------------------------------------------------------------------------------------------------
+
+
+def scale(wells: pd.DataFrame, scaling: str) -> pd.DataFrame:
+    """Scale all wells by the DMSO wells of their plate, or of their week."""
+    method = {"percentile": "percentile", "robust": "robust"}.get(scaling, "standardise")
+    by = "Metadata_batch" if scaling.endswith("by week") else "Metadata_plate"
+    return profiles.PlateScaler(method, by=by, on_constant="drop").fit_transform(wells)
+
+
+def transforms(config: Config) -> dict[str, Callable[[pd.DataFrame], pd.DataFrame]]:
+    """Every transform of scaled wells by its name in the tables; "" leaves them as they are."""
+    coral = profiles.Coral(eta=config.ridge)
+    found: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {"": lambda wells: wells}
+    for n in config.factors:
+        found[f"{n} factors"] = profiles.FactorAnalysis(n).fit_transform
+    for ridge in config.ridges:
+        found[f"whitened {ridge:g}"] = profiles.Whitening(ridge, relative=True).fit_transform
+    found["TVN"] = profiles.chain([profiles.Whitening(config.ridge, relative=True), coral]).fit_transform
+    found["CORAL"] = coral.fit_transform
+    if 50 in config.factors:
+        found["50 factors, CORAL"] = profiles.chain([profiles.FactorAnalysis(50), coral]).fit_transform
+    return found
+
+
+def setting_name(scaling: str, transform: str) -> str:
+    """Name of a setting: scaling and transform."""
+    return f"{scaling}, {transform}" if transform else scaling
+
+
+def kind(protocol: metrics.Protocol) -> str:
+    """Name of what a protocol compares: aggregation of wells and distance."""
+    return "-".join([protocol.statistic, *(["weighted"] if protocol.weight else []), protocol.distance])
+
+
+def kinds() -> dict[str, metrics.Protocol]:
+    """One protocol a kind of aggregation and distance, on all treatments."""
+    return {kind(p): replace(p, drop_one_batch_moas=False) for p in metrics.PROTOCOLS.values()}
+
+
+def make(config: Config, wells: pd.DataFrame, folder: Path) -> None:
+    """Compute the products: distances between treatments for every setting, wells of the settings looked at closer."""
+    treated = wells[wells["Metadata_compound"] != "DMSO"]
+    batches = treated.groupby(["Metadata_compound", "Metadata_concentration"])["Metadata_batch"].nunique()
+    if (batches > 1).any():
+        raise CellbookError(f"{int((batches > 1).sum())} treatments lie in several batches; leave out control wells")
+    distances: dict[str, dict[str, np.ndarray]] = {name: {} for name in kinds()}
+    steps = transforms(config)
+    for scaling in ("unscaled", *config.scalings):
+        scaled = wells if scaling == "unscaled" else scale(wells, scaling)
+        for transform, apply in steps.items() if scaling != "unscaled" else [("", steps[""])]:
+            setting, transformed = setting_name(scaling, transform), apply(scaled)
+            for name, protocol in kinds().items():
+                units = metrics.prepare(transformed, protocol, drop_unusable=True).profiles
+                square = metrics.distance_matrix(profiles.matrix(units), protocol.distance)
+                distances[name][setting] = squareform(square, checks=False).astype(np.float32)
+            if setting in config.closer:
+                save_table(to_float32(transformed), folder / f"wells-{config.closer.index(setting)}.parquet")
+    for name, columns in distances.items():
+        save_table(pd.DataFrame(columns), folder / f"distances-{name}.parquet")
+    save_table(units[profiles.metadata(units)], folder / "treatments.parquet")
+    save_table(wells[profiles.metadata(wells)], folder / "wells.parquet")
+    save_table(maps(config, folder), folder / "maps.parquet")
+
+
+def maps(config: Config, folder: Path) -> pd.DataFrame:
+    """PCA and t-SNE coordinates of the treatments, for the setting of Ljosa et al. where it was run."""
+    from openTSNE import TSNE
+    from sklearn.decomposition import PCA
+
+    setting = map_setting(config)
+    wells = pd.read_parquet(folder / f"wells-{config.closer.index(setting)}.parquet")
+    units = metrics.prepare(wells, "ljosa2013").profiles
+    x = profiles.matrix(units)
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)  # so that Euclidean neighbours are cosine neighbours
+    tsne = TSNE(perplexity=10, initialization="pca", random_state=config.seed, n_jobs=1).fit(x)
+    points = {"PCA": PCA(2, svd_solver="full").fit_transform(x), "t-SNE": np.asarray(tsne)}
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "method": method,
+                    "setting": setting,
+                    "x": xy[:, 0],
+                    "y": xy[:, 1],
+                    "moa": units["Metadata_moa"],
+                    "batch": units["Metadata_batch"],
+                    "compound": units["Metadata_compound"],
+                    "concentration": units["Metadata_concentration"],
+                }
+            )
+            for method, xy in points.items()
+        ],
+        ignore_index=True,
+    )
+
+
+def map_setting(config: Config) -> str:
+    """The setting that is drawn: that of Ljosa et al. where it is among those looked at closer."""
+    return "percentile, 50 factors" if "percentile, 50 factors" in config.closer else config.closer[0]
+
+
+def run(config: Config, store: str | Path, *, device: str = "cpu", force: bool = False) -> Run:
+    """The run of this configuration, computed only if it is not in the store."""
+    if config.screen not in SCREENS:
+        load(config.screen)
+    wells = load(config.screen)
+    return obtain(
+        store,
+        "classical",
+        VERSION,
+        config,
+        table_fingerprint(wells),
+        lambda folder: make(config, wells, folder),
+        device=device,
+        force=force,
+    )
+
+
+# --- what is measured -----------------------------------------------------------------------------------------------
+
+
+def config_of(run: Run) -> Config:
+    """The configuration of a stored run."""
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in run.record["config"].items()}
+    return Config(**values)
+
+
+def square(run: Run, protocol: metrics.Protocol, setting: str) -> np.ndarray:
+    """Distances between treatments as a protocol sees them, (n, n)."""
+    condensed = run.table(f"distances-{kind(protocol)}")[setting]
+    return squareform(condensed.to_numpy(np.float64))
+
+
+def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
+    """Every table of the page from the products of one run: accuracies, nested choice, leakage, retrieval."""
+    (run,) = runs
+    config = config_of(run)
+    accuracies = score_settings(run, config)
+    nested, choices = choose(run, config)
+    parts = [accuracies, nested, baselines(run, config), leakage(run, config), silhouettes(run, config)]
+    per_moa, activity = retrieval(run, config)
+    numbers = pd.concat([*parts, activity], ignore_index=True)
+    return {"numbers": numbers, "choices": choices, "retrieval": per_moa}
+
+
+def row(setting: str, protocol: str, measure: str, k: int, value: float, **more: Any) -> dict[str, Any]:
+    """One line of the table of numbers; what does not apply is missing."""
+    line = {"low": np.nan, "high": np.nan, "correct": np.nan, "scored": np.nan, "excluded": np.nan, "null": np.nan}
+    return {"setting": setting, "protocol": protocol, "measure": measure, "k": k, "value": value, **line, **more}
+
+
+def score_row(setting: str, score: metrics.Score) -> dict[str, Any]:
+    """The line of one score."""
+    return row(
+        setting,
+        score.protocol,
+        score.measure,
+        score.k,
+        score.accuracy,
+        low=score.interval[0],
+        high=score.interval[1],
+        correct=score.correct,
+        scored=score.scored,
+        excluded=score.excluded,
+        null=np.nan if score.null is None else score.null,
+    )
+
+
+def score_settings(run: Run, config: Config) -> pd.DataFrame:
+    """Score every setting under every protocol."""
+    treatments = run.table("treatments")
+    rows = []
+    for protocol in metrics.PROTOCOLS.values():
+        stored = run.table(f"distances-{kind(protocol)}")
+        for setting in stored:
+            full = squareform(stored[setting].to_numpy(np.float64))
+            scores = metrics.score(
+                treatments, protocol, distances=full, resamples=config.resamples, seed=config.seed
+            )
+            rows += [score_row(setting, score) for score in scores]
+    return pd.DataFrame(rows)
+
+
+def choose(run: Run, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Choose a setting without each compound in turn; score that compound with the setting chosen.
+
+    The criterion is the mean of NSC and NSCB under the benchmark's protocol on the other compounds, computed without
+    the compound as a candidate; on ties the setting that comes first in the grid. Returns the numbers (nested, and best
+    in hindsight) and one row a compound: the setting chosen for it.
+    """
+    protocol = metrics.PROTOCOLS["ljosa2013"]
+    treatments = run.table("treatments")
+    stored = run.table(f"distances-{kind(protocol)}")
+    squares = {setting: squareform(stored[setting].to_numpy(np.float64)) for setting in stored}
+    whole = {
+        (setting, measure.name): metrics.match(treatments, distances=full, **measure.arguments())
+        for (setting, full), measure in product(squares.items(), protocol.measures)
+    }
+    chosen = []
+    for compound in treatments["Metadata_compound"].unique():
+        keep = (treatments["Metadata_compound"] != compound).to_numpy()
+        others = treatments[keep].reset_index(drop=True)
+        criterion = {
+            setting: np.mean(
+                [
+                    metrics.match(others, distances=full[np.ix_(keep, keep)], **measure.arguments()).accuracy
+                    for measure in protocol.measures
+                ]
+            )
+            for setting, full in squares.items()
+        }
+        best = max(criterion, key=criterion.__getitem__)
+        chosen.append({"compound": compound, "setting": best, "criterion": criterion[best]})
+    choices = pd.DataFrame(chosen)
+    by_compound = choices.set_index("compound")["setting"]
+    rows = []
+    for measure in protocol.measures:
+        queries = pd.concat(
+            [
+                whole[setting, measure.name].per_query.query("compound == @compound")
+                for compound, setting in by_compound.items()
+            ]
+        )
+        low, high = metrics.bootstrap_compounds(
+            queries["correct"], queries["counted"], queries["compound"], config.resamples, config.seed
+        )
+        counts = {"correct": int(queries["correct"].sum()), "scored": int(queries["counted"].sum())}
+        counts["excluded"] = int((queries["counted"] == 0).sum())
+        value = counts["correct"] / counts["scored"]
+        rows.append(row("chosen without the compound", "nested", measure.name, 1, value, low=low, high=high, **counts))
+    hindsight = max(squares, key=lambda setting: sum(whole[setting, m.name].accuracy for m in protocol.measures))
+    for measure in protocol.measures:
+        best_match = whole[hindsight, measure.name]
+        low, high = best_match.bootstrap(config.resamples, config.seed)
+        rows.append(
+            row(
+                "best in hindsight",
+                "nested",
+                measure.name,
+                1,
+                best_match.accuracy,
+                low=low,
+                high=high,
+                correct=best_match.correct,
+                scored=best_match.scored,
+                excluded=best_match.excluded,
+            )
+        )
+    choices["best_in_hindsight"] = hindsight
+    return pd.DataFrame(rows), choices
