@@ -14,12 +14,9 @@ import pandas as pd
 
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
+from cellbook.screens.fields import CHANNELS, PIXEL_UM
 from cellbook.screens.locate import find
 
-CHANNELS = ("DNA", "Tubulin", "Actin")
-# The microscope's own tag says 0.496, those who worked with the images quote 0.656; at 0.656 the magnification of the
-# published protocol and the camera's pixel fit each other.
-PIXEL_UM = 0.656
 NOISE_BELOW = 0.5  # autocorrelation at one pixel: cells have 0.9 and more, pure camera noise about 0
 
 _STORED_ORDER = (0, 2, 1)  # the files hold DAPI, actin, tubulin

@@ -1,0 +1,331 @@
+"""From fields to cells: illumination, nuclei and crops of a whole screen, in parallel and resumable.
+
+Every finished field is one file, written atomically; a run that was killed or interrupted goes on where it stopped.
+Memory does not grow with the number of fields.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from cellbook import files
+from cellbook.errors import CellbookError
+from cellbook.screens import illumination, nuclei
+from cellbook.screens.crops import Settings, crop, make_settings
+from cellbook.screens.fields import field_warnings, index_fields, read_field
+from cellbook.screens.workers import Pool, Run
+
+if TYPE_CHECKING:
+    from cellbook.cells import CellSet
+
+MIN_FIELDS = 20  # a plate with fewer fields is not corrected: its mean image would still show the cells
+SETTINGS, REPORT = "extraction.json", "fields.csv"
+_ILLUMINATION_STEP = 40  # fields a task adds to the running mean of its plate
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What came of an extraction: its folder, the numbers of fields and cells, and one report row a field."""
+
+    folder: Path
+    done: int
+    failed: int
+    cells: int
+    report: pd.DataFrame  # plate, well, field, status ("done", "failed"), cells, note
+
+    def open(self) -> CellSet:
+        """The extracted cells, memory-mapped."""
+        from cellbook.cells import CellSet
+
+        return CellSet.open(self.folder)
+
+
+def extract(
+    image_table: pd.DataFrame,
+    images_folder: str | Path,
+    out: str | Path,
+    *,
+    moa: pd.DataFrame | None = None,
+    workers: int = 2,
+    resume: bool = True,
+    progress: bool = True,
+    **settings: Any,
+) -> Extraction:
+    """Cut all cells of BBBC021 (or of a screen in its layout) out of its fields and write them as a `CellSet`.
+
+    Parameters
+    ----------
+    image_table
+        The official image table, or rows of it.
+    images_folder
+        Folder of the unpacked images, see `fields.index_fields`.
+    out
+        Folder of the cell set to be written.
+    moa
+        Table ``compound``, ``concentration``, ``moa``; adds ``Metadata_moa`` (missing for unlabelled treatments).
+    workers, resume, progress
+        See `extract_fields`.
+    settings
+        Fields of `crops.Settings`: ``size``, ``method``, ``border``, ``illumination``, ``field_size`` ...
+
+    Returns
+    -------
+    Extraction
+    """
+    fields = index_fields(image_table, images_folder)
+    if moa is not None:
+        labels = moa.rename(columns={name: f"Metadata_{name}" for name in ("compound", "concentration", "moa")})
+        fields = fields.merge(labels, how="left", on=["Metadata_compound", "Metadata_concentration"])
+    return extract_fields(fields, out, make_settings(**settings), workers=workers, resume=resume, progress=progress)
+
+
+def extract_fields(
+    fields: pd.DataFrame,
+    out: str | Path,
+    settings: Settings | None = None,
+    *,
+    workers: int = 2,
+    resume: bool = True,
+    progress: bool = True,
+) -> Extraction:
+    """Cut the cells of indexed fields.
+
+    Parameters
+    ----------
+    fields
+        One row a field: ``Metadata_plate``, any other ``Metadata_`` columns, and ``path_<channel>`` for each channel.
+    out
+        Folder of the cell set. Beside it, ``<out>.parts`` holds finished fields until all is done, so twice the space
+        of the cells is needed for a while; it stays if fields failed, and the next call tries those again.
+    settings
+        Size, method, border rule, correction.
+    workers
+        Processes; 1 works in this one.
+    resume
+        Go on with finished fields of an earlier call with the same settings and fields; False starts anew.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    Extraction
+        Its report names every field that failed and why; a failed field never stops the others.
+
+    Raises
+    ------
+    CellbookError
+        If no field is given, all failed or hold no cell, the folder belongs to other settings, or the disk is full.
+        Finished fields are kept; so they are on Ctrl-C.
+    """
+    settings = settings or Settings()
+    out = Path(out)
+    parts = out.with_name(out.name + ".parts")
+    fields = fields.reset_index(drop=True)
+    missing = [c for c in ("Metadata_plate", *(f"path_{name}" for name in settings.channels)) if c not in fields]
+    if missing or fields.empty:
+        raise CellbookError(
+            f"the index of fields has {len(fields)} rows and lacks {missing or 'all rows'}; nothing to cut"
+        )
+    if workers < 1:
+        raise CellbookError(f"workers is {workers}; give 1 or more")
+    state = _state(fields, settings)
+    if out.exists():
+        finished = _finished(out, state)
+        if finished is None and (resume or not (out / SETTINGS).is_file()):
+            raise CellbookError(f"{out} exists and holds something else; give another folder or remove it")
+        if finished is not None and resume and not parts.exists():
+            return finished
+    with files.writing(parts):
+        if not resume:
+            shutil.rmtree(parts, ignore_errors=True)
+        parts.mkdir(parents=True, exist_ok=True)
+        if (parts / SETTINGS).is_file() and files.read_json(parts / SETTINGS) != state:
+            raise CellbookError(
+                f"{parts} holds the work of other settings or other fields; give another out, or discard it by "
+                "resume=False"
+            )
+        files.write_json(parts / SETTINGS, state)
+        report = _work(fields, parts, settings, workers, progress)
+        return _assemble(fields, report, parts, out, settings, state)
+
+
+def _state(fields: pd.DataFrame, settings: Settings) -> dict[str, Any]:
+    names = fields[[c for c in ("Metadata_plate", "Metadata_well", "Metadata_field") if c in fields]].astype(str)
+    sources = fields[[f"path_{name}" for name in settings.channels]].astype(str).map(os.path.basename)
+    rows = [names.to_numpy().tolist(), sources.to_numpy().tolist()]
+    return json.loads(json.dumps({"settings": asdict(settings), "fields": len(fields), "digest": files.digest(rows)}))
+
+
+def _finished(out: Path, state: dict[str, Any]) -> Extraction | None:
+    """The extraction that `out` already holds, if it was made with the same settings from the same fields."""
+    if not (out / SETTINGS).is_file() or files.read_json(out / SETTINGS) != state:
+        return None
+    report = pd.read_csv(out / REPORT, dtype={"Metadata_plate": str, "Metadata_well": str}, keep_default_na=False)
+    return _summary(out, report)
+
+
+def _summary(out: Path, report: pd.DataFrame) -> Extraction:
+    done = int((report["status"] == "done").sum())
+    return Extraction(out, done, len(report) - done, int(report["cells"].sum()), report)
+
+
+def _work(fields: pd.DataFrame, parts: Path, settings: Settings, workers: int, progress: bool) -> pd.DataFrame:
+    """Correct, detect and crop every field that is not finished; one report row a field."""
+    paths = fields[[f"path_{name}" for name in settings.channels]].to_numpy(object).tolist()
+    plates = fields.groupby("Metadata_plate", sort=False).indices
+    todo = [row for row in range(len(fields)) if not _part(parts, row).exists()]
+    functions: dict[int, Path | None] = {}
+    outcomes: dict[int, tuple[str, int, str]] = {}
+    with Pool(workers) as run, tqdm(total=len(fields), initial=len(fields) - len(todo), disable=not progress) as bar:
+        if settings.illumination:
+            waiting = set(todo)
+            for number, rows in enumerate(plates.values()):
+                if waiting.isdisjoint(rows.tolist()):
+                    continue
+                bar.set_description(f"illumination {number + 1}/{len(plates)}")
+                target = parts / f"illumination-{number:04d}.npy"
+                ready = _illumination([paths[row] for row in rows], target, settings, run)
+                functions.update(dict.fromkeys(rows.tolist(), target if ready else None))
+        bar.set_description("fields")
+        tasks = ((_cut, (paths[row], _part(parts, row), functions.get(row), settings), row) for row in todo)
+        for row, outcome in run(tasks):
+            outcomes[row] = outcome
+            bar.update()
+    for row in set(range(len(fields))) - set(outcomes):
+        outcomes[row] = _read_outcome(_part(parts, row))
+    keys = [c for c in ("Metadata_plate", "Metadata_well", "Metadata_site", "Metadata_field") if c in fields]
+    result = pd.DataFrame([outcomes[row] for row in range(len(fields))], columns=["status", "cells", "note"])
+    return pd.concat([fields[keys], result], axis=1)
+
+
+def _part(parts: Path, row: int) -> Path:
+    return parts / f"{row:06d}.npz"
+
+
+def _illumination(paths: list[list[Any]], target: Path, settings: Settings, run: Run) -> bool:
+    """Write the plate's illumination function; False if the plate has too few readable fields for one."""
+    if target.exists():
+        return True
+    if len(paths) < MIN_FIELDS:
+        return False
+    steps = range(0, len(paths), _ILLUMINATION_STEP)
+    tasks = ((_mean_image, (paths[start : start + _ILLUMINATION_STEP], settings), start) for start in steps)
+    # Added in the order of the fields, not as they finish: sums of floats depend on it in the last digits.
+    found = dict(run(tasks))
+    mean = illumination.MeanImage()
+    for start in steps:
+        mean.merge(found[start])
+    if mean.count < MIN_FIELDS:
+        return False
+    function = illumination.illumination_function(mean)
+    files.write_atomically(target, lambda temporary: _save_array(temporary, function))
+    return True
+
+
+def _save_array(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as stream:
+        np.save(stream, array)
+
+
+def _mean_image(paths: list[list[Any]], settings: Settings) -> illumination.MeanImage:
+    mean = illumination.MeanImage()
+    for field in paths:
+        try:
+            mean.add(read_field(field, settings.field_size, settings.channels, (settings.dtype,)))
+        except CellbookError:  # reported once, where the field is cut
+            continue
+    return mean
+
+
+@lru_cache(maxsize=1)
+def _function(path: Path) -> np.ndarray:
+    return np.load(path)
+
+
+def _cut(paths: list[Any], target: Path, function: Path | None, settings: Settings) -> tuple[str, int, str]:
+    """Read, correct, detect and crop one field; what is wrong with the field is an answer, not an exception."""
+    notes = []
+    try:
+        field = read_field(paths, settings.field_size, settings.channels, (settings.dtype,))
+        notes += field_warnings(field, settings.channels)
+        if function is not None:
+            field = illumination.correct(field, _function(function))
+        elif settings.illumination:
+            notes.append(f"not corrected: the plate has fewer than {MIN_FIELDS} readable fields")
+        centres = nuclei.detect(field[0], settings.method)
+        crops, kept = crop(field, centres, settings.size, settings.border)
+    except CellbookError as error:
+        return "failed", 0, str(error)
+    if not len(centres):
+        notes.append("no nuclei found")
+    note = "; ".join(notes)
+    with target.with_suffix(".tmp").open("wb") as stream:
+        np.savez(stream, images=crops, centres=centres[kept].astype(np.int32), note=np.array(note))
+    os.replace(target.with_suffix(".tmp"), target)
+    return "done", len(crops), note
+
+
+def _read_outcome(part: Path) -> tuple[str, int, str]:
+    with np.load(part) as stored:
+        return "done", len(stored["centres"]), str(stored["note"])
+
+
+def _assemble(
+    fields: pd.DataFrame, report: pd.DataFrame, parts: Path, out: Path, settings: Settings, state: dict[str, Any]
+) -> Extraction:
+    """Join the finished fields into one cell set, written in pieces, and move it into place."""
+    from cellbook import cells
+
+    report.to_csv(parts / REPORT, index=False)
+    counts = report["cells"].to_numpy()
+    total, failed = int(counts.sum()), report[report["status"] == "failed"]
+    if len(failed):
+        log.warning("%d of %d fields failed; first: %s", len(failed), len(report), failed["note"].iloc[0])
+    if total == 0:
+        why = f"{len(failed)} failed, first: {failed['note'].iloc[0]}" if len(failed) else "no nuclei were found"
+        raise CellbookError(f"no cell in {len(fields)} fields ({why}); {parts / REPORT} lists every field")
+    work = parts / "set"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    shape = (total, len(settings.channels), settings.size, settings.size)
+    images = np.lib.format.open_memmap(work / cells.IMAGES, mode="w+", dtype=settings.dtype, shape=shape)
+    centres, start = np.empty((total, 2), np.int32), 0
+    for row in np.flatnonzero(counts):
+        with np.load(_part(parts, row)) as stored:
+            stop = start + counts[row]
+            images[start:stop], centres[start:stop], start = stored["images"], stored["centres"], stop
+    images.flush()
+    owner = np.repeat(np.arange(len(fields)), counts)
+    metadata = fields[[c for c in fields if not str(c).startswith("path_")]]
+    table = metadata.iloc[owner].reset_index(drop=True)
+    table["Metadata_cell"] = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
+    table["Metadata_y"], table["Metadata_x"] = centres.T
+    # The images lie in their final file already; saving them through CellSet.save would copy all of them once more.
+    whole = cells.CellSet(images, table, settings.channels, settings.pixel_um)
+    header = {"format": cells.FORMAT, "fingerprint": whole.fingerprint, "shape": shape, "dtype": settings.dtype}
+    header |= {"channels": settings.channels, "pixel_um": settings.pixel_um}
+    table.to_parquet(work / cells.TABLE, index=False)
+    report.to_csv(work / REPORT, index=False)
+    files.write_json(work / SETTINGS, state)
+    files.write_json(work / cells.HEADER, header)
+    del images, whole
+    if out.exists():
+        os.replace(out, parts / "replaced")
+    os.replace(work, out)
+    shutil.rmtree(parts / "replaced", ignore_errors=True)
+    if not len(failed):
+        shutil.rmtree(parts, ignore_errors=True)
+    return _summary(out, report)

@@ -1,0 +1,204 @@
+"""Whole fields: three single-channel TIFFs found through the image table, read with one clear error each."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cellbook.errors import CellbookError
+
+CHANNELS = ("DNA", "Tubulin", "Actin")
+STAINS = ("DAPI", "Tubulin", "Actin")  # the official table's names, in the same order
+FIELD_SIZE = (1024, 1280)
+# Micrometres. The microscope's own tag says 0.496, those who worked with the images quote 0.656.
+PIXEL_UM = 0.656
+SATURATED_ABOVE = 65_520 - 1  # the largest value of a 12-bit camera times 16
+SATURATED_SHARE = 0.01
+
+_OFFICIAL = {
+    "Image_Metadata_Plate_DAPI": "Metadata_plate",
+    "Image_Metadata_Well_DAPI": "Metadata_well",
+    "Replicate": "Metadata_replicate",
+    "Image_Metadata_Compound": "Metadata_compound",
+    "Image_Metadata_Concentration": "Metadata_concentration",
+}
+
+
+def read_tiff(path: str | Path, size: tuple[int, int] | None = None, dtypes: Sequence[str] = ("uint16",)) -> np.ndarray:
+    """One single-channel TIFF as an (H, W) array.
+
+    Parameters
+    ----------
+    path
+        The file.
+    size
+        (H, W) that it must have; None accepts any.
+    dtypes
+        Accepted pixel types.
+
+    Raises
+    ------
+    CellbookError
+        If the file is missing, empty, truncated, no TIFF, colour, of several pages, of another type or size. The
+        message names the file, what was found and the mend.
+    """
+    import tifffile
+
+    # tifffile logs every damaged directory it meets; the one message below is enough.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    path = Path(path)
+    if not path.is_file():
+        raise CellbookError(f"{path} does not exist; check the images folder and the file name in the image table")
+    if path.stat().st_size == 0:
+        raise CellbookError(f"{path} is empty (0 bytes); download or copy it again")
+    try:
+        with tifffile.TiffFile(path) as tif:
+            pages, page = len(tif.pages), tif.pages[0]
+            shape, samples = page.shape, page.samplesperpixel
+            pixels = page.asarray() if pages == 1 and samples == 1 else None
+            kind = str(page.dtype)
+    except PermissionError as error:
+        raise CellbookError(f"{path} cannot be read: no permission; change its rights") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # tifffile raises a dozen types for a damaged file, down to struct.error and IndexError
+        raise CellbookError(
+            f"{path} is truncated or no TIFF ({path.stat().st_size} bytes: {error}); download or copy it again"
+        ) from error
+    if samples != 1:
+        raise CellbookError(
+            f"{path} is a colour image of {samples} samples a pixel; one grey channel a file is needed: split it, or "
+            "export the raw camera image instead of the rendered one"
+        )
+    if pixels is None:
+        raise CellbookError(f"{path} has {pages} pages; one page a file is needed: split the stack by channel")
+    if kind not in dtypes:
+        raise CellbookError(
+            f"{path} holds {kind} pixels, {' or '.join(dtypes)} are needed; use the raw camera images, not a rendering"
+        )
+    if pixels.ndim != 2 or (size is not None and shape != tuple(size)):
+        raise CellbookError(
+            f"{path} is {' x '.join(map(str, shape))} pixels, expected {' x '.join(map(str, size or ('H', 'W')))}; "
+            "give the true field size, or replace the file"
+        )
+    return pixels
+
+
+def read_field(
+    paths: Sequence[str | Path],
+    size: tuple[int, int] | None = None,
+    names: Sequence[str] = CHANNELS,
+    dtypes: Sequence[str] = ("uint16",),
+) -> np.ndarray:
+    """The channels of one field as a (C, H, W) array, in the order of `paths`.
+
+    Raises
+    ------
+    CellbookError
+        As `read_tiff`; and if a channel has no path, or the channels differ in size.
+    """
+    for path, name in zip(paths, names, strict=True):
+        if path is None or pd.isna(path) or str(path) == "":
+            raise CellbookError(f"the {name} image of this field was not found; the field cannot be cut without it")
+    channels = [read_tiff(path, size, dtypes) for path in paths]
+    shapes = {name: channel.shape for name, channel in zip(names, channels, strict=True)}
+    if len(set(shapes.values())) > 1:
+        raise CellbookError(f"the channels of one field differ in size, {shapes} ({paths[0]}); replace the odd one")
+    return np.stack(channels)
+
+
+def field_warnings(field: np.ndarray, names: Sequence[str] = CHANNELS) -> list[str]:
+    """Suspicious channels of a readable field: zero, constant, or saturated in more than 1 % of their pixels."""
+    found = []
+    for name, channel in zip(names, field, strict=True):
+        low, high = int(channel.min()), int(channel.max())
+        if low == high:
+            found.append(f"{name} is {'all zero' if high == 0 else f'constant at {high}'}")
+        elif (share := float((channel > SATURATED_ABOVE).mean())) > SATURATED_SHARE:
+            found.append(f"{name} is saturated in {share:.0%} of its pixels")
+    return found
+
+
+def index_fields(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
+    """One row a field from the official image table, with the files found below a folder.
+
+    Archives unpack to ``Week4/Week4_27481/...`` or to ``Week4_27481/...``; a file is accepted wherever the end of its
+    path agrees best with the table, so both work, and so does a single flat folder.
+
+    Parameters
+    ----------
+    table
+        The official image table (``Image_FileName_DAPI``, ``Image_PathName_DAPI``, ...).
+    folder
+        Folder that holds the images at any depth.
+
+    Returns
+    -------
+    DataFrame with ``Metadata_plate``, ``_well``, ``_batch``, ``_site``, ``_field`` (name of the DNA file without its
+    ending), ``_replicate``, ``_compound``, ``_concentration`` and ``path_DNA``, ``path_Tubulin``, ``path_Actin``
+    (missing where no file was found).
+
+    Raises
+    ------
+    CellbookError
+        If columns are missing, the folder does not exist, or a field occurs twice.
+    """
+    needed = [*_OFFICIAL, *(f"Image_{part}_{stain}" for stain in STAINS for part in ("FileName", "PathName"))]
+    if missing := [column for column in needed if column not in table]:
+        raise CellbookError(
+            f"the image table ({len(table)} rows) lacks {', '.join(missing)}; use BBBC021_v1_image.csv as published"
+        )
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CellbookError(f"the images folder {folder} does not exist; give the folder the archives were unpacked to")
+    fields = table[list(_OFFICIAL)].rename(columns=_OFFICIAL).reset_index(drop=True)
+    names = table["Image_FileName_DAPI"].astype(str).reset_index(drop=True)
+    fields["Metadata_batch"] = fields["Metadata_plate"].astype(str).str.split("_").str[0]
+    fields["Metadata_field"] = names.str.replace(r"\.tiff?$", "", case=False, regex=True)
+    sites = names.str.extract(r"_s(\d+)_w", flags=re.IGNORECASE)[0]
+    order = fields.groupby(["Metadata_plate", "Metadata_well"]).cumcount() + 1
+    fields["Metadata_site"] = pd.to_numeric(sites).fillna(order).astype(int)
+    doubled = fields.duplicated(["Metadata_plate", "Metadata_field"])
+    if doubled.any():
+        raise CellbookError(
+            f"{int(doubled.sum())} fields of {len(fields)} occur twice in the image table, first "
+            f"{fields['Metadata_field'][doubled].iloc[0]}; remove the doubled rows"
+        )
+    places = _files_below(folder)
+    for channel, stain in zip(CHANNELS, STAINS, strict=True):
+        folders, files = (table[f"Image_{part}_{stain}"].astype(str) for part in ("PathName", "FileName"))
+        alone = ~files.str.lower().duplicated(keep=False)
+        found = [_place(places, *wanted) for wanted in zip(folders, files, alone, strict=True)]
+        fields[f"path_{channel}"] = pd.Series(found, dtype=object)
+    return fields
+
+
+def _files_below(folder: Path) -> dict[str, list[str]]:
+    places: dict[str, list[str]] = {}
+    for parent, _, files in os.walk(folder):
+        for file in files:
+            if file.lower().endswith((".tif", ".tiff")):
+                places.setdefault(file.lower(), []).append(os.path.join(parent, file))
+    return places
+
+
+def _place(places: dict[str, list[str]], folder: str, name: str, alone: bool) -> str | None:
+    """Of the files of that name, the one whose folders agree best with the table's; None if there is none.
+
+    A name that several rows share (`alone` is False) must at least lie in the folder of its plate.
+    """
+    wanted = [*re.split(r"[\\/]", folder), name]
+
+    def agreement(found: str) -> int:
+        parts = Path(found).parts
+        same = (a.lower() == b.lower() for a, b in zip(reversed(wanted), reversed(parts), strict=False))
+        return next((i for i, equal in enumerate(same) if not equal), len(wanted))
+
+    best = max(sorted(places.get(name.lower(), [])), key=agreement, default=None)
+    return best if best is not None and (alone or agreement(best) > 1) else None

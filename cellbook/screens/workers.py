@@ -1,0 +1,65 @@
+"""A few worker processes with a short queue, which end cleanly on Ctrl-C."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import Any
+
+from cellbook.errors import CellbookError
+
+log = logging.getLogger(__name__)
+
+Run = Callable[[Any], Iterator[tuple[Any, Any]]]
+
+
+class Pool:
+    """Runs (function, arguments, key) tasks in this process or in several, yielding (key, result) as they finish."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        # Started afresh rather than forked: a forked child of a process with running threads can hang.
+        context = get_context("spawn")
+        self.executor = ProcessPoolExecutor(workers, context, _quiet_worker) if workers > 1 else None
+
+    def __enter__(self) -> Run:
+        return self._run
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.executor is not None:
+            self.executor.shutdown(wait=True, cancel_futures=True)
+        if kind is KeyboardInterrupt:
+            log.warning("interrupted: finished fields are kept, and the same call goes on with them")
+
+    def _run(self, tasks: Any) -> Iterator[tuple[Any, Any]]:
+        if self.executor is None:
+            for function, arguments, key in tasks:
+                yield key, function(*arguments)
+            return
+        running: dict[Future[Any], Any] = {}
+        tasks = iter(tasks)
+        try:
+            while True:
+                # A short queue: with all tasks submitted at once, an interrupt would have to take them all back.
+                for function, arguments, key in tasks:
+                    running[self.executor.submit(function, *arguments)] = key
+                    if len(running) >= 3 * self.workers:
+                        break
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result()
+        except BrokenProcessPool as error:
+            raise CellbookError(
+                "a worker process ended abruptly, most likely for want of memory; finished fields are kept, so run "
+                f"again with fewer workers than {self.workers}"
+            ) from error
+
+
+def _quiet_worker() -> None:
+    # Ctrl-C reaches every process of the terminal; only the parent answers it, and workers finish their field.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
