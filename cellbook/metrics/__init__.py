@@ -5,6 +5,7 @@ from cellbook.metrics.neighbours import distance_matrix
 from cellbook.metrics.protocols import PROTOCOLS, Measure, Protocol, describe, protocol
 from cellbook.metrics.scores import Score, as_json, score
 from cellbook.metrics.uncertainty import accuracy, bootstrap_compounds, wilson
+from cellbook.metrics.wells import bootstrap_wells
 
 __all__ = [
     "PROTOCOLS",
@@ -15,6 +16,7 @@ __all__ = [
     "accuracy",
     "as_json",
     "bootstrap_compounds",
+    "bootstrap_wells",
     "describe",
     "distance_matrix",
     "match",

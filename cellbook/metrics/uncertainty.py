@@ -48,7 +48,8 @@ def accuracy(correct: ArrayLike, counted: ArrayLike, compounds: ArrayLike, avera
     if not len(total):
         return np.full(right.shape[:-1], np.nan)
     if average == "compounds":
-        return np.asarray((right / total).mean(axis=-1))
+        # Contiguous, so that a stack is summed in the same order as a single row, to the last bit.
+        return np.asarray(np.ascontiguousarray(right / total).mean(axis=-1))
     return np.asarray(right.sum(axis=-1) / total.sum())
 
 
