@@ -1,4 +1,5 @@
-"""What all tests share: real data where it is, a planted screen everywhere, and no network, display or extra threads."""
+"""What all tests share: real data where it is, a planted screen everywhere; no network, no display, few threads."""
+# ruff: noqa: E402
 
 import os
 import shutil

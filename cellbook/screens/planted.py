@@ -81,9 +81,9 @@ def planted_wells(
     Notes
     -----
     With the defaults, wells standardised on the DMSO of their plate and treatment medians, cosine 1-nearest-neighbour
-    matching is right for 88 % (other compounds; standard deviation over seeds 5) and 78 % (other compounds and weeks; 8).
-    The published features of the real screen give 79 % and 68 % in the same way, 94 % and 77 % by factor analysis (Ljosa
-    2013). Without week effects both are 99 %; with permuted labels, chance.
+    matching is right for 88 % (other compounds) and 78 % (other compounds and weeks), with standard deviations over
+    seeds of 5 and 8. The published features of the real screen give 79 % and 68 % in the same way, and 94 % and 77 %
+    by factor analysis (Ljosa 2013). Without week effects both are 99 %; with permuted labels they fall to chance.
     """
     sizes = {
         "moa_effect": moa_effect,
