@@ -163,9 +163,9 @@ def extract_fields(
 
 
 def _state(fields: pd.DataFrame, settings: Settings) -> dict[str, Any]:
-    names = fields[[c for c in ("Metadata_plate", "Metadata_well", "Metadata_field") if c in fields]].astype(str)
-    sources = fields[[f"path_{name}" for name in settings.channels]].astype(str).map(os.path.basename)
-    rows = [names.to_numpy().tolist(), sources.to_numpy().tolist()]
+    # Names only: a missing file that appears later must not look like another screen.
+    keys = ("Metadata_plate", "Metadata_well", "Metadata_site", "Metadata_field")
+    rows = fields[[column for column in keys if column in fields]].astype(str).to_numpy().tolist()
     return json.loads(json.dumps({"settings": asdict(settings), "fields": len(fields), "digest": files.digest(rows)}))
 
 
