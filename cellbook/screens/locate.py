@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from urllib.parse import urlsplit
 
-from cellbook.errors import CellbookError
+from cellbook.errors import CellbookError, DataNotFound
 from cellbook.files import sha256
 
 _GALLERY = "https://github.com/cytomining/cytominergallery/raw/master/inst/extdata/"
@@ -228,13 +228,13 @@ def _download(file: KnownFile, looked: list[str]) -> Path:
     where = ", ".join(looked)
     missing = f"{file.name} ({file.size:,} bytes) was not found, neither as such nor as {file.path}, in {where}"
     if file.url is None:
-        raise CellbookError(
+        raise DataNotFound(
             f"{missing}; it cannot be downloaded: set CELLBOOK_DATA to a folder that holds it, "
             "or use the simulated screen, which needs no data"
         )
     by_hand = f"fetch {file.url} yourself, put it into a folder and set CELLBOOK_DATA to that folder"
     if os.environ.get("CELLBOOK_OFFLINE", "").lower() not in {"", "0", "false", "no"}:
-        raise CellbookError(f"{missing}, and CELLBOOK_OFFLINE forbids the download; unset it, or {by_hand}")
+        raise DataNotFound(f"{missing}, and CELLBOOK_OFFLINE forbids the download; unset it, or {by_hand}")
     pooch = _pooch()
     # pooch announces a download on standard error with the cache's path: nothing that a page should carry
     pooch.get_logger().setLevel(logging.WARNING)
@@ -248,7 +248,7 @@ def _download(file: KnownFile, looked: list[str]) -> Path:
         )
     except (OSError, ValueError) as error:  # what requests raises are OSErrors; ValueError: the bytes are not the file
         reason = _reason(error, file.url)
-        raise CellbookError(f"{missing}, and the download failed: {reason}; try again later, or {by_hand}") from error
+        raise DataNotFound(f"{missing}, and the download failed: {reason}; try again later, or {by_hand}") from error
     return Path(fetched)
 
 
