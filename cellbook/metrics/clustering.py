@@ -1,0 +1,58 @@
+"""Whether profiles of one mechanism lie together, compared with the next mechanism."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from sklearn.metrics import silhouette_samples
+
+from cellbook.errors import CellbookError
+from cellbook.metrics.moa import check_distances
+from cellbook.metrics.neighbours import Distance, distance_matrix
+from cellbook.profiles.table import check_finite, require
+
+
+def silhouette(
+    profiles: pd.DataFrame,
+    label: str = "Metadata_moa",
+    *,
+    distance: Distance = "cosine",
+    distances: ArrayLike | None = None,
+) -> float:
+    """Compute the mean silhouette of labels over all rows (Tabak et al. 2020, cosine distance).
+
+    s = (b - a) / max(a, b), a the mean distance to the other rows with the same label, b the smallest mean distance to
+    another label. Rows that share compound or batch are not excluded, so that doses of one compound raise it.
+
+    Parameters
+    ----------
+    profiles : DataFrame (n rows)
+        Treatments without controls: metadata and features.
+    label : str
+    distance : {"cosine", "euclidean"}
+    distances : float (n, n), optional
+        Replaces the features.
+
+    Returns
+    -------
+    float
+        -1 to 1, higher is better, about 0 or below by chance. A row alone with its label counts as 0.
+
+    Raises
+    ------
+    CellbookError
+        On missing labels, a single label, or as many labels as rows.
+    """
+    require(profiles, label)
+    n = len(profiles)
+    if missing := int(profiles[label].isna().sum()):
+        raise CellbookError(f"{label} is missing in {missing} of {n} rows; fill it in or drop those rows.")
+    labels = profiles[label].astype(str).to_numpy(dtype=str)
+    kinds = len(np.unique(labels))
+    if not 2 <= kinds < n:
+        raise CellbookError(
+            f"{label} has {kinds} different values in {n} rows; a silhouette needs at least two, and fewer than rows."
+        )
+    given = distances if distances is not None else distance_matrix(check_finite(profiles), distance)
+    d = check_distances(given, n).copy()
+    np.fill_diagonal(d, 0.0)  # a row of zeros has cosine distance 1 to itself as well
+    return float(silhouette_samples(d, labels, metric="precomputed").mean())
