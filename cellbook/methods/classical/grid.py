@@ -1,4 +1,4 @@
-"""Classical profiles: how far scaling, factor analysis, whitening and batch alignment take well means of BBBC021.
+"""The grid of settings, scaling x transform, and the products of its run.
 
 The published well features (Ljosa et al. 2013) go through every setting of a grid, scaling x transform, each fitted on
 DMSO wells alone; every setting is scored under every protocol. The choice of a setting is nested: it is made again
@@ -8,19 +8,16 @@ without each compound in turn, and the accuracy of the compound that was left ou
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from itertools import product
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.spatial.distance import squareform
 
 from cellbook import metrics, profiles
-from cellbook.claims import NOT, PARTLY, REPRODUCED, Predicate, Verdict
 from cellbook.errors import CellbookError
-from cellbook.runs import Run, obtain, save_table, seeds, table_fingerprint, to_float32
+from cellbook.runs import Run, obtain, save_table, table_fingerprint, to_float32
 
 VERSION = 1
 SCREENS = ("bbbc021-features", "planted")
@@ -71,6 +68,13 @@ PRESETS = {
         repeats=10,
     ),
 }
+
+
+def preset(name: str) -> Config:
+    """The configuration of a preset."""
+    if name not in PRESETS:
+        raise CellbookError(f"preset {name!r} is not known: use one of {', '.join(PRESETS)}")
+    return PRESETS[name]
 
 
 def load(screen: str) -> pd.DataFrame:
@@ -188,8 +192,6 @@ def map_setting(config: Config) -> str:
 
 def run(config: Config, store: str | Path, *, device: str = "cpu", force: bool = False) -> Run:
     """The run of this configuration, computed only if it is not in the store."""
-    if config.screen not in SCREENS:
-        load(config.screen)
     wells = load(config.screen)
     return obtain(
         store,
@@ -203,135 +205,7 @@ def run(config: Config, store: str | Path, *, device: str = "cpu", force: bool =
     )
 
 
-# --- what is measured -----------------------------------------------------------------------------------------------
-
-
 def config_of(run: Run) -> Config:
     """The configuration of a stored run."""
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in run.record["config"].items()}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in run.record["config"].items()}
     return Config(**values)
-
-
-def square(run: Run, protocol: metrics.Protocol, setting: str) -> np.ndarray:
-    """Distances between treatments as a protocol sees them, (n, n)."""
-    condensed = run.table(f"distances-{kind(protocol)}")[setting]
-    return squareform(condensed.to_numpy(np.float64))
-
-
-def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
-    """Every table of the page from the products of one run: accuracies, nested choice, leakage, retrieval."""
-    (run,) = runs
-    config = config_of(run)
-    accuracies = score_settings(run, config)
-    nested, choices = choose(run, config)
-    parts = [accuracies, nested, baselines(run, config), leakage(run, config), silhouettes(run, config)]
-    per_moa, activity = retrieval(run, config)
-    numbers = pd.concat([*parts, activity], ignore_index=True)
-    return {"numbers": numbers, "choices": choices, "retrieval": per_moa}
-
-
-def row(setting: str, protocol: str, measure: str, k: int, value: float, **more: Any) -> dict[str, Any]:
-    """One line of the table of numbers; what does not apply is missing."""
-    line = {"low": np.nan, "high": np.nan, "correct": np.nan, "scored": np.nan, "excluded": np.nan, "null": np.nan}
-    return {"setting": setting, "protocol": protocol, "measure": measure, "k": k, "value": value, **line, **more}
-
-
-def score_row(setting: str, score: metrics.Score) -> dict[str, Any]:
-    """The line of one score."""
-    return row(
-        setting,
-        score.protocol,
-        score.measure,
-        score.k,
-        score.accuracy,
-        low=score.interval[0],
-        high=score.interval[1],
-        correct=score.correct,
-        scored=score.scored,
-        excluded=score.excluded,
-        null=np.nan if score.null is None else score.null,
-    )
-
-
-def score_settings(run: Run, config: Config) -> pd.DataFrame:
-    """Score every setting under every protocol."""
-    treatments = run.table("treatments")
-    rows = []
-    for protocol in metrics.PROTOCOLS.values():
-        stored = run.table(f"distances-{kind(protocol)}")
-        for setting in stored:
-            full = squareform(stored[setting].to_numpy(np.float64))
-            scores = metrics.score(
-                treatments, protocol, distances=full, resamples=config.resamples, seed=config.seed
-            )
-            rows += [score_row(setting, score) for score in scores]
-    return pd.DataFrame(rows)
-
-
-def choose(run: Run, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Choose a setting without each compound in turn; score that compound with the setting chosen.
-
-    The criterion is the mean of NSC and NSCB under the benchmark's protocol on the other compounds, computed without
-    the compound as a candidate; on ties the setting that comes first in the grid. Returns the numbers (nested, and best
-    in hindsight) and one row a compound: the setting chosen for it.
-    """
-    protocol = metrics.PROTOCOLS["ljosa2013"]
-    treatments = run.table("treatments")
-    stored = run.table(f"distances-{kind(protocol)}")
-    squares = {setting: squareform(stored[setting].to_numpy(np.float64)) for setting in stored}
-    whole = {
-        (setting, measure.name): metrics.match(treatments, distances=full, **measure.arguments())
-        for (setting, full), measure in product(squares.items(), protocol.measures)
-    }
-    chosen = []
-    for compound in treatments["Metadata_compound"].unique():
-        keep = (treatments["Metadata_compound"] != compound).to_numpy()
-        others = treatments[keep].reset_index(drop=True)
-        criterion = {
-            setting: np.mean(
-                [
-                    metrics.match(others, distances=full[np.ix_(keep, keep)], **measure.arguments()).accuracy
-                    for measure in protocol.measures
-                ]
-            )
-            for setting, full in squares.items()
-        }
-        best = max(criterion, key=criterion.__getitem__)
-        chosen.append({"compound": compound, "setting": best, "criterion": criterion[best]})
-    choices = pd.DataFrame(chosen)
-    by_compound = choices.set_index("compound")["setting"]
-    rows = []
-    for measure in protocol.measures:
-        queries = pd.concat(
-            [
-                whole[setting, measure.name].per_query.query("compound == @compound")
-                for compound, setting in by_compound.items()
-            ]
-        )
-        low, high = metrics.bootstrap_compounds(
-            queries["correct"], queries["counted"], queries["compound"], config.resamples, config.seed
-        )
-        counts = {"correct": int(queries["correct"].sum()), "scored": int(queries["counted"].sum())}
-        counts["excluded"] = int((queries["counted"] == 0).sum())
-        value = counts["correct"] / counts["scored"]
-        rows.append(row("chosen without the compound", "nested", measure.name, 1, value, low=low, high=high, **counts))
-    hindsight = max(squares, key=lambda setting: sum(whole[setting, m.name].accuracy for m in protocol.measures))
-    for measure in protocol.measures:
-        best_match = whole[hindsight, measure.name]
-        low, high = best_match.bootstrap(config.resamples, config.seed)
-        rows.append(
-            row(
-                "best in hindsight",
-                "nested",
-                measure.name,
-                1,
-                best_match.accuracy,
-                low=low,
-                high=high,
-                correct=best_match.correct,
-                scored=best_match.scored,
-                excluded=best_match.excluded,
-            )
-        )
-    choices["best_in_hindsight"] = hindsight
-    return pd.DataFrame(rows), choices

@@ -1,0 +1,266 @@
+"""What the page of classical profiles measures, all of it from the stored products of one run."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.spatial.distance import squareform
+
+from cellbook import metrics
+from cellbook.methods.classical.grid import Config, config_of, kind
+from cellbook.runs import Run, seeds
+
+BENCHMARK = metrics.PROTOCOLS["ljosa2013"]
+THINNING_DRAWS = 200
+FAR = 1e9  # a distance that no candidate wins with
+
+
+def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
+    """Every table of the page from the products of one run: accuracies, nested choice, leakage, retrieval."""
+    (run,) = runs
+    config = config_of(run)
+    whole = matches(run)
+    nested, choices = choose(run, config, whole)
+    per_moa, found = retrieval(run, config)
+    parts = [
+        score_settings(run, config),
+        nested,
+        paired(config, whole),
+        drop(run, config, whole),
+        baselines(run, config),
+        leakage(run, config),
+        silhouettes(run),
+        found,
+    ]
+    numbers = pd.concat(parts, ignore_index=True)
+    return {"numbers": numbers, "choices": choices, "retrieval": per_moa}
+
+
+def row(setting: str, protocol: str, measure: str, k: int, value: float, **more: Any) -> dict[str, Any]:
+    """One line of the table of numbers; what does not apply is missing."""
+    line = {"low": np.nan, "high": np.nan, "correct": np.nan, "scored": np.nan, "excluded": np.nan, "null": np.nan}
+    return {"setting": setting, "protocol": protocol, "measure": measure, "k": k, "value": value, **line, **more}
+
+
+def score_row(setting: str, score: metrics.Score) -> dict[str, Any]:
+    """The line of one score."""
+    return row(
+        setting,
+        score.protocol,
+        score.measure,
+        score.k,
+        score.accuracy,
+        low=score.interval[0],
+        high=score.interval[1],
+        correct=score.correct,
+        scored=score.scored,
+        excluded=score.excluded,
+        null=np.nan if score.null is None else score.null,
+    )
+
+
+def distances_of(run: Run, protocol: metrics.Protocol) -> dict[str, np.ndarray]:
+    """Distances between treatments as a protocol sees them, (n, n), by setting."""
+    stored = run.table(f"distances-{kind(protocol)}")
+    return {str(setting): squareform(stored[setting].to_numpy(np.float64)) for setting in stored}
+
+
+def score_settings(run: Run, config: Config) -> pd.DataFrame:
+    """Score every setting under every protocol."""
+    treatments = run.table("treatments")
+    rows = []
+    for protocol in metrics.PROTOCOLS.values():
+        for setting, distances in distances_of(run, protocol).items():
+            scores = metrics.score(
+                treatments, protocol, distances=distances, resamples=config.resamples, seed=config.seed
+            )
+            rows += [score_row(setting, score) for score in scores]
+    return pd.DataFrame(rows)
+
+
+def matches(run: Run) -> dict[tuple[str, str], metrics.Match]:
+    """The benchmark's matches of every setting: (setting, measure) -> match."""
+    treatments = run.table("treatments")
+    return {
+        (setting, measure.name): metrics.match(treatments, distances=distances, **measure.arguments())
+        for (setting, distances), measure in product(distances_of(run, BENCHMARK).items(), BENCHMARK.measures)
+    }
+
+
+def choose(run: Run, config: Config, whole: dict[tuple[str, str], metrics.Match]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Choose a setting without each compound in turn; score that compound with the setting chosen.
+
+    The criterion is the mean of NSC and NSCB under the benchmark's protocol on the other compounds, computed without
+    the compound as a candidate; on ties the setting that comes first in the grid. Returns the numbers (nested, and best
+    in hindsight) and one row a compound: the setting chosen for it.
+    """
+    treatments, squares = run.table("treatments"), distances_of(run, BENCHMARK)
+    chosen = []
+    for compound in treatments["Metadata_compound"].unique():
+        keep = (treatments["Metadata_compound"] != compound).to_numpy()
+        others = treatments[keep].reset_index(drop=True)
+        criterion = {
+            setting: np.mean(
+                [
+                    metrics.match(others, distances=distances[np.ix_(keep, keep)], **measure.arguments()).accuracy
+                    for measure in BENCHMARK.measures
+                ]
+            )
+            for setting, distances in squares.items()
+        }
+        best = max(criterion, key=criterion.__getitem__)
+        chosen.append({"compound": compound, "setting": best, "criterion": criterion[best]})
+    choices = pd.DataFrame(chosen)
+    hindsight = max(squares, key=lambda setting: sum(whole[setting, m.name].accuracy for m in BENCHMARK.measures))
+    choices["best_in_hindsight"] = hindsight
+    setting_of = choices.set_index("compound")["setting"].to_dict()
+    rows = []
+    for measure in BENCHMARK.measures:
+        parts = [
+            whole[setting, measure.name].per_query.query("compound == @compound")
+            for compound, setting in setting_of.items()
+        ]
+        rows.append(query_row("chosen without the compound", "nested", measure.name, pd.concat(parts), config))
+        queries = whole[hindsight, measure.name].per_query
+        rows.append(query_row("best in hindsight", "nested", measure.name, queries, config))
+    return pd.DataFrame(rows), choices
+
+
+def query_row(setting: str, protocol: str, measure: str, queries: pd.DataFrame, config: Config) -> dict[str, Any]:
+    """The line of an accuracy over queries, or of a mean difference, with its interval over compounds."""
+    low, high = metrics.bootstrap_compounds(
+        queries["correct"], queries["counted"], queries["compound"], config.resamples, config.seed
+    )
+    correct, counted = int(queries["correct"].sum()), int(queries["counted"].sum())
+    return row(
+        setting,
+        protocol,
+        measure,
+        1,
+        correct / counted,
+        low=low,
+        high=high,
+        correct=correct,
+        scored=counted,
+        excluded=int((queries["counted"] == 0).sum()),
+    )
+
+
+def paired(config: Config, whole: dict[tuple[str, str], metrics.Match]) -> pd.DataFrame:
+    """Differences between two settings, or two measures, on the same queries, with intervals over compounds."""
+
+    def difference(name: str, measure: str, left: metrics.Match, right: metrics.Match) -> dict[str, Any]:
+        a, b = left.per_query, right.per_query
+        both = ((a["counted"] > 0) & (b["counted"] > 0)).astype(int)
+        queries = a.assign(correct=(a["correct"] - b["correct"]) * both, counted=both)
+        return query_row(name, "paired", measure, queries, config)
+
+    rows = []
+    smallest = f"standardised, whitened {min(config.ridges):g}"
+    pairs = {
+        "percentile, 20 factors - percentile": ("percentile, 20 factors", "percentile"),
+        "percentile, 50 factors, CORAL - percentile, 50 factors": (
+            "percentile, 50 factors, CORAL",
+            "percentile, 50 factors",
+        ),
+        "standardised: whitened 1 - smallest ridge": ("standardised, whitened 1", smallest),
+    }
+    for (name, (left, right)), measure in product(pairs.items(), ("NSC", "NSCB")):
+        if (left, measure) in whole and (right, measure) in whole:
+            rows.append(difference(name, measure, whole[left, measure], whole[right, measure]))
+    setting = "percentile, 20 factors"
+    both = (whole[setting, "NSC"], whole[setting, "NSCB"])
+    rows.append(difference(f"{setting}: NSC - NSCB", "same queries", *both))
+    return pd.DataFrame(rows)
+
+
+def drop(run: Run, config: Config, whole: dict[tuple[str, str], metrics.Match]) -> pd.DataFrame:
+    """NSC and NSCB on the queries of NSCB, and NSC with as many random candidates removed as NSCB excludes."""
+    treatments, squares = run.table("treatments"), distances_of(run, BENCHMARK)
+    compound, batch = (treatments[name].to_numpy() for name in ("Metadata_compound", "Metadata_batch"))
+    allowed = compound[:, None] != compound[None, :]  # (n, n), candidates of NSC
+    excluded = (allowed & (batch[:, None] == batch[None, :])).sum(axis=1)  # (n,), what NSCB takes away besides
+    (nsc,) = [measure for measure in BENCHMARK.measures if measure.name == "NSC"]
+    rows = []
+    for setting in config.closer:
+        queries = whole[setting, "NSCB"].per_query["counted"] > 0
+        for name in ("NSC", "NSCB"):
+            chosen = whole[setting, name].per_query[queries]
+            rows.append(query_row(setting, "drop", name, chosen, config))
+        draws = []
+        generator = np.random.default_rng(config.seed)
+        for _ in range(THINNING_DRAWS):
+            order = np.where(allowed, generator.random(allowed.shape), np.inf).argsort(axis=1).argsort(axis=1)
+            thinned = np.where(order < excluded[:, None], FAR, squares[setting])
+            found = metrics.match(treatments, distances=thinned, **nsc.arguments()).per_query
+            draws.append(found.loc[queries, "correct"].mean())
+        low, high = np.quantile(draws, [0.025, 0.975])
+        rows.append(row(setting, "drop", "as many removed at random", 1, np.mean(draws), low=low, high=high))
+    return pd.DataFrame(rows)
+
+
+def baselines(run: Run, config: Config) -> pd.DataFrame:
+    """What needs no profile: chance, the largest class, and what week, position or cell count alone would reach."""
+    treatments, wells = run.table("treatments"), run.table("wells")
+    rows = []
+    for measure in BENCHMARK.measures:
+        arguments = measure.arguments()
+        chance = metrics.chance(
+            treatments, distances=distances_of(run, BENCHMARK)[config.closer[0]], n=config.permutations,
+            seed=config.seed, **arguments,
+        )
+        rows.append(row("labels permuted", "baseline", measure.name, 1, chance.mean, low=chance.low, high=chance.high))
+        for name, values in alone(wells, treatments).items():
+            expected = metrics.expected_under_ties(treatments, values, seed=config.seed, **arguments)
+            rows.append(row(name, "baseline", measure.name, 1, expected.mean, low=expected.low, high=expected.high))
+    rows.append(row("largest class", "baseline", "NSC", 1, metrics.majority(treatments["Metadata_moa"])))
+    return pd.DataFrame(rows)
+
+
+def alone(wells: pd.DataFrame, treatments: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Profiles that hold one thing: (treatments, values) of week, position on the plate, or cell count."""
+    keys = ["Metadata_compound", "Metadata_concentration"]
+    well = wells["Metadata_well"].astype(str)
+    position = wells.assign(row=well.str[0].map(ord) - ord("A"), column=well.str[1:].astype(int))
+    per_treatment = position.groupby(keys)[["row", "column", "Metadata_cell_count"]].median()
+    index = pd.MultiIndex.from_frame(treatments[keys])
+    medians = per_treatment.loc[index]
+    return {
+        "week alone": pd.get_dummies(treatments["Metadata_batch"]).to_numpy(np.float64),
+        "position alone": medians[["row", "column"]].to_numpy(np.float64),
+        "cell count alone": medians[["Metadata_cell_count"]].to_numpy(np.float64),
+    }
+
+
+def leakage(run: Run, config: Config) -> pd.DataFrame:
+    """How well the week of DMSO wells can be named on plates held out, for the settings looked at closer."""
+    rows = []
+    for place, setting in enumerate(config.closer):
+        wells = run.table(f"wells-{place}")
+        controls = wells[wells["Metadata_compound"] == "DMSO"].reset_index(drop=True)
+        for model in ("logistic", "forest"):
+            found = [
+                metrics.classify_batch(controls, model=model, seed=seed, standardise=model == "logistic")
+                for seed in seeds(config.seed, config.repeats)
+            ]
+            correct = np.mean([one.correct for one in found], axis=0)  # (n,), mean over seeds
+            low, high = metrics.bootstrap_compounds(
+                correct, np.ones(len(correct)), controls["Metadata_plate"], config.resamples, config.seed
+            )
+            accuracy = float(np.mean([one.accuracy for one in found]))
+            rows.append(row(setting, "leakage", model, 1, accuracy, low=low, high=high, null=found[0].majority))
+            if place == 0:
+                noise = float(np.mean([one.noise_baseline for one in found]))
+                rows.append(row("noise", "leakage", model, 1, noise, null=found[0].majority))
+    return pd.DataFrame(rows)
+
+
+def silhouettes(run: Run) -> pd.DataFrame:
+    """Silhouette of mechanisms for every setting, from the means of treatments as in Tabak et al."""
+    treatments = run.table("treatments")
+    stored = distances_of(run, metrics.PROTOCOLS["tabak2020"])
+    values = {setting: metrics.silhouette(treatments, distances=distances) for setting, distances in stored.items()}
+    return pd.DataFrame(row(setting, "silhouette", "MOA", 1, value) for setting, value in values.items())

@@ -1,0 +1,45 @@
+"""Tables as a page shows them: proportions in per cent with their interval, a caption, nothing else."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from IPython.display import HTML, Markdown
+
+
+def percent(value: float, low: float = np.nan, high: float = np.nan) -> str:
+    """Write a proportion in per cent, its interval in brackets: ``92.2 [85.0, 97.1]``; a dash where there is none."""
+    if value is None or np.isnan(value):
+        return "–"
+    text = f"{100 * value:.1f}"
+    return text if np.isnan(low) else f"{text} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def percents(table: pd.DataFrame) -> list[str]:
+    """`percent` of the columns value, low, high of each row."""
+    columns = table[["value", "low", "high"]].astype(float)
+    return [percent(*line) for line in columns.itertuples(index=False)]
+
+
+def show(table: pd.DataFrame, caption: str) -> HTML:
+    """Return a table as HTML with a caption; text is escaped, numbers are written as they come."""
+    from IPython.display import HTML
+
+    body = table.to_html(index=False, border=0, classes="dataframe", na_rep="–", justify="unset")
+    head, tag, rest = body.partition(">")
+    return HTML(f'<div class="table-wrapper">{head}{tag}<caption>{escape(caption)}</caption>{rest}</div>')
+
+
+def protocol_box(name: str) -> Markdown:
+    """Return the box that says how a named protocol compares treatments."""
+    from IPython.display import Markdown
+
+    from cellbook.metrics import describe
+
+    rows = "\n".join(f"| {what} | {how} |" for what, how in describe(name))
+    return Markdown(f"| `{name}` | |\n| --- | --- |\n{rows}")

@@ -1,0 +1,85 @@
+import pandas as pd
+import pytest
+import yaml
+
+from cellbook import claims
+from cellbook.claims import Verdict, judge_claims, judge_number, judge_numbers, load
+from cellbook.errors import CellbookError
+
+ENTRY = {
+    "id": "a",
+    "source": "Somebody 2020",
+    "where": "Table 1",
+    "value": 0.90,
+    "digits": 2,
+    "protocol": "p",
+    "measure": "NSC",
+    "k": 1,
+    "setting": "s",
+}
+MEASURED = pd.DataFrame(
+    [{"setting": "s", "protocol": "p", "measure": "NSC", "k": 1, "value": 0.8, "low": 0.7, "high": 0.92}]
+).assign(correct=80, scored=100)
+
+
+@pytest.mark.parametrize(
+    ("measured", "verdict"),
+    [
+        (0.90, claims.REPRODUCED),
+        (0.914, claims.REPRODUCED),  # one treatment of 100 and half a printed digit
+        (0.886, claims.REPRODUCED),
+        (0.95, claims.PARTLY),
+        (0.99, claims.NOT),
+    ],
+)
+def test_number_rule(measured, verdict):
+    assert judge_number(0.90, measured, measured - 0.06, measured + 0.06, 100, digits=2) == verdict
+
+
+def test_published_number_gets_measured_value_interval_and_verdict():
+    table = judge_numbers([ENTRY], MEASURED)
+    assert table.loc[0, ["published", "measured", "low", "high", "verdict"]].tolist() == [0.9, 0.8, 0.7, 0.92, "partly"]
+
+
+def test_reason_makes_a_number_incomparable_whatever_its_value():
+    table = judge_numbers([{**ENTRY, "value": 0.8, "not_comparable": "other data"}], MEASURED)
+    assert table.loc[0, ["verdict", "why"]].tolist() == ["not comparable", "other data"]
+
+
+def test_settings_that_were_not_run_are_left_out():
+    assert judge_numbers([{**ENTRY, "setting": "other"}], MEASURED).empty
+
+
+def test_claims_need_a_predicate_and_carry_its_evidence():
+    entry = {"id": "c", "source": "ours", "sentence": "It rises."}
+    found = judge_claims([entry], {"c": lambda numbers: Verdict("partly", f"{len(numbers)} rows")}, MEASURED)
+    assert found.loc[0, ["verdict", "evidence"]].tolist() == ["partly", "1 rows"]
+    with pytest.raises(CellbookError, match="no predicate for the claims c"):
+        judge_claims([entry], {}, MEASURED)
+
+
+def test_unknown_verdict_is_refused():
+    with pytest.raises(CellbookError, match="'maybe' is not one of"):
+        Verdict("maybe", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"value": None}, "lacks"), ({"extra": 1}, "unknown"), ({}, "")],
+)
+def test_claims_file_is_checked(tmp_path, change, words):
+    entry = {name: value for name, value in {**ENTRY, **change}.items() if value is not None}
+    path = tmp_path / "claims.yml"
+    path.write_text(yaml.safe_dump({"numbers": [entry], "claims": []}))
+    if words:
+        with pytest.raises(CellbookError, match=words):
+            load(path)
+    else:
+        assert load(path)["numbers"] == [ENTRY]
+
+
+def test_claims_file_cannot_build_objects(tmp_path):
+    path = tmp_path / "claims.yml"
+    path.write_text("numbers: !!python/object/apply:os.getcwd []")
+    with pytest.raises(CellbookError, match="cannot read the claims"):
+        load(path)
