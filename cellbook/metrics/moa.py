@@ -19,11 +19,14 @@ from cellbook.metrics.neighbours import (
     Design,
     Distance,
     Floats,
+    Ints,
     Tally,
     Vote,
+    candidates,
     choose,
     design,
     distance_matrix,
+    plain,
     tally,
 )
 from cellbook.metrics.uncertainty import Average, accuracy, bootstrap_compounds
@@ -157,57 +160,59 @@ def match(
                 f"{column} is missing in {missing} of {len(profiles)} rows; fill it in or drop those rows."
             )
     table = profiles[metadata(profiles)].reset_index(drop=True)
-    plan = design(
-        table, label=label, exclude=exclude, drop_unmatchable=drop_unmatchable, count_unmatchable=count_unmatchable
-    )
+    eligible = candidates(table, exclude)
+    codes, names = factorize(table[label])
+    plan = design(codes, eligible, names, drop_unmatchable=drop_unmatchable, count_unmatchable=count_unmatchable)
     if distances is None:
         d = distance_matrix(check_finite(profiles), distance)
     else:
         d = check_distances(distances, len(profiles))
-    return summarise(table, plan, d, tally(d, plan, k, vote), label=label, k=k, vote=vote, average=average)
-
-
-def summarise(
-    table: pd.DataFrame, plan: Design, d: Floats, votes: Tally, *, label: str, k: int, vote: Vote, average: Average
-) -> Match:
-    """Turn the votes of one screen into a Match; `table` holds the metadata of the n rows, d is (n, n)."""
+    votes = tally(d, plan, k, vote)
     cluster = table["Metadata_compound"] if "Metadata_compound" in table else pd.Series(range(len(table)))
-    found = votes.nearest >= 0
-    columns: dict[str, object] = {}
-    for name in ("compound", "concentration"):
-        if f"Metadata_{name}" in table:
-            columns[name] = table[f"Metadata_{name}"]
-    columns |= {"label": np.array(plan.names)[plan.labels], "neighbour": votes.nearest}
-    for name in ("compound", "concentration"):
-        if name in columns:
-            columns[f"neighbour_{name}"] = table[f"Metadata_{name}"].take(votes.nearest).where(found).to_numpy()
-    names = np.array([*plan.names, ""])  # the last is for "none", code -1
-    per_query = pd.DataFrame(
-        columns
-        | {
-            "neighbour_label": names[np.where(found, plan.labels[votes.nearest], -1)],
-            "predicted": names[votes.predicted],
-            "distance": np.where(found, d[np.arange(len(d)), votes.nearest], np.nan),
-            "correct": votes.correct,
-            "counted": votes.counted,
-            "excluded": plan.reasons,
-            "cluster": cluster.astype(str),
-        }
+    after = f" after excluding same {' and '.join(map(plain, exclude))}" if exclude else ""
+    reasons = np.where(eligible.any(axis=1), f"no candidate of the same {plain(label)}{after}", "no candidate at all")
+    per_query = _per_query(table, plan, d, votes).assign(
+        excluded=np.where(plan.scored, "", reasons), cluster=cluster.astype(str)
     )
-    reasons = pd.Series([r for r in plan.reasons if r], dtype=str).value_counts(sort=False)
+    why = per_query["excluded"][~plan.scored].value_counts(sort=False)
     return Match(
         accuracy=float(accuracy(votes.correct, votes.counted, cluster, average)),
         correct=int(votes.correct.sum()),
         scored=int(votes.counted.sum()),
         n_queries=int(plan.scored.sum()),
         excluded=int((~plan.scored).sum()),
-        excluded_why={str(why): int(count) for why, count in reasons.items()},
+        excluded_why={str(reason): int(count) for reason, count in why.items()},
         label=label,
         k=k,
         vote=vote,
         average=average,
         per_query=per_query,
     )
+
+
+def _per_query(table: pd.DataFrame, plan: Design, d: Floats, votes: Tally) -> pd.DataFrame:
+    """List what every query found; the columns are those of Match.per_query."""
+    found = votes.nearest >= 0
+    described = [name for name in ("compound", "concentration") if f"Metadata_{name}" in table]
+    names = np.array([*plan.names, ""])  # the last is for "none", code -1
+    columns: dict[str, object] = {name: table[f"Metadata_{name}"] for name in described}
+    columns |= {"label": names[plan.labels], "neighbour": votes.nearest}
+    for name in described:
+        columns[f"neighbour_{name}"] = table[f"Metadata_{name}"].take(votes.nearest).where(found).to_numpy()
+    columns |= {
+        "neighbour_label": names[np.where(found, plan.labels[votes.nearest], -1)],
+        "predicted": names[votes.predicted],
+        "distance": np.where(found, d[np.arange(len(d)), votes.nearest], np.nan),
+        "correct": votes.correct,
+        "counted": votes.counted,
+    }
+    return pd.DataFrame(columns)
+
+
+def factorize(labels: pd.Series) -> tuple[Ints, list[str]]:
+    """Number the labels in sorted order: codes (n,) and names."""
+    codes, names = pd.factorize(labels.astype(str), sort=True)
+    return codes.astype(np.int64), [str(name) for name in names]
 
 
 def check_distances(distances: ArrayLike, n: int) -> Floats:

@@ -89,57 +89,59 @@ class Design:
     Attributes
     ----------
     names : the distinct labels, sorted
-    labels : int (n,), index into `names`
-    eligible : bool (n, n), row = query, column = candidate
-    scored : bool (n,), queries that count
-    reasons : (n,), why a query does not count; "" where it does
+    labels : int (..., n), index into `names`; leading axes are relabellings
+    eligible : bool (..., n, n), row = query, column = candidate
+    scored : bool (..., n), queries that count
     """
 
     names: list[str]
     labels: Ints
     eligible: Bools
     scored: Bools
-    reasons: list[str]
 
     @property
     def positives(self) -> Ints:
-        """Number of eligible candidates that carry the query's label, int (n,)."""
-        same = self.labels[:, None] == self.labels[None, :]
-        return np.asarray((self.eligible & same).sum(axis=1))
+        """Number of eligible candidates that carry the query's label, int (..., n)."""
+        return np.asarray((self.eligible & _same(self.labels)).sum(axis=-1))
+
+
+def _same(labels: Ints) -> Bools:
+    return np.asarray(labels[..., :, None] == labels[..., None, :])
+
+
+def candidates(table: pd.DataFrame, exclude: tuple[str, ...] = ("Metadata_compound",)) -> Bools:
+    """Tell which rows may be candidates of which: all others that share no value of an excluded column, (n, n)."""
+    eligible = ~np.eye(len(table), dtype=bool)
+    for column in exclude:
+        eligible &= ~shares_value(table[column])
+    return eligible
 
 
 def design(
-    table: pd.DataFrame,
+    labels: Ints,
+    eligible: Bools,
+    names: list[str],
     *,
-    label: str = "Metadata_moa",
-    exclude: tuple[str, ...] = ("Metadata_compound",),
     drop_unmatchable: bool = False,
     count_unmatchable: bool = False,
 ) -> Design:
-    """Decide from metadata alone which candidates each row has, and which rows can be scored.
+    """Decide which queries count: those with an eligible candidate of their label.
 
     Parameters
     ----------
-    table : DataFrame (n rows)
-        Needs `label` and every column of `exclude`.
-    label, exclude, drop_unmatchable, count_unmatchable
+    labels : int (..., n), index into `names`
+    eligible : bool (n, n), as from `candidates`
+    names : list of str
+    drop_unmatchable, count_unmatchable
         As in `match`.
     """
     if drop_unmatchable and count_unmatchable:
         raise CellbookError("drop_unmatchable and count_unmatchable contradict each other: set one of them to False.")
-    codes, names = pd.factorize(table[label].astype(str), sort=True)
-    eligible = ~np.eye(len(table), dtype=bool)
-    for column in exclude:
-        eligible &= ~shares_value(table[column])
-    matchable = (eligible & (codes[:, None] == codes[None, :])).any(axis=1)
-    after = f" after excluding same {' and '.join(map(plain, exclude))}" if exclude else ""
-    no_positive = f"no candidate of the same {plain(label)}{after}"
-    alone = ~eligible.any(axis=1)
-    reasons = np.select([matchable | count_unmatchable, alone], ["", "no candidate at all"], no_positive)
+    matchable: Bools = np.asarray((eligible & _same(labels)).any(axis=-1))
     if drop_unmatchable:
-        eligible[:, ~matchable] = False
-    scored = matchable | count_unmatchable
-    return Design([str(n) for n in names], codes.astype(np.int64), eligible, scored, [str(r) for r in reasons])
+        eligible = eligible & matchable[..., None, :]
+    scored = np.ones_like(matchable) if count_unmatchable else matchable
+    return Design(names, labels, eligible, scored)
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class Tally:
     Attributes
     ----------
     correct : int (..., n), votes for the query's label (0 where the query is not scored)
-    counted : int (n,), votes counted (0 where the query is not scored)
+    counted : int (..., n), votes counted (0 where the query is not scored)
     predicted : int (..., n), label of the nearest candidate, or of the majority; -1 without any candidate
     nearest : int (..., n), row of the nearest candidate; -1 without any candidate
     """
@@ -170,25 +172,30 @@ def tally(distances: Floats, plan: Design, k: int = 1, vote: Vote = "share") -> 
     k, vote
         As in `match`.
     """
-    n = len(plan.labels)
-    available = plan.eligible.sum(axis=1)
+    n = plan.labels.shape[-1]
+    labels = plan.labels[..., :, None]
+    available = plan.eligible.sum(axis=-1)
     masked = np.where(plan.eligible, distances, np.inf)
     k = min(k, n)
     # (..., n, k); the minimum alone is much cheaper than a sort, and takes the first of equals as well.
     order = masked.argmin(axis=-1)[..., None] if k == 1 else masked.argsort(axis=-1, kind="stable")[..., :k]
     limit = np.minimum(available, plan.positives) if vote == "pooled" else available
-    valid = np.arange(k) < limit[:, None]  # (n, k)
-    votes = plan.labels[order]  # (..., n, k)
+    valid = np.arange(k) < limit[..., None]  # (..., n, k)
+    stack = np.broadcast_shapes(plan.labels.shape[:-1], order.shape[:-2])
+    flat = order.reshape(*order.shape[:-2], n * k)
+    votes = np.take_along_axis(
+        np.broadcast_to(plan.labels, (*stack, n)), np.broadcast_to(flat, (*stack, n * k)), axis=-1
+    ).reshape(*stack, n, k)
     nearest = np.where(available > 0, order[..., 0], -1)
     if vote == "majority":
         # The first of the largest counts belongs to the closest neighbour among the tied labels.
-        support = ((votes[..., :, None] == votes[..., None, :]) & valid[:, None, :]).sum(axis=-1) * valid
+        support = (_same(votes) & valid[..., None, :]).sum(axis=-1) * valid
         winner = np.take_along_axis(votes, support.argmax(axis=-1)[..., None], axis=-1)[..., 0]
         predicted = np.where(available > 0, winner, -1)
         correct = (predicted == plan.labels) & plan.scored
-        counted = plan.scored.astype(np.int64)
+        counted = plan.scored
     else:
         predicted = np.where(available > 0, votes[..., 0], -1)
-        correct = ((votes == plan.labels[:, None]) & valid).sum(axis=-1) * plan.scored
-        counted = valid.sum(axis=1) * plan.scored
+        correct = ((votes == labels) & valid).sum(axis=-1) * plan.scored
+        counted = valid.sum(axis=-1) * plan.scored
     return Tally(correct.astype(np.int64), counted.astype(np.int64), predicted, nearest)

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from cellbook.metrics.moa import Match, match
-from cellbook.metrics.neighbours import Floats, distance_matrix
+from cellbook.metrics.moa import Match, factorize, match
+from cellbook.metrics.neighbours import Design, Floats, candidates, design, distance_matrix
 from cellbook.metrics.protocols import Measure, Protocol
 from cellbook.metrics.protocols import protocol as find
 from cellbook.metrics.units import Units, units
@@ -140,6 +140,18 @@ def prepare(
         drop_unlabelled=drop_unlabelled,
         drop_unusable_features=drop_unusable,
         distances=distances,
+    )
+
+
+def measure_design(units: pd.DataFrame, measure: Measure) -> Design:
+    """Decide who may be matched with whom under a measure, from the metadata of the units."""
+    labels, names = factorize(units[measure.label])
+    return design(
+        labels,
+        candidates(units, measure.exclude),
+        names,
+        drop_unmatchable=measure.drop_unmatchable,
+        count_unmatchable=measure.count_unmatchable,
     )
 
 

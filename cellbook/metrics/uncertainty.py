@@ -14,17 +14,16 @@ Floats = NDArray[np.float64]
 
 
 def _by_compound(correct: ArrayLike, counted: ArrayLike, compounds: ArrayLike) -> tuple[Floats, Floats]:
-    """Sum votes per compound: correct (..., c) and counted (c,); compounds without a counted vote are left out."""
+    """Sum votes per compound, correct and counted, each (..., c)."""
     right, total = np.asarray(correct, dtype=np.float64), np.asarray(counted, dtype=np.float64)
-    _, codes = np.unique(np.asarray(compounds).astype(str), return_inverse=True)
-    if not right.shape[-1] == len(total) == len(codes):
+    codes = np.unique(np.asarray(compounds).astype(str), return_inverse=True)[1]
+    if not right.shape[-1] == total.shape[-1] == len(codes):
         raise CellbookError(
-            f"correct, counted and compounds must have one entry a query, not {right.shape[-1]}, {len(total)} and "
-            f"{len(codes)}."
+            "correct, counted and compounds must have one entry a query, not "
+            f"{right.shape[-1]}, {total.shape[-1]} and {len(codes)}."
         )
     member = np.eye(codes.max(initial=-1) + 1)[codes]  # (n, c)
-    total = total @ member
-    return (right @ member)[..., total > 0], total[total > 0]
+    return right @ member, total @ member
 
 
 def accuracy(correct: ArrayLike, counted: ArrayLike, compounds: ArrayLike, average: Average = "queries") -> Floats:
@@ -32,8 +31,8 @@ def accuracy(correct: ArrayLike, counted: ArrayLike, compounds: ArrayLike, avera
 
     Parameters
     ----------
-    correct : int (..., n)
-    counted : int (n,)
+    correct, counted : int (..., n)
+        Votes per query; leading axes are resamples.
     compounds : (n,)
     average : {"queries", "compounds"}
         "compounds" takes the share per compound and then their unweighted mean.
@@ -45,12 +44,15 @@ def accuracy(correct: ArrayLike, counted: ArrayLike, compounds: ArrayLike, avera
     """
     choose("average", average, Average)
     right, total = _by_compound(correct, counted, compounds)
-    if not len(total):
-        return np.full(right.shape[:-1], np.nan)
     if average == "compounds":
-        # Contiguous, so that a stack is summed in the same order as a single row, to the last bit.
-        return np.asarray(np.ascontiguousarray(right / total).mean(axis=-1))
-    return np.asarray(right.sum(axis=-1) / total.sum())
+        right, total = _ratio(right, total, 0.0), (total > 0).astype(np.float64)
+    return _ratio(right.sum(axis=-1), total.sum(axis=-1), np.nan)
+
+
+def _ratio(above: Floats, below: Floats, otherwise: float) -> Floats:
+    """Divide, with a value for nothing divided by nothing."""
+    out = np.full(np.broadcast_shapes(above.shape, below.shape), otherwise)
+    return np.asarray(np.divide(above, below, out=out, where=below > 0))
 
 
 def bootstrap_compounds(
@@ -89,6 +91,7 @@ def bootstrap_compounds(
     if n < 1 or not 0 < level < 1:
         raise CellbookError(f"n={n}, level={level}: n must be at least 1 and level between 0 and 1.")
     right, total = _by_compound(correct, counted, compounds)
+    right, total = right[total > 0], total[total > 0]
     c = len(total)
     if c < 2:
         return float("nan"), float("nan")

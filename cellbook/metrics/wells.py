@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from cellbook.errors import CellbookError
-from cellbook.metrics.neighbours import Floats, Ints, design, distance_matrix, tally
+from cellbook.metrics.neighbours import Floats, Ints, distance_matrix, tally
 from cellbook.metrics.protocols import Protocol
 from cellbook.metrics.protocols import protocol as find
-from cellbook.metrics.scores import prepare
+from cellbook.metrics.scores import measure_design, prepare
 from cellbook.metrics.uncertainty import accuracy
 from cellbook.profiles.table import matrix
 
@@ -55,16 +55,7 @@ def bootstrap_wells(
         raise CellbookError(f"n={n}: at least one resample is needed.")
     p = find(protocol)
     u = prepare(wells, p, controls=controls, drop_unlabelled=drop_unlabelled, drop_unusable=drop_unusable)
-    plans = [
-        design(
-            u.profiles,
-            label=m.label,
-            exclude=m.exclude,
-            drop_unmatchable=m.drop_unmatchable,
-            count_unmatchable=m.count_unmatchable,
-        )
-        for m in p.measures
-    ]
+    plans = [measure_design(u.profiles, m) for m in p.measures]
     x = matrix(u.rows)
     weights = np.ones(len(x)) if u.weight is None else u.rows[u.weight].to_numpy(np.float64)
     values = np.empty((n, len(plans)))
