@@ -1,7 +1,11 @@
 """From embeddings of cells to comparable profiles: tables, aggregation, scaling, whitening and batch alignment."""
 
 from cellbook.profiles.aggregate import aggregate, missing_wells, to_treatments, to_wells
+from cellbook.profiles.chain import Chain, Step, tvn
+from cellbook.profiles.coral import Coral
+from cellbook.profiles.factors import FactorAnalysis
 from cellbook.profiles.files import read_profiles, write_profiles
+from cellbook.profiles.scaling import PlateScaler
 from cellbook.profiles.table import (
     check_features,
     check_finite,
@@ -13,8 +17,15 @@ from cellbook.profiles.table import (
     replace_features,
     require,
 )
+from cellbook.profiles.whitening import Whitening
 
 __all__ = [
+    "Chain",
+    "Coral",
+    "FactorAnalysis",
+    "PlateScaler",
+    "Step",
+    "Whitening",
     "aggregate",
     "check_features",
     "check_finite",
@@ -29,5 +40,6 @@ __all__ = [
     "require",
     "to_treatments",
     "to_wells",
+    "tvn",
     "write_profiles",
 ]

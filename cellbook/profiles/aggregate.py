@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cellbook.errors import CellbookError
-from cellbook.profiles.table import FloatArray, check_finite, features, metadata, require
+from cellbook.profiles.table import FloatArray, check_choice, check_finite, features, metadata, require
 
 Statistic = Literal["mean", "median", "mean_sd"]
 Single = Literal["error", "nan", "zero"]
@@ -124,12 +124,8 @@ def missing_wells(profiles: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFram
 
 
 def _check_arguments(df: pd.DataFrame, keys: list[str], statistic: str, weights: str | None, single: str) -> None:
-    for argument, value, known in (
-        ("statistic", statistic, ("mean", "median", "mean_sd")),
-        ("single", single, ("error", "nan", "zero")),
-    ):
-        if value not in known:
-            raise CellbookError(f"{argument} is {value!r}; it must be one of {', '.join(map(repr, known))}")
+    check_choice("statistic", statistic, ("mean", "median", "mean_sd"))
+    check_choice("single", single, ("error", "nan", "zero"))
     require(df, keys)
     if df.empty:
         raise CellbookError("cannot aggregate a table without rows")

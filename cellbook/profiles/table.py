@@ -206,6 +206,12 @@ def controls_mask(df: pd.DataFrame, controls: str = "DMSO") -> BoolArray:
     return mask
 
 
+def check_choice(argument: str, value: object, known: Sequence[str]) -> None:
+    """Raise CellbookError if `value` is not among the `known` values of `argument`."""
+    if value not in known:
+        raise CellbookError(f"{argument} is {value!r}; it must be one of {', '.join(map(repr, known))}")
+
+
 def misnamed(columns: Iterable[str]) -> dict[str, str]:
     """Map columns that look like standard metadata under another name to the standard name."""
     standard = {_simplify(c): c for c in (*TEXT_COLUMNS, *NUMBER_COLUMNS)}

@@ -1,0 +1,113 @@
+"""Put the plates of a screen on one scale, feature by feature, with the help of their controls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cellbook.errors import CellbookError
+from cellbook.profiles.groups import control_groups, group_rows
+from cellbook.profiles.table import FloatArray, check_choice, check_finite, features, replace_features
+
+# Below this share of a feature's magnitude a spread is rounding, as after averaging equal numbers.
+ROUNDING = 16 * np.finfo(np.float64).eps
+
+
+@dataclass(eq=False)
+class PlateScaler:
+    """Shift and scale each feature of each plate so that the plate's controls have a set place and spread.
+
+    Parameters
+    ----------
+    method : {"percentile", "standardise", "robust"}
+        "percentile" sends the controls' 1st percentile to 0 and their 99th to 1, without clipping (Ljosa et al. 2013);
+        percentiles between two controls are interpolated. "standardise" gives the controls mean 0 and standard
+        deviation 1, with n - 1 in the variance as in every covariance here. "robust" is (x - median) / (1.4826 MAD).
+    by : str or None
+        The column to scale by; None scales all rows alike.
+    on_constant : {"error", "drop"}
+        What to do about a feature whose controls have no spread on some plate: refuse it, or drop it from all plates
+        (the rule of Ljosa et al. 2013).
+
+    Attributes
+    ----------
+    groups_ : list of str
+        The plates.
+    features_, dropped_ : list of str
+        Features scaled, and features dropped.
+    centre_, spread_ : (plates, features) float64
+        What is subtracted, and what is divided by.
+    """
+
+    method: Literal["percentile", "standardise", "robust"] = "percentile"
+    by: str | None = "Metadata_plate"
+    on_constant: Literal["error", "drop"] = "error"
+    groups_: list[str] = field(init=False, repr=False)
+    features_: list[str] = field(init=False, repr=False)
+    dropped_: list[str] = field(init=False, repr=False)
+    centre_: FloatArray = field(init=False, repr=False)
+    spread_: FloatArray = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_choice("method", self.method, ("percentile", "standardise", "robust"))
+        check_choice("on_constant", self.on_constant, ("error", "drop"))
+
+    def fit(self, profiles: pd.DataFrame, controls: str = "DMSO") -> Self:
+        """Measure place and spread of the controls of each plate, of which it needs two.
+
+        Raises
+        ------
+        CellbookError
+            If a plate has fewer than two controls, a feature is not finite, or its controls have no spread.
+        """
+        groups, rows = control_groups(profiles, self.by, controls)
+        measured = [self._measure(x) for x in rows]
+        centre, spread = np.stack([m[0] for m in measured]), np.stack([m[1] for m in measured])
+        magnitude = np.stack([np.abs(x).max(axis=0) for x in rows])
+        flat = spread <= ROUNDING * magnitude
+        names = np.array(features(profiles), dtype=object)
+        keep = ~flat.any(axis=0)
+        if not keep.all() and (self.on_constant == "error" or not keep.any()):
+            self._complain(names, groups, flat)
+        self.groups_ = groups
+        self.features_, self.dropped_ = names[keep].tolist(), names[~keep].tolist()
+        self.centre_, self.spread_ = centre[:, keep], spread[:, keep]
+        return self
+
+    def transform(self, profiles: pd.DataFrame) -> pd.DataFrame:
+        """Scale all rows, controls and treatments; features named in `dropped_` are left out."""
+        if not hasattr(self, "spread_"):
+            raise CellbookError("this PlateScaler was not fitted; call fit first")
+        x = check_finite(profiles.drop(columns=self.dropped_, errors="ignore"), self.features_)
+        _, codes = group_rows(profiles, self.by, self.groups_)
+        return replace_features(profiles, (x - self.centre_[codes]) / self.spread_[codes], self.features_)
+
+    def fit_transform(self, profiles: pd.DataFrame, controls: str = "DMSO") -> pd.DataFrame:
+        """Fit, then scale the same table."""
+        return self.fit(profiles, controls).transform(profiles)
+
+    def _measure(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        if self.method == "percentile":
+            low, high = np.percentile(x, [1, 99], axis=0)
+            return low, high - low
+        if self.method == "standardise":
+            return x.mean(axis=0), x.std(axis=0, ddof=1)
+        median = np.median(x, axis=0)
+        return median, 1.4826 * np.median(np.abs(x - median), axis=0)
+
+    def _complain(self, names: npt.NDArray[np.object_], groups: list[str], flat: npt.NDArray[np.bool_]) -> None:
+        columns = names[flat.any(axis=0)].tolist()
+        where = [groups[i] for i in np.flatnonzero(flat.any(axis=1))]
+        mend = "drop them or pass on_constant='drop'"
+        if len(columns) == len(names):
+            mend = "give each plate more controls, use another method, or pool the plates with by=None"
+        raise CellbookError(
+            f"{len(columns)} of {len(names)} features have no spread (method {self.method!r}) among the controls of "
+            f"{len(where)} of {len(groups)} groups by {self.by}: features {', '.join(columns[:3])}"
+            f"{' and more' if len(columns) > 3 else ''}; groups {', '.join(where[:3])}"
+            f"{' and more' if len(where) > 3 else ''}; {mend}"
+        )
