@@ -129,8 +129,15 @@ def units(
                 "distances between units, one row each."
             )
     whole = rows if len(rows) == n_units else aggregate(rows, by, statistic, weight)
+    if spread := _spread(rows):
+        rule = "each shares a batch with whatever lies in one of them"
+        if "Metadata_batch" in by:
+            rule = "each batch is a unit of its own"
+        elif one_batch_each:
+            rule = "each counts for the one with most of its rows"
+        notes.append(spread + rule)
     if one_batch_each:
-        whole = whole.assign(Metadata_batch=_main_batch(rows, unit, notes))
+        whole = whole.assign(Metadata_batch=_main_batch(rows, unit))
     return Units(whole, rows, unit, weight, notes, d)
 
 
@@ -208,15 +215,26 @@ def _exploded(rows: pd.DataFrame) -> pd.Series:
     return rows["Metadata_batch"].reset_index(drop=True).str.split(SEVERAL).explode()
 
 
-def _main_batch(rows: pd.DataFrame, unit: NDArray[np.integer], notes: list[str]) -> NDArray[np.object_]:
+def _spread(rows: pd.DataFrame) -> str:
+    """Say which treatments lie in several batches, such as a positive control, or nothing if none does."""
+    sets = _exploded(rows)
+    treatment = rows.groupby(list(TREATMENT), sort=False).ngroup().to_numpy()
+    count = sets.groupby(treatment[sets.index]).nunique()
+    if count.max() < 2:
+        return ""
+    compound, concentration = rows.iloc[int((treatment == count.idxmax()).argmax())][list(TREATMENT)]
+    return (
+        f"{(count > 1).sum()} of {len(count)} treatments lie in several batches (most: {compound} {concentration}, in "
+        f"{count.max()}): "
+    )
+
+
+def _main_batch(rows: pd.DataFrame, unit: NDArray[np.integer]) -> NDArray[np.object_]:
     """Find the batch with most rows of each unit."""
     sets = _exploded(rows)
     counts = pd.crosstab(unit[sets.index], sets.to_numpy())
     names = sorted((str(name) for name in counts.columns), key=natural)
     counts = counts[names]
-    several = int(((counts > 0).sum(axis=1) > 1).sum())
-    if several:
-        notes.append(f"{several} units span several batches: each counts for the one with most of its rows")
     main: NDArray[np.object_] = np.array(names, dtype=object)[counts.to_numpy().argmax(axis=1)]
     return main
 
