@@ -55,6 +55,13 @@ def test_matrix_is_float64_whatever_the_columns_hold(table):
     np.testing.assert_array_equal(x[:, 3], np.arange(4))
 
 
+def test_changing_the_matrix_leaves_the_table_alone(table):
+    before = table.copy(deep=True)
+    matrix(table)[:] = 0
+    matrix(table[["area"]])[:] = 0
+    pd.testing.assert_frame_equal(table, before)
+
+
 def test_matrix_follows_the_order_asked_for_and_names_what_differs(table):
     np.testing.assert_array_equal(matrix(table, ["texture", "area"]), matrix(table)[:, ::-1])
     with pytest.raises(CellbookError, match=r"1 missing \('volume'\), 1 not seen in fit \('texture'\)"):

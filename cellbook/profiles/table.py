@@ -57,7 +57,7 @@ def features(df: pd.DataFrame) -> list[str]:
 
 
 def matrix(df: pd.DataFrame, columns: Sequence[str] | None = None) -> FloatArray:
-    """Return the features as a float64 matrix, (rows, features).
+    """Return a copy of the features as a float64 matrix, (rows, features).
 
     Parameters
     ----------
@@ -82,7 +82,8 @@ def matrix(df: pd.DataFrame, columns: Sequence[str] | None = None) -> FloatArray
             f"{len(bad)} of {len(found)} feature columns are not numeric: {shown}{_more(bad)}; "
             "drop or convert them, or start their names with 'Metadata_' if they describe the row"
         )
-    return df[found].to_numpy(dtype=np.float64, na_value=np.nan)
+    # A copy, as pandas hands out its own memory read-only, and only sometimes.
+    return df[found].to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
 
 
 def replace_features(df: pd.DataFrame, values: npt.ArrayLike, names: Sequence[str]) -> pd.DataFrame:
