@@ -111,8 +111,8 @@ def intensity(images: Tensor, regions: dict[str, Tensor], channels: tuple[str, .
     names, stack = list(regions), torch.stack([mask.flatten(1) for mask in regions.values()], dim=1).float()
     area = stack.sum(dim=2).clamp_min(1)
     mean = torch.einsum("bcp,bmp->bmc", flat, stack) / area[..., None]
-    some = flat[:, :, ::5].contiguous()
-    background = some.kthvalue(max(1, some.shape[2] // 20), dim=2).values
+    half = F.avg_pool2d(images, 2).flatten(2)
+    background = half.kthvalue(max(1, half.shape[2] // 20), dim=2).values
     features: Features = {}
     y, x = (axis.flatten() for axis in _grid(images))
     for m, name in enumerate(names):
