@@ -225,11 +225,19 @@ def test_every_protocol_describes_itself():
     for name, p in PROTOCOLS.items():
         rows = dict(describe(name))
         assert p.name == name
-        assert {m.name for m in p.measures} <= set(rows)
-        assert {"paper", "unit", "aggregation", "controls", "treatments", "distance"} <= set(rows)
+        assert rows["measures"] == ", ".join(dict.fromkeys(m.name for m in p.measures))
+        assert {"paper", "unit", "aggregation", "controls", "treatments", "distance", "k", "vote", "average"} <= set(
+            rows
+        )
         assert len({m.column for m in p.measures}) == len(p.measures)
-    assert "k = 1 to 4" in dict(describe("tabak2020"))["NSC"]
-    assert "no candidates either" in dict(describe("caicedo2018"))["NSCB"]
+        assert all(what and how for what, how in rows.items())
+    assert dict(describe("tabak2020"))["k"] == "1 to 4"
+    excluded = dict(describe("ljosa2013"))["excluded candidates"]
+    assert excluded == "NSC: same compound; NSCB: same compound or same batch"
+    assert (
+        "NSCB: those with a right candidate (the others are no" in dict(describe("caicedo2018"))["queries that count"]
+    )
+    assert dict(describe("glastonbury2018"))["label"] == "MOA, MOA-NSC: MOA; week, week-NSC: batch"
 
 
 def test_a_misspelt_protocol_gets_a_suggestion():

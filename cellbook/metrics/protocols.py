@@ -177,29 +177,38 @@ def describe(name: str | Protocol) -> list[tuple[str, str]]:
     kinds: dict[str, list[Measure]] = {}
     for measure in p.measures:
         kinds.setdefault(measure.name, []).append(measure)
-    rows += [(key, _in_words(same)) for key, same in kinds.items()]
+    words = {name: _in_words(same) for name, same in kinds.items()}
+    rows.append(("measures", ", ".join(kinds)))
+    for what in words[p.measures[0].name]:
+        names: dict[str, list[str]] = {}
+        for name, in_words in words.items():
+            names.setdefault(in_words[what], []).append(name)
+        parts = [how if len(names) == 1 else f"{', '.join(who)}: {how}" for how, who in names.items()]
+        rows.append((what, "; ".join(parts)))
     return [*rows, ("note", p.note)] if p.note else rows
 
 
-def _in_words(same: list[Measure]) -> str:
+def _in_words(same: list[Measure]) -> dict[str, str]:
     """Describe measures that differ in k alone."""
     m, ks = same[0], [s.k for s in same]
-    excluded = (
-        f"of the same {' or '.join(map(plain, m.exclude))}" if m.exclude else "no other than the treatment itself"
-    )
-    vote = {
-        "share": "share of the neighbours that are right",
-        "majority": "majority, ties to the closest neighbour",
+    votes = {
+        "share": "share of the k neighbours that are right",
+        "majority": "majority of the k neighbours, ties to the closest of the tied",
         "pooled": "k cut to the number of right candidates, share of all neighbours that are right",
-    }[m.vote]
-    average = "mean over compounds of their shares" if m.average == "compounds" else "over all queries"
+    }
     if m.count_unmatchable:
-        counts = "all treatments; those without a right candidate are wrong"
+        counted = "all (wrong if there is no right candidate)"
+    elif m.drop_unmatchable:
+        counted = "those with a right candidate (the others are no candidates either)"
     else:
-        counts = "treatments with a right candidate; the others " + (
-            "are no candidates either" if m.drop_unmatchable else "stay candidates"
-        )
-    k = f"{ks[0]} to {ks[-1]}" if len(ks) > 1 else str(ks[0])
-    if m.k == 1 and len(ks) == 1:
-        vote = "the neighbour is right or not"
-    return f"label {plain(m.label)}; excluded as candidates: {excluded}; k = {k}; {vote}; {average}; counted: {counts}"
+        counted = "those with a right candidate (the others stay candidates)"
+    return {
+        "label": plain(m.label),
+        "excluded candidates": f"same {' or same '.join(map(plain, m.exclude))}"
+        if m.exclude
+        else "the treatment alone",
+        "k": f"{ks[0]} to {ks[-1]}" if len(ks) > 1 else str(ks[0]),
+        "vote": "the nearest is right or not" if ks == [1] else votes[m.vote],
+        "average": "mean over compounds of their shares" if m.average == "compounds" else "over all queries",
+        "queries that count": counted,
+    }

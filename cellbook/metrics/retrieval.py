@@ -1,7 +1,8 @@
 """Retrieval: how high the right profiles stand in each profile's ranking, and how many treatments repeat themselves.
 
 Mean average precision comes from copairs (Kalinin et al. 2025, Nature Communications 16:5181), which also gives the
-p-values: the share of random rankings, with the same numbers of right and wrong candidates, that do better.
+p-values: the share of random rankings, with the same numbers of right and wrong candidates, that do better. It ranks by
+similarity in float32, right candidates first among equals: profiles that coincide look better than they are.
 """
 
 from __future__ import annotations
