@@ -48,11 +48,15 @@ def test_the_denominators_follow_from_the_design():
     design = treatments()
     same = {name: design[name].to_numpy()[:, None] == design[name].to_numpy() for name in ("moa", "compound", "week")}
     expected = []
+    chance = []
     for candidates in (~same["compound"], ~same["compound"] & ~same["week"]):
         right = (same["moa"] & candidates).sum(axis=1)
         expected.append([str(np.minimum(right, k).sum()) for k in (1, 2, 3, 4)])
         expected.append([str(k * (right > 0).sum()) for k in (1, 2, 3, 4)])
+        chance.append((right / candidates.sum(axis=1))[right > 0].mean())
     assert [row[1:] for row in rows("book/evaluation.md", "| | $k = 1$")] == expected
+    assert np.round(chance, 2).tolist() == [0.06, 0.06]
+    assert "right in about 6\N{NO-BREAK SPACE}%" in (ROOT / "book/evaluation.md").read_text(encoding="utf-8")
 
 
 def test_the_example_of_scores_is_what_the_command_prints():
