@@ -107,6 +107,16 @@ def test_treated_wells_have_no_say_in_the_fit(method):
     np.testing.assert_array_equal(matrix(a[~treated]), matrix(b[~treated]))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_unit_of_a_feature_does_not_make_it_flat(method):
+    df = make_wells(seed=7)
+    tiny = df.copy()
+    tiny[features(df)] *= 1e-30
+    np.testing.assert_allclose(
+        matrix(PlateScaler(method).fit_transform(tiny)), matrix(PlateScaler(method).fit_transform(df)), atol=1e-6
+    )
+
+
 def test_pooling_is_one_plate():
     df = make_wells(seed=5)
     pooled = PlateScaler("standardise", by=None).fit_transform(df)

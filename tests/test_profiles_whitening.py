@@ -46,9 +46,10 @@ def of_batch(df, batch):
 @pytest.mark.parametrize("scale_first", [False, True])
 @pytest.mark.parametrize("kind", ["pca", "zca"])
 def test_controls_come_out_white(kind, scale_first, seed):
-    white = Whitening(ridge=0, kind=kind, scale_first=scale_first).fit_transform(make_wells(seed, spread=4))
+    # Scales from 1e-5 to 1e5: squared, as in a covariance, they would leave the range of a float64's digits.
+    white = Whitening(ridge=0, kind=kind, scale_first=scale_first).fit_transform(make_wells(seed, spread=5))
     controls = matrix(white[controls_mask(white)])
-    assert np.abs(np.cov(controls, rowvar=False) - np.eye(8)).max() < 1e-8
+    assert np.abs(np.cov(controls, rowvar=False) - np.eye(8)).max() < 1e-12
     assert np.abs(controls.mean(axis=0)).max() < 1e-6
 
 
@@ -132,6 +133,14 @@ def test_too_few_controls_without_a_ridge_is_an_error_with_three_ways_out():
     white = kept.transform(df)
     assert kept.rank_ == [5]
     assert np.abs(covariance(white) - np.eye(5)).max() < 1e-8
+
+
+def test_scales_beyond_the_digits_of_a_float_need_scaling_first():
+    df = make_wells(seed=7, spread=9)
+    with pytest.raises(CellbookError, match=r"span . of 8 dimensions.*scale_first=True"):
+        Whitening(ridge=0).fit(df)
+    white = Whitening(ridge=0, scale_first=True).fit_transform(df)
+    assert np.abs(covariance(white) - np.eye(8)).max() < 1e-12
 
 
 def test_a_repeated_feature_is_noticed_as_lost_rank():

@@ -69,8 +69,8 @@ def write_profiles(df: pd.DataFrame, path: str | os.PathLike[str]) -> None:
             df.to_parquet(part, index=False)
         elif suffix == ".csv":
             df.to_csv(part, index=False)
-        else:  # no time stamp in the gzip header: equal tables give equal files
-            df.to_csv(part, index=False, compression={"method": "gzip", "mtime": 0})
+        else:  # neither time nor name in the header: equal tables give equal files
+            part.write_bytes(gzip.compress(df.to_csv(index=False).encode(), mtime=0))
         os.replace(part, path)
     except OSError as error:
         raise CellbookError(

@@ -137,9 +137,10 @@ class Whitening:
         if rank == 0:
             raise CellbookError(f"the {n} controls{_of(group)} are all equal, so they define no whitening; give others")
         if ridge == 0 and keep > rank:
+            scales = ", or scale_first=True if the features' scales differ widely" if n > d else ""
             raise CellbookError(
                 f"the {n} controls{_of(group)} span {rank} of {d} dimensions, so {keep} cannot be whitened without a "
-                f"ridge; pass ridge > 0 (1.0 in published code), or components='rank' to keep {rank}"
+                f"ridge; pass ridge > 0 (1.0 in published code), or components='rank' to keep {rank}{scales}"
             )
         # The sign of an axis is free; fixed here so that every machine gives the same profile.
         top = axes[np.arange(d), np.abs(axes).argmax(axis=1)]
