@@ -71,11 +71,12 @@ def judge_number(published: float, measured: float, low: float, high: float, sco
     return PARTLY if low <= published <= high else NOT
 
 
-def judge_numbers(entries: list[dict[str, Any]], measured: pd.DataFrame) -> pd.DataFrame:
+def judge_numbers(entries: list[dict[str, Any]], measured: pd.DataFrame, other_data: str = "") -> pd.DataFrame:
     """One row a published number: the value that was measured for it, its interval, and the verdict.
 
     `measured` has the columns setting, protocol, measure, k, value, low, high, scored. A number whose setting was
-    not run (a smaller preset) is left out.
+    not run (a smaller preset) is left out. `other_data`, if given, says on what other data than the papers' was
+    measured, and makes every number incomparable.
     """
     rows = []
     index = ["setting", "protocol", "measure", "k"]
@@ -88,7 +89,7 @@ def judge_numbers(entries: list[dict[str, Any]], measured: pd.DataFrame) -> pd.D
         verdict = judge_number(
             entry["value"], found["value"], found["low"], found["high"], int(found["scored"]), entry["digits"]
         )
-        if reason := entry.get("not_comparable"):
+        if reason := other_data or entry.get("not_comparable"):
             verdict = INCOMPARABLE
         rows.append(
             {

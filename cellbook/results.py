@@ -92,7 +92,9 @@ def measure(module: str, runs: list[Run], claims_file: Path) -> dict[str, pd.Dat
     code = module_of(module)
     tables: dict[str, pd.DataFrame] = dict(code.evaluate(runs))
     published = claims.load(claims_file)
-    tables["verdicts"] = claims.judge_numbers(published.get("numbers", []), tables["numbers"])
+    screens = sorted({run.record["config"]["screen"] for run in runs})
+    other = "" if screens == [published["screen"]] else f"measured on {', '.join(screens)}, not on the papers' data"
+    tables["verdicts"] = claims.judge_numbers(published.get("numbers", []), tables["numbers"], other)
     tables["claims"] = claims.judge_claims(published.get("claims", []), code.PREDICATES, tables["numbers"])
     return tables
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -38,6 +38,7 @@ class BatchAccuracy:
     noise_baseline : float, the same classifier on the same folds when every coordinate is an independent N(0, 1)
     n, n_batches : int, rows and batches
     converged : bool, whether every logistic regression reached its optimum within the library's iterations
+    correct : bool (n,), whether each row, when held out, got its batch; for an interval that resamples plates
     """
 
     accuracy: float
@@ -47,6 +48,7 @@ class BatchAccuracy:
     n: int
     n_batches: int
     converged: bool
+    correct: NDArray[np.bool_] = field(repr=False)
 
 
 def classify_batch(
@@ -98,9 +100,9 @@ def classify_batch(
     _check_folds(controls, label, group, folds)
     x = check_finite(controls)
     splits = _splits(y, None if group is None else controls[group].astype(str).to_numpy(dtype=str), folds, seed)
-    scores, converged = _cross_validate(x, y, splits, model, seed, standardise)
+    scores, correct, converged = _cross_validate(x, y, splits, model, seed, standardise)
     noise = np.random.default_rng(seed).standard_normal(x.shape)
-    baseline, _ = _cross_validate(noise, y, splits, model, seed, standardise=False)
+    baseline, _, _ = _cross_validate(noise, y, splits, model, seed, standardise=False)
     counts = np.unique(y, return_counts=True)[1]
     return BatchAccuracy(
         accuracy=float(np.mean(scores)),
@@ -110,6 +112,7 @@ def classify_batch(
         n=len(y),
         n_batches=len(counts),
         converged=converged,
+        correct=correct,
     )
 
 
@@ -148,17 +151,18 @@ def _classifier(model: Model, seed: int, standardise: bool) -> ClassifierMixin:
 
 def _cross_validate(
     x: Floats, y: NDArray[np.str_], splits: Folds, model: Model, seed: int, standardise: bool
-) -> tuple[list[float], bool]:
-    scores, converged = [], True
+) -> tuple[list[float], NDArray[np.bool_], bool]:
+    scores, correct, converged = [], np.zeros(len(y), dtype=bool), True
     # The fits are small: threads that wait for each other cost more than they bring.
     with threadpool_limits(1, user_api="blas"), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         for train, test in splits:
             classifier = _classifier(model, seed, standardise).fit(x[train], y[train])
-            scores.append(float(np.mean(classifier.predict(x[test]) == y[test])))
+            correct[test] = classifier.predict(x[test]) == y[test]
+            scores.append(float(np.mean(correct[test])))
     for warning in caught:
         if issubclass(warning.category, ConvergenceWarning):
             converged = False
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    return scores, converged
+    return scores, correct, converged

@@ -7,7 +7,7 @@ without each compound in turn, and the accuracy of the compound that was left ou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from scipy.spatial.distance import squareform
 
 from cellbook import metrics, profiles
 from cellbook.errors import CellbookError
+from cellbook.metrics.scores import prepare
 from cellbook.runs import Run, obtain, save_table, table_fingerprint, to_float32
 
 VERSION = 1
@@ -33,15 +34,18 @@ class Config:
 
     screen: str = "bbbc021-features"
     scalings: tuple[str, ...] = ("percentile", "standardised", "robust", "standardised by week")
-    factors: tuple[int, ...] = (10, 20, 50)
+    factors: tuple[int, ...] = (20, 50)
     ridges: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
+    # Rise of the log-likelihood a step at which factor analysis stops. With more features than controls the likelihood
+    # has no maximum, so that a stricter rule only takes longer.
+    factor_tolerance: float = 10.0
     ridge: float = 1.0  # of TVN and of CORAL, as in Ando et al. 2017
     closer: tuple[str, ...] = (  # settings whose wells are kept for batch leakage, retrieval and maps
         "percentile",
         "percentile, 50 factors",
         "percentile, 50 factors, CORAL",
         "standardised, whitened 1",
-        "standardised, TVN",
+        "standardised, TVN 1",
     )
     resamples: int = 10_000  # of compounds, behind every interval
     permutations: int = 1_000  # of labels, behind chance
@@ -53,7 +57,6 @@ class Config:
 PRESETS = {
     "smoke": Config(
         scalings=("percentile", "standardised"),
-        factors=(20, 50),
         ridges=(1e-1, 1.0),
         resamples=500,
         permutations=100,
@@ -98,19 +101,29 @@ def scale(wells: pd.DataFrame, scaling: str) -> pd.DataFrame:
     return profiles.PlateScaler(method, by=by, on_constant="drop").fit_transform(wells)
 
 
-def transforms(config: Config) -> dict[str, Callable[[pd.DataFrame], pd.DataFrame]]:
-    """Every transform of scaled wells by its name in the tables; "" leaves them as they are."""
-    coral = profiles.Coral(eta=config.ridge)
-    found: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {"": lambda wells: wells}
+def transforms(config: Config) -> dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]]:
+    """Every transform by its name: the transform that it starts from ("" is the scaled wells), and the step."""
+    coral = profiles.Coral(eta=config.ridge).fit_transform
+    found: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {}
     for n in config.factors:
-        found[f"{n} factors"] = profiles.FactorAnalysis(n).fit_transform
+        found[f"{n} factors"] = "", profiles.FactorAnalysis(n, tol=config.factor_tolerance).fit_transform
     for ridge in config.ridges:
-        found[f"whitened {ridge:g}"] = profiles.Whitening(ridge, relative=True).fit_transform
-    found["TVN"] = profiles.chain([profiles.Whitening(config.ridge, relative=True), coral]).fit_transform
-    found["CORAL"] = coral.fit_transform
-    if 50 in config.factors:
-        found["50 factors, CORAL"] = profiles.chain([profiles.FactorAnalysis(50), coral]).fit_transform
-    return found
+        found[f"whitened {ridge:g}"] = "", profiles.Whitening(ridge, relative=True).fit_transform
+    found["CORAL"] = "", coral
+    found["50 factors, CORAL"] = "50 factors", coral
+    found[f"TVN {config.ridge:g}"] = f"whitened {config.ridge:g}", coral
+    return {name: (start, step) for name, (start, step) in found.items() if start in ("", *found)}
+
+
+def settings(config: Config, wells: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield every setting of the grid: its name and the wells it makes."""
+    yield "unscaled", wells
+    for scaling in config.scalings:
+        made = {"": scale(wells, scaling)}
+        yield scaling, made[""]
+        for name, (start, step) in transforms(config).items():
+            made[name] = step(made[start])
+            yield setting_name(scaling, name), made[name]
 
 
 def setting_name(scaling: str, transform: str) -> str:
@@ -135,17 +148,13 @@ def make(config: Config, wells: pd.DataFrame, folder: Path) -> None:
     if (batches > 1).any():
         raise CellbookError(f"{int((batches > 1).sum())} treatments lie in several batches; leave out control wells")
     distances: dict[str, dict[str, np.ndarray]] = {name: {} for name in kinds()}
-    steps = transforms(config)
-    for scaling in ("unscaled", *config.scalings):
-        scaled = wells if scaling == "unscaled" else scale(wells, scaling)
-        for transform, apply in steps.items() if scaling != "unscaled" else [("", steps[""])]:
-            setting, transformed = setting_name(scaling, transform), apply(scaled)
-            for name, protocol in kinds().items():
-                units = metrics.prepare(transformed, protocol, drop_unusable=True).profiles
-                square = metrics.distance_matrix(profiles.matrix(units), protocol.distance)
-                distances[name][setting] = squareform(square, checks=False).astype(np.float32)
-            if setting in config.closer:
-                save_table(to_float32(transformed), folder / f"wells-{config.closer.index(setting)}.parquet")
+    for setting, transformed in settings(config, wells):
+        for name, protocol in kinds().items():
+            units = prepare(transformed, protocol, drop_unusable=True).profiles
+            square = metrics.distance_matrix(profiles.matrix(units), protocol.distance)
+            distances[name][setting] = squareform(square, checks=False).astype(np.float32)
+        if setting in config.closer:
+            save_table(to_float32(transformed), folder / f"wells-{config.closer.index(setting)}.parquet")
     for name, columns in distances.items():
         save_table(pd.DataFrame(columns), folder / f"distances-{name}.parquet")
     save_table(units[profiles.metadata(units)], folder / "treatments.parquet")
@@ -160,7 +169,7 @@ def maps(config: Config, folder: Path) -> pd.DataFrame:
 
     setting = map_setting(config)
     wells = pd.read_parquet(folder / f"wells-{config.closer.index(setting)}.parquet")
-    units = metrics.prepare(wells, "ljosa2013").profiles
+    units = prepare(wells, "ljosa2013").profiles
     x = profiles.matrix(units)
     x = x / np.linalg.norm(x, axis=1, keepdims=True)  # so that Euclidean neighbours are cosine neighbours
     tsne = TSNE(perplexity=10, initialization="pca", random_state=config.seed, n_jobs=1).fit(x)

@@ -10,7 +10,8 @@ import pandas as pd
 from scipy.spatial.distance import squareform
 
 from cellbook import metrics
-from cellbook.methods.classical.grid import Config, config_of, kind
+from cellbook.methods.classical.grid import Config, config_of, kind, map_setting
+from cellbook.metrics.scores import prepare
 from cellbook.runs import Run, seeds
 
 BENCHMARK = metrics.PROTOCOLS["ljosa2013"]
@@ -204,30 +205,33 @@ def drop(run: Run, config: Config, whole: dict[tuple[str, str], metrics.Match]) 
 
 def baselines(run: Run, config: Config) -> pd.DataFrame:
     """What needs no profile: chance, the largest class, and what week, position or cell count alone would reach."""
-    treatments, wells = run.table("treatments"), run.table("wells")
-    rows = []
+    treatments = run.table("treatments")
+    alone = single_properties(run.table("wells"), treatments)
+    rows = [row("largest class", "baseline", "NSC", 1, metrics.majority(treatments))]
     for measure in BENCHMARK.measures:
-        arguments = measure.arguments()
-        chance = metrics.chance(
-            treatments, distances=distances_of(run, BENCHMARK)[config.closer[0]], n=config.permutations,
-            seed=config.seed, **arguments,
-        )
-        rows.append(row("labels permuted", "baseline", measure.name, 1, chance.mean, low=chance.low, high=chance.high))
-        for name, values in alone(wells, treatments).items():
-            expected = metrics.expected_under_ties(treatments, values, seed=config.seed, **arguments)
-            rows.append(row(name, "baseline", measure.name, 1, expected.mean, low=expected.low, high=expected.high))
-    rows.append(row("largest class", "baseline", "NSC", 1, metrics.majority(treatments["Metadata_moa"])))
+        draws = {"n": config.permutations, "seed": config.seed}
+        chance = metrics.chance(treatments, measure, distances=distances_of(run, BENCHMARK)["percentile"], **draws)
+        rows.append(draws_row("labels permuted", measure.name, chance.values))
+        for name, values in alone.items():
+            distances = metrics.distance_matrix(values, "euclidean")
+            expected = metrics.expected_under_ties(treatments, measure, distances=distances, **draws)
+            rows.append(draws_row(name, measure.name, expected.values))
     return pd.DataFrame(rows)
 
 
-def alone(wells: pd.DataFrame, treatments: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Profiles that hold one thing: (treatments, values) of week, position on the plate, or cell count."""
+def draws_row(setting: str, measure: str, values: np.ndarray) -> dict[str, Any]:
+    """The line of a random baseline: mean and central 95 % of its draws."""
+    low, high = np.quantile(values, [0.025, 0.975])
+    return row(setting, "baseline", measure, 1, float(np.mean(values)), low=low, high=high)
+
+
+def single_properties(wells: pd.DataFrame, treatments: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Profiles that hold one thing, (treatments, values): the week, the position on the plate, or the cell count."""
     keys = ["Metadata_compound", "Metadata_concentration"]
     well = wells["Metadata_well"].astype(str)
     position = wells.assign(row=well.str[0].map(ord) - ord("A"), column=well.str[1:].astype(int))
     per_treatment = position.groupby(keys)[["row", "column", "Metadata_cell_count"]].median()
-    index = pd.MultiIndex.from_frame(treatments[keys])
-    medians = per_treatment.loc[index]
+    medians = per_treatment.loc[pd.MultiIndex.from_frame(treatments[keys])]
     return {
         "week alone": pd.get_dummies(treatments["Metadata_batch"]).to_numpy(np.float64),
         "position alone": medians[["row", "column"]].to_numpy(np.float64),
@@ -264,3 +268,77 @@ def silhouettes(run: Run) -> pd.DataFrame:
     stored = distances_of(run, metrics.PROTOCOLS["tabak2020"])
     values = {setting: metrics.silhouette(treatments, distances=distances) for setting, distances in stored.items()}
     return pd.DataFrame(row(setting, "silhouette", "MOA", 1, value) for setting, value in values.items())
+
+
+def retrieval(run: Run, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Retrieval of replicates and mechanisms: one row a question and mechanism, and the numbers over all."""
+    setting = map_setting(config)
+    wells = run.table(f"wells-{config.closer.index(setting)}")
+    treatments = prepare(wells, BENCHMARK).profiles
+    draws = {"null_size": config.null_size, "seed": config.seed}
+    active = metrics.activity(wells, **draws).merge(
+        treatments[["Metadata_compound", "Metadata_concentration", "Metadata_moa"]]
+    )
+    questions = {
+        "activity": active.groupby("Metadata_moa", as_index=False).agg(
+            value=("mean_average_precision", "mean"),
+            positives=("positives", "sum"),
+            pairs=("pairs", "sum"),
+            significant=("q_value", lambda q: (q < 0.05).mean()),
+            treatments=("scored", lambda scored: (scored > 0).sum()),
+        ),
+        "consistency": by_mechanism(metrics.consistency(treatments, **draws)),
+        "consistency across weeks": by_mechanism(metrics.consistency_across_batches(treatments, **draws)),
+    }
+    table = pd.concat([part.assign(question=name) for name, part in questions.items()], ignore_index=True)
+    table["null"] = table["positives"] / table["pairs"].where(table["pairs"] > 0)
+    columns = ["question", "moa", "value", "null", "significant", "treatments"]
+    table = table.rename(columns={"Metadata_moa": "moa"})[columns]
+
+    found = active[active["scored"] > 0]
+    significant = (found["q_value"] < 0.05).astype(int)
+    low, high = metrics.bootstrap_compounds(
+        significant, np.ones(len(found)), found["Metadata_compound"], config.resamples, config.seed
+    )
+    replicating = metrics.percent_replicating(wells, null_size=config.null_size, seed=config.seed)
+    several = replicating.per_treatment.dropna(subset="replicates")
+    repeats = several["replicates"].astype(int)
+    bounds = metrics.bootstrap_compounds(
+        repeats, np.ones(len(several)), several["Metadata_compound"], config.resamples, config.seed
+    )
+    rows = [
+        row(
+            setting,
+            "retrieval",
+            "share of active treatments",
+            1,
+            significant.mean(),
+            low=low,
+            high=high,
+            correct=int(significant.sum()),
+            scored=len(found),
+            excluded=len(active) - len(found),
+        ),
+        row(
+            setting,
+            "retrieval",
+            "percent replicating",
+            1,
+            replicating.share,
+            low=bounds[0],
+            high=bounds[1],
+            correct=int(repeats.sum()),
+            scored=replicating.scored,
+            excluded=replicating.excluded,
+        ),
+    ]
+    return table, pd.DataFrame(rows)
+
+
+def by_mechanism(table: pd.DataFrame) -> pd.DataFrame:
+    """Retrieval of one question, one row a mechanism; a mechanism is significant or not as a whole."""
+    return table.assign(
+        value=table["mean_average_precision"],
+        significant=(table["q_value"] < 0.05).astype(float).where(table["scored"] > 0),
+        treatments=table["scored"],
+    )

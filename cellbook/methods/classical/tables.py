@@ -148,7 +148,9 @@ def takeaways(tables: dict[str, pd.DataFrame], setting: str) -> str:
     """Key takeaways as Markdown; every number in them is read from the tables."""
     numbers, claims = tables["numbers"], tables["claims"]
     nsc, nscb = (one(numbers, protocol=BENCHMARK, setting=setting, measure=name) for name in ("NSC", "NSCB"))
-    best = {name: one(numbers, protocol="nested", setting="best in hindsight", measure=name) for name in ("NSC", "NSCB")}
+    best = {
+        name: one(numbers, protocol="nested", setting="best in hindsight", measure=name) for name in ("NSC", "NSCB")
+    }
     fair = {
         name: one(numbers, protocol="nested", setting="chosen without the compound", measure=name)
         for name in ("NSC", "NSCB")

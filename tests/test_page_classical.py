@@ -1,0 +1,202 @@
+"""The page of classical profiles through the real thing: papermill, stamp, publication, verification."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pandas as pd
+import pytest
+
+from cellbook import book, notebooks, results
+from cellbook.claims import INCOMPARABLE
+from cellbook.errors import CellbookError
+from cellbook.files import read_json, write_json
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """The page at the smoke preset on the planted screen, and the store it was made in."""
+    store = tmp_path_factory.mktemp("store")
+    folder, now = book.run_page("classical", {"preset": "smoke", "screen": "planted", "results": str(store)})
+    assert now
+    return folder
+
+
+@pytest.fixture
+def published(executed, tmp_path):
+    """A book of its own with that page published in it."""
+    target = tmp_path / "book"
+    shutil.copytree(notebooks.root() / "book" / "claims", target / "claims")
+    book.publish("classical", executed, target, smoke=True)
+    return target
+
+
+def test_page_is_executed_once_for_the_same_source_and_parameters(executed):
+    given = {"preset": "smoke", "screen": "planted", "results": str(executed.parents[1])}
+    _, again = book.run_page("classical", given)
+    assert not again
+
+
+def test_page_carries_its_stamp_and_no_trace_of_the_machine(executed):
+    notebook = nbformat.read(executed / "classical.ipynb", as_version=4)
+    stamp = notebook.metadata["cellbook"]
+    assert stamp["parameters"]["preset"] == "smoke"
+    assert stamp["runs"][0]["key"].startswith("classical-")
+    assert stamp["source"] == notebooks.source_digest("classical")
+    assert stamp["wall_seconds"] > 0
+    assert notebooks.page_faults(notebook) == []
+    assert str(executed) not in (executed / "classical.ipynb").read_text()
+
+
+def test_every_number_has_the_columns_that_the_book_needs(executed):
+    numbers = pd.read_csv(executed / "numbers.csv")
+    assert {*book.KEYS, "value", "low", "high", "correct", "scored", "excluded"} <= set(numbers)
+    assert not numbers.duplicated(book.KEYS).any()
+    accuracies = numbers[numbers["protocol"].isin(["ljosa2013", "tabak2020", "nested", "leakage"])]
+    accuracies = accuracies[accuracies["setting"] != "noise"]
+    assert accuracies[["low", "high"]].notna().all(axis=None)
+    assert (accuracies["low"] <= accuracies["value"] + 1e-9).all()
+    assert (accuracies["value"] <= accuracies["high"] + 1e-9).all()
+
+
+def test_numbers_on_other_data_are_not_comparable(executed):
+    verdicts = pd.read_csv(executed / "verdicts.csv")
+    assert set(verdicts["verdict"]) == {INCOMPARABLE}
+    assert verdicts["why"].str.contains("planted").any()
+
+
+def test_permuted_labels_fall_to_chance(executed):
+    numbers = pd.read_csv(executed / "numbers.csv").set_index(["setting", "measure", "protocol"])["value"]
+    assert numbers["labels permuted", "NSC", "baseline"].item() < 0.2
+    assert numbers["percentile", "NSC", "ljosa2013"].item() > 0.6
+
+
+def test_figures_come_with_their_data(executed):
+    drawn = [
+        cell.metadata["mystnb"]["figure"]["name"].removeprefix("classical-")
+        for cell in nbformat.read(executed / "classical.ipynb", as_version=4).cells
+        if "mystnb" in cell.metadata
+    ]
+    assert len(drawn) >= 7
+    assert sorted(drawn) == sorted(path.stem for path in (executed / "figures").glob("*.csv"))
+
+
+def test_verification_passes_on_what_was_just_published(published):
+    assert results.verify_page(published / "results" / "classical") == []
+
+
+def edit_number(folder):
+    path = folder / "numbers.csv"
+    table = pd.read_csv(path, float_precision="round_trip")
+    table.loc[5, "value"] += 0.01
+    path.write_text(table.to_csv(index=False))
+
+
+def edit_verdict(folder):
+    path = folder / "claims.csv"
+    path.write_text(path.read_text().replace("reproduced", "not reproduced", 1))
+
+
+def edit_product(folder):
+    path = next(folder.glob("runs/*/distances-median-cosine.parquet"))
+    table = pd.read_parquet(path)
+    table.iloc[:, 0] = table.iloc[:, 0].to_numpy()[::-1]
+    table.to_parquet(path)
+
+
+def edit_product_and_its_checksum(folder):
+    edit_product(folder)
+    record = next(folder.glob("runs/*/run.json"))
+    path = record.parent / "distances-median-cosine.parquet"
+    content = read_json(record)
+    content["products"][path.name]["sha256"] = results.sha256(path)
+    write_json(record, content)
+
+
+def remove_table(folder):
+    (folder / "retrieval.csv").unlink()
+
+
+def edit_figure_data(folder):
+    path = folder / "figures" / "maps.csv"
+    path.write_text(path.read_text().replace("PCA", "CPA", 1))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [edit_number, edit_verdict, edit_product, edit_product_and_its_checksum, remove_table, edit_figure_data],
+    ids=lambda edit: edit.__name__,
+)
+def test_verification_fails_on_any_edit(published, edit):
+    folder = published / "results" / "classical"
+    edit(folder)
+    assert results.verify_page(folder)
+
+
+def test_edits_of_page_record_and_generated_pieces_are_found(published):
+    def faults():
+        return book.verify(published)
+
+    assert faults() == []
+    page = published / "papers" / "classical.ipynb"
+    text = page.read_text()
+    page.write_text(text.replace("Classical profiles", "Classic profiles", 1))
+    assert any("published page has other bytes" in fault for fault in faults())
+    page.write_text(text)
+    record = published / "results" / "classical" / "page.json"
+    text = record.read_text()
+    record.write_text(text.replace('"page_sha256"', '"page_sha257"'))
+    assert faults()
+    record.write_text(text)
+    piece = published / "_generated" / "summary.md"
+    piece.write_text(piece.read_text().replace("smoke", "paper"))
+    assert faults() == ["_generated/summary.md does not follow from the stored results"]
+
+
+def test_smoke_and_stale_pages_are_not_published(executed, tmp_path):
+    with pytest.raises(CellbookError, match="smoke preset"):
+        book.publish("classical", executed, tmp_path / "book")
+    folder = tmp_path / "stale"
+    shutil.copytree(executed, folder)
+    stamp = read_json(folder / "stamp.json")
+    write_json(folder / "stamp.json", {**stamp, "source": "0" * 64})
+    with pytest.raises(CellbookError, match="another source"):
+        book.publish("classical", folder, tmp_path / "book", smoke=True)
+    with pytest.raises(CellbookError, match="no finished execution"):
+        book.publish("classical", tmp_path, tmp_path / "book")
+
+
+def test_a_fresh_execution_is_compared_number_by_number(executed, published):
+    table = book.compare(executed, published / "results" / "classical")
+    assert (table["difference"].dropna() == 0).all()
+    assert len(table) > 50
+
+
+def test_plain_papermill_runs_the_paired_notebook(tmp_path):
+    given = ["-p", "preset", "smoke", "-p", "screen", "planted", "-p", "results", str(tmp_path / "runs")]
+    command = [sys.executable, "-m", "papermill", "notebooks/classical.ipynb", str(tmp_path / "out.ipynb"), *given]
+    done = subprocess.run(command, cwd=notebooks.root(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "runs" / "pages" / "classical" / "numbers.csv").exists()
+
+
+@pytest.mark.data
+def test_page_runs_on_the_real_features(tmp_path):
+    folder, _ = book.run_page("classical", {"preset": "smoke", "results": str(tmp_path)})
+    numbers = pd.read_csv(folder / "numbers.csv")
+    scored = numbers[numbers["protocol"] == "tabak2020"].groupby(["measure", "k"])["scored"].first()
+    assert scored["NSC"].tolist() == [103, 206, 309, 398]
+    assert scored["NSCB"].tolist() == [92, 180, 268, 330]
+
+
+def test_published_pages_are_whole_and_not_stale():
+    folder = notebooks.root() / "book"
+    for page in notebooks.pages():
+        stamp = nbformat.read(folder / "papers" / f"{page}.ipynb", as_version=4).metadata["cellbook"]
+        assert stamp["source"] == notebooks.source_digest(page), f"{page} changed since it was published"
+        assert stamp["parameters"]["preset"] != "smoke"
+        assert stamp == read_json(folder / "results" / page / "stamp.json")
+    content = json.loads((folder / "results" / "results.json").read_text(encoding="utf-8"))
+    assert list(content["pages"]) == list(notebooks.pages())
