@@ -98,11 +98,15 @@ def read_field(
 ) -> np.ndarray:
     """The channels of one field as a (C, H, W) array, in the order of `paths`.
 
+    One path for all channels means one file that holds them all, see `read_stack`.
+
     Raises
     ------
     CellbookError
         As `read_tiff`; and if a channel has no path, or the channels differ in size.
     """
+    if len(names) > 1 and len(paths) == len(names) and len(set(map(str, paths))) == 1 and not pd.isna(paths[0]):
+        return read_stack(paths[0], names, size, dtypes)
     for path, name in zip(paths, names, strict=True):
         if path is None or pd.isna(path) or str(path) == "":
             raise CellbookError(f"the {name} image of this field was not found; the field cannot be cut without it")
@@ -111,6 +115,46 @@ def read_field(
     if len(set(shapes.values())) > 1:
         raise CellbookError(f"the channels of one field differ in size, {shapes} ({paths[0]}); replace the odd one")
     return np.stack(channels)
+
+
+def read_stack(
+    path: str | Path,
+    names: Sequence[str],
+    size: tuple[int, int] | None = None,
+    dtypes: Sequence[str] = ("uint16",),
+) -> np.ndarray:
+    """A TIFF that holds all channels of a field, as pages or as samples, as a (C, H, W) array in the file's order.
+
+    Raises
+    ------
+    CellbookError
+        If the file is missing, damaged, holds another number of channels, another type or another size.
+    """
+    import tifffile
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    path = Path(path)
+    if not path.is_file():
+        raise CellbookError(f"{path} does not exist; check the images folder and the file name in the table")
+    try:
+        pixels = np.squeeze(tifffile.imread(path))
+    except (PermissionError, MemoryError):
+        raise
+    except Exception as error:  # as in read_tiff
+        raise CellbookError(f"{path} is truncated or no TIFF ({error}); download or copy it again") from error
+    if pixels.ndim == 3 and pixels.shape[0] != len(names) and pixels.shape[2] == len(names):
+        pixels = np.moveaxis(pixels, 2, 0)
+    if pixels.ndim != 3 or pixels.shape[0] != len(names):
+        raise CellbookError(
+            f"{path} has shape {pixels.shape}; {len(names)} channels ({', '.join(names)}) are needed: "
+            "name the channels that are there, or export one stack a field"
+        )
+    if str(pixels.dtype) not in dtypes or (size is not None and pixels.shape[1:] != tuple(size)):
+        raise CellbookError(
+            f"{path} holds {pixels.dtype} pixels of {pixels.shape[1:]}; expected {' or '.join(dtypes)}"
+            f"{'' if size is None else f' of {tuple(size)}'}"
+        )
+    return np.ascontiguousarray(pixels)
 
 
 def field_warnings(field: np.ndarray, names: Sequence[str] = CHANNELS) -> list[str]:
