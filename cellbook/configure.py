@@ -1,0 +1,55 @@
+"""Methods by name, and their configurations from the words of a command line."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import typing
+from dataclasses import fields, replace
+from typing import Any
+
+from cellbook.errors import CellbookError
+
+WORDS = {"None": None, "true": True, "True": True, "false": False, "False": False}
+
+
+def find_method(name: str) -> Any:
+    """The module of a method that can be trained; an unknown name is an error that lists the known."""
+    from cellbook import methods
+
+    modules = {info.name for info in pkgutil.iter_modules(methods.__path__)}
+    module = importlib.import_module(f"cellbook.methods.{name}") if name in modules else None
+    if not hasattr(module, "begin"):
+        trainable = [m for m in sorted(modules) if hasattr(importlib.import_module(f"cellbook.methods.{m}"), "begin")]
+        raise CellbookError(f"no method {name!r} that can be trained: there is {', '.join(trainable)}")
+    return module
+
+
+def configure(method: Any, given: dict[str, Any]) -> Any:
+    """A method's configuration from words such as ``{"preset": "quick", "seed": "3"}``; unknown ones are refused."""
+    given = dict(given)
+    preset = given.pop("preset", "paper")
+    if preset not in method.PRESETS:
+        raise CellbookError(f"parameter 'preset' is one of {', '.join(method.PRESETS)}, got {preset!r}")
+    hints = typing.get_type_hints(method.Config)
+    known = {field.name: typing.get_args(hints[field.name]) or (hints[field.name],) for field in fields(method.Config)}
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise CellbookError(f"no parameter {', '.join(unknown)}: there is preset, {', '.join(known)}")
+    return replace(method.PRESETS[preset], **{name: _parse(name, known[name], word) for name, word in given.items()})
+
+
+def _parse(name: str, kinds: tuple[type, ...], word: Any) -> Any:
+    """Read a word as the first of its types that it fits; a value that is no word must have one of them."""
+    readings = [WORDS.get(word, word)] if isinstance(word, str) else [word]
+    for kind in (int, float):
+        if kind in kinds and isinstance(word, str | int) and not isinstance(word, bool):
+            try:
+                readings.append(kind(word))
+            except ValueError:
+                continue
+    for value in readings:
+        if type(value) in kinds:
+            return value
+    allowed = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+    raise CellbookError(f"parameter {name!r} takes {allowed}, got {word!r}")

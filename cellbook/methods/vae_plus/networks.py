@@ -1,0 +1,131 @@
+"""Encoder, decoder and discriminator of Lafarge et al. (2019), for crops of 68 x 68 pixels.
+
+Sizes in comments are those of the paper: c = 3 channels, w = 32, a code of 256. Every convolution is valid, has no
+bias and is followed by batch norm, also where the code, the image and the logit come out. The channel counts are those
+of the published code; the paper does not print them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SIDE = 68  # pixels of a crop; 64, 32, 28, 14, 10, 5, 1 follow from it
+SLOPE = 0.01
+EPSILON = 1e-8
+
+
+class BatchNorm(nn.Module):
+    """Batch norm whose moments may come from the first images of the batch only, then normalise all of them.
+
+    Running moments are 0.9 old + 0.1 new with the biased variance (torch's own layer keeps the unbiased one). Gradients
+    flow through the moments, so also from the other images into the first.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor, first: int | None = None) -> Tensor:
+        """Normalise (B, C, H, W); in training by the moments of the `first` images, or of all."""
+        if not self.training:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=EPSILON)
+        if first is None or first == len(x):
+            n = x.numel() // x.shape[1]
+            mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+            y = F.batch_norm(x, mean, var, self.weight, self.bias, training=True, momentum=1.0, eps=EPSILON)
+            var = var * ((n - 1) / n)  # what F.batch_norm leaves in `var` is unbiased
+        else:
+            var, mean = torch.var_mean(x[:first].float(), dim=(0, 2, 3), correction=0)
+            scale = (self.weight * torch.rsqrt(var + EPSILON))[:, None, None]
+            y = torch.addcmul(self.bias[:, None, None], x.float() - mean[:, None, None], scale).to(x.dtype)
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, 0.1)
+            self.running_var.lerp_(var, 0.1)
+        return y
+
+
+class Layer(nn.Module):
+    """Convolution without bias, then batch norm."""
+
+    def __init__(self, c_in: int, c_out: int, size: int = 5, padding: int = 0) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out, size, padding=padding, bias=False)
+        self.norm = BatchNorm(c_out)
+        nn.init.normal_(self.conv.weight, std=math.sqrt(2 / (size * size * c_in + c_out)))
+
+    def forward(self, x: Tensor, first: int | None = None) -> Tensor:
+        """(B, c_in, H, W) -> (B, c_out, H', W'); see `BatchNorm` for `first`."""
+        return self.norm(self.conv(x), first)
+
+
+def activate(x: Tensor) -> Tensor:
+    """LeakyReLU with slope 0.01."""
+    return F.leaky_relu(x, SLOPE)
+
+
+class Encoder(nn.Module):
+    """Image -> mean and log variance of its code; 464,416 parameters."""
+
+    def __init__(self, channels: int = 3, latent: int = 256, width: int = 32) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Layer(channels, width), Layer(width, width), Layer(width, width)])
+        self.code = Layer(width, 2 * latent)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, c, 68, 68) -> mu and logvar, (B, 256) each."""
+        for layer in self.layers:
+            x = activate(F.max_pool2d(layer(x), 2))  # (B, w, 32, 32), (B, w, 14, 14), (B, w, 5, 5)
+        mu, logvar = self.code(x).flatten(1).float().chunk(2, dim=1)  # (B, 512, 1, 1)
+        return mu, logvar
+
+
+class Decoder(nn.Module):
+    """Code -> image; 281,856 parameters and 102 of the output layer.
+
+    The image is not squashed: values slightly below 0 or above 1 are possible; clip it to show it.
+    """
+
+    def __init__(self, channels: int = 3, latent: int = 256, width: int = 32) -> None:
+        super().__init__()
+        sizes = [latent, width, width, width]
+        self.layers = nn.ModuleList([Layer(size, width, padding=4) for size in sizes])
+        self.output = Layer(width, channels, size=1)
+
+    def forward(self, z: Tensor, first: int | None = None) -> Tensor:
+        """(B, 256) -> (B, c, 68, 68) float32; moments of the `first` codes, or of all."""
+        x = z[:, :, None, None]  # (B, 256, 1, 1)
+        for layer in self.layers[:3]:
+            x = F.interpolate(activate(layer(x, first)), scale_factor=2, mode="nearest")  # 5 -> 10, 14 -> 28, 32 -> 64
+        x = activate(self.layers[3](x, first))  # (B, w, 68, 68)
+        return activate(self.output(x, first)).float()
+
+
+class Discriminator(nn.Module):
+    """Image -> features of four hidden layers and the logit of being real; 105,186 parameters."""
+
+    def __init__(self, channels: int = 3, width: int = 32) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Layer(channels, width), Layer(width, width), Layer(width, width)])
+        self.top = Layer(width, 2 * width)
+        self.logit = Layer(2 * width, 1, size=1)
+
+    def forward(self, x: Tensor, first: int | None = None) -> tuple[list[Tensor], Tensor]:
+        """(B, c, 68, 68) -> D_1 to D_4, see comments, and the logit (B,); moments of the `first` images, or of all."""
+        hidden = []
+        for layer in self.layers:
+            x = activate(F.max_pool2d(layer(x, first), 2))
+            hidden.append(x)  # (B, w, 32, 32), (B, w, 14, 14), (B, w, 5, 5)
+        hidden.append(activate(self.top(x, first)))  # (B, 2 w, 1, 1)
+        return hidden, self.logit(hidden[3], first).flatten().float()
+
+
+def kernels(network: nn.Module) -> list[Tensor]:
+    """Weights of the convolutions: what decays. Scale and offset of batch norm do not."""
+    return [layer.conv.weight for layer in network.modules() if isinstance(layer, Layer)]

@@ -1,0 +1,129 @@
+"""The losses of Lafarge et al. (2019), section 2, and one simultaneous update of the three networks.
+
+N cells of a batch, P = c * 68 * 68 values of an image, x an original, x_hat its reconstruction, D_i the i-th hidden
+layer of the discriminator.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cellbook.cells import CellSet, channel_max
+from cellbook.errors import CellbookError
+from cellbook.methods.vae_plus.config import Config
+from cellbook.methods.vae_plus.networks import SIDE, Decoder, Discriminator, Encoder, kernels
+from cellbook.training import Batch, Sampler, State, place, treatment_codes
+
+
+def gamma(t: int, i: int, ramp: int = 2500) -> float:
+    """Weight of the feature term of layer i = 1 to 4 after t updates: rises from 0 at t = iT to 1 at t = (i+1)T.
+
+    The paper leaves the first index open; in the published code it is 1: the first T iterations are a plain VAE.
+    """
+    return min(1.0, max(0.0, t / ramp - i))
+
+
+def pixel_loss(x: Tensor, x_hat: Tensor) -> Tensor:
+    """L_pix: half the squared distance of the images, (N, c, H, W), summed over pixels, mean over cells."""
+    return 0.5 * (x - x_hat).square().sum() / len(x)
+
+
+def kl_loss(mu: Tensor, logvar: Tensor) -> Tensor:
+    """L_KL: divergence of N(mu, exp(logvar)), (N, d) each, from N(0, I) in nats, mean over cells."""
+    return 0.5 * (logvar.exp() + mu.square() - 1 - logvar).sum() / len(mu)
+
+
+def feature_loss(features: Tensor, features_hat: Tensor, pixels: int) -> Tensor:
+    """L_i: half the mean squared distance of two hidden layers times P = `pixels`: every layer counts like an image."""
+    return 0.5 * pixels * (features.float() - features_hat.float()).square().mean()
+
+
+def cross_entropy(logits: Tensor, real: Tensor) -> Tensor:
+    """Binary cross-entropy of logits and targets (1 real, 0 not), mean; 1e-7 inside the logarithms as published."""
+    p = torch.sigmoid(logits)
+    return -(real * (p + 1e-7).log() + (1 - real) * (1 - p + 1e-7).log()).mean()
+
+
+def begin(config: Config, cells: CellSet, device: torch.device) -> State:
+    """Networks, optimisers and sampler at step 0."""
+    if cells.images.shape[-2:] != (SIDE, SIDE):
+        height, width = cells.images.shape[-2:]
+        raise CellbookError(f"the crops have {height} x {width} pixels, the networks take {SIDE} x {SIDE}: crop anew")
+    sampler = Sampler(treatment_codes(cells.table), device, config.seed)
+    if config.batch is None and len(sampler.counts) < 2:
+        raise CellbookError("all cells are of one treatment: batch=None takes one of each, give a number instead")
+    channels = len(cells.channels)
+    networks = {
+        "encoder": Encoder(channels, config.latent, config.width),
+        "decoder": Decoder(channels, config.latent, config.width),
+    }
+    fused = device.type == "cuda"
+    # One Adam over both is two Adams: it works number by number. eps is the published code's.
+    weights = [p for network in networks.values() for p in place(network, device).parameters()]
+    adam = torch.optim.Adam(weights, lr=config.adam_rate, betas=(0.9, 0.999), eps=1e-7, fused=fused)
+    optimisers: dict[str, torch.optim.Optimizer] = {"autoencoder": adam}
+    if config.terms.layers:
+        judge = networks["discriminator"] = place(Discriminator(channels, config.width), device)
+        optimisers["discriminator"] = torch.optim.SGD(
+            judge.parameters(), lr=config.sgd_rate, momentum=config.momentum, fused=fused
+        )
+    return State(config, device, sampler, networks, optimisers)
+
+
+def draw(state: State) -> Tensor:
+    """Rows of two independent batches, (2, N): B1 to reconstruct, B2 as real examples; (1, N) without discriminator."""
+    n = state.config.batch
+    draws = 2 if state.config.terms.layers else 1
+    return torch.stack([state.sampler.each() if n is None else state.sampler.balanced(n) for _ in range(draws)])
+
+
+def step(state: State, batch: Batch, t: int) -> dict[str, Tensor]:
+    """One update of all networks from one forward pass; the terms of the objective before it, unweighted.
+
+    The encoder minimises L_pix + L_D + beta L_KL, the decoder L_pix + L_D with L_D = sum_i gamma_i L_i, the
+    discriminator its cross-entropy alone. Neither autoencoder half sees the cross-entropy: there is no fooling term.
+    """
+    config, terms = state.config, state.config.terms
+    encoder, decoder, judge = (state.networks.get(name) for name in ("encoder", "decoder", "discriminator"))
+    x = channel_max(batch.images[0])  # (N, c, 68, 68)
+    n, pixels = len(x), x[0].numel()
+    with state.autocast():
+        mu, logvar = encoder(x)  # (N, 256) each
+        z = mu + (0.5 * logvar).exp() * torch.randn_like(mu) if terms.noise else mu
+        if terms.fooling:  # with images from the prior behind the reconstructions, whose moments serve for both
+            z = torch.cat([z, torch.randn_like(mu)])
+        made = decoder(z, first=n)  # (N, c, 68, 68), or 2N with those from the prior
+    x_hat = made[:n]
+    losses = {"pixel": pixel_loss(x, x_hat), "kl": kl_loss(mu, logvar)}
+    objective = config.kl_weight * losses["kl"] + (losses["pixel"] if terms.pixels else 0.0)
+    if not terms.noise:  # logvar is not used: its KL means nothing, and it learns nothing
+        objective = objective - config.kl_weight * losses.pop("kl")
+    if judge is not None:
+        real = channel_max(batch.images[1])
+        with state.autocast():
+            # Moments from the first 2N, half of them real; the originals of B1 (and the prior's) are only normalised.
+            hidden, logits = judge(torch.cat([real, x_hat, x, made[n:]]), first=2 * n)
+        for i in terms.layers:
+            losses[f"feature_{i}"] = feature_loss(hidden[i - 1][2 * n : 3 * n], hidden[i - 1][n : 2 * n], pixels)
+            # Open: whether gamma counts the present update. Here t is the number of updates done before it.
+            weight = gamma(t, i, config.ramp) if terms.progressive else 1.0
+            if weight > 0:
+                objective = objective + weight * losses[f"feature_{i}"]
+        judged = torch.cat([logits[: 2 * n], logits[3 * n :]])
+        losses["discriminator"] = cross_entropy(judged, (torch.arange(len(judged), device=x.device) < n).float())
+
+    for optimiser in state.optimisers.values():
+        optimiser.zero_grad(set_to_none=True)
+    objective.backward(inputs=[*encoder.parameters(), *decoder.parameters()], retain_graph=judge is not None)
+    if terms.fooling:
+        losses["fooling"] = cross_entropy(judged[n:], torch.ones_like(judged[n:]))
+        (terms.fooling * losses["fooling"]).backward(inputs=list(decoder.parameters()), retain_graph=True)
+    if judge is not None:
+        losses["discriminator"].backward(inputs=list(judge.parameters()))
+    for optimiser in state.optimisers.values():
+        optimiser.step()
+    with torch.no_grad():  # after the step, an order that the published code leaves open
+        for network in state.networks.values():
+            torch._foreach_mul_(kernels(network), 1 - config.decay)
+    return losses

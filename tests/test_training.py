@@ -1,0 +1,311 @@
+"""The training loop, on the smallest method that has all its parts: two networks, two optimisers, noise."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from cellbook import training
+from cellbook.cells import CellSet, unit
+from cellbook.checkpoints import CHECKPOINT, WEIGHTS, load_weights
+from cellbook.configure import configure, find_method
+from cellbook.errors import CellbookError
+from cellbook.training import Batch, Sampler, State, train, train_run, treatment_codes
+
+
+@dataclass(frozen=True)
+class Config:
+    seed: int = 0
+    iterations: int = 12
+    batch: int = 8
+    rate: float = 1e-2
+    noise: float = 0.1
+    break_at: int | None = None
+
+
+def begin(config, cells, device):
+    pixels = cells.images[0].size
+    networks = {"down": nn.Linear(pixels, 5), "up": nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, pixels))}
+    optimisers = {
+        "down": torch.optim.Adam(networks["down"].parameters(), lr=config.rate),
+        "up": torch.optim.SGD(networks["up"].parameters(), lr=config.rate, momentum=0.9),
+    }
+    for network in networks.values():
+        training.place(network, device)
+    return State(config, device, Sampler(treatment_codes(cells.table), device, config.seed), networks, optimisers)
+
+
+def draw(state):
+    return state.sampler.balanced(state.config.batch)
+
+
+def step(state, batch, t):
+    x = unit(batch.images).flatten(1)
+    code = state.networks["down"](x)
+    error = (state.networks["up"](code + state.config.noise * torch.randn_like(code)) - x).square().mean()
+    size = code.square().mean() / (0.0 if t == state.config.break_at else 1.0)
+    for optimiser in state.optimisers.values():
+        optimiser.zero_grad()
+    (error + 1e-3 * size).backward()
+    for optimiser in state.optimisers.values():
+        optimiser.step()
+    return {"error": error, "size": size}
+
+
+def encode(state, cells):
+    with torch.no_grad():
+        return state.networks["down"](unit(cells.to(state.device)).flatten(1)).numpy()
+
+
+def finish(state, cells, folder):
+    np.save(folder / "codes.npy", encode(state, cells))
+
+
+TOY = SimpleNamespace(
+    __name__="methods.toy",
+    VERSION=1,
+    Config=Config,
+    PRESETS={"paper": Config(), "quick": Config(iterations=3)},
+    PARALLEL=True,
+    begin=begin,
+    draw=draw,
+    step=step,
+    encode=encode,
+    finish=finish,
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Threads that wait for each other on busy cores make tiny networks slow."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def toy_cells(n=40, dtype=np.uint16):
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, np.iinfo(dtype).max, (n, 2, 4, 4), dtype=dtype)
+    compound = np.where(np.arange(n) < n // 2, "DMSO", [f"drug {i % 3}" for i in range(n)])
+    table = pd.DataFrame({"Metadata_compound": compound, "Metadata_concentration": np.arange(n) // 10 * 1.0})
+    return CellSet(images, table, ("DNA", "Actin"), 0.5)
+
+
+def bits(state):
+    return {f"{n}.{k}": v.numpy().tobytes() for n, net in state.networks.items() for k, v in net.state_dict().items()}
+
+
+def start_process(code, environment=None):
+    here = Path(__file__).parent
+    start = f"import sys; sys.path.insert(0, {str(here)!r}); import test_training as toy; toy.torch.set_num_threads(1)"
+    return subprocess.Popen(
+        [sys.executable, "-c", f"{start}; {code}"],
+        env=os.environ | (environment or {}),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_killed_training_goes_on_and_ends_bit_for_bit_like_an_undisturbed_one(tmp_path):
+    undisturbed = train(TOY, Config(), toy_cells(), tmp_path / "whole", "cpu")
+    code = (
+        "from types import SimpleNamespace as N; import os, signal; "
+        "die = lambda s, b, t: os.kill(os.getpid(), signal.SIGKILL) if t == 7 else toy.step(s, b, t); "
+        "method = N(**{**vars(toy.TOY), 'step': die}); "
+        f"toy.train(method, toy.Config(), toy.toy_cells(), {str(tmp_path / 'killed')!r}, 'cpu', checkpoint_seconds=0)"
+    )
+    killed = start_process(code)
+    assert killed.wait(timeout=60) == -signal.SIGKILL, killed.stderr.read()
+    left = torch.load(tmp_path / "killed" / CHECKPOINT, weights_only=True)
+    assert left["history"][-1, 0] == 7
+    assert not (tmp_path / "killed" / WEIGHTS).exists()
+    resumed = train(TOY, Config(), toy_cells(), tmp_path / "killed", "cpu")
+    assert bits(resumed) == bits(undisturbed)
+    for product in ("history.parquet", WEIGHTS):
+        assert (tmp_path / "killed" / product).read_bytes() == (tmp_path / "whole" / product).read_bytes()
+
+
+def test_the_loss_falls_and_the_history_has_a_row_a_line(tmp_path):
+    train(TOY, Config(iterations=450), toy_cells(), tmp_path, "cpu")
+    history = pd.read_parquet(tmp_path / "history.parquet")
+    assert list(history.columns) == ["step", "error", "size"]
+    assert history["step"].tolist() == list(range(2, 451, 2))
+    assert history["error"].iloc[-20:].mean() < 0.9 * history["error"].iloc[:5].mean()
+
+
+def test_the_history_is_the_mean_of_the_steps_between_its_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "LINES", 2)
+    seen = []
+
+    def watched(state, batch, t):
+        losses = step(state, batch, t)
+        seen.append(losses["error"].item())
+        return losses
+
+    method = SimpleNamespace(**{**vars(TOY), "step": watched})
+    train(method, Config(iterations=5), toy_cells(), tmp_path, "cpu")
+    history = pd.read_parquet(tmp_path / "history.parquet")
+    assert history["step"].tolist() == [2, 4, 5]
+    assert history["error"].tolist() == pytest.approx([np.mean(seen[:2]), np.mean(seen[2:4]), seen[4]], rel=1e-6)
+
+
+@pytest.mark.parametrize("lines", [200, 2])
+def test_a_loss_that_is_no_number_names_step_and_term_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, lines):
+    monkeypatch.setattr(training, "LINES", lines)
+    with pytest.raises(CellbookError, match=r"size is inf at step 9.*last good state"):
+        train(TOY, Config(break_at=8), toy_cells(), tmp_path, "cpu", checkpoint_seconds=0)
+    left = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    assert left["history"][-1, 0] == (8 if lines == 200 else 6)
+    assert all(v.isfinite().all() for network in left["networks"].values() for v in network.values())
+
+
+def test_weights_that_are_no_number_are_never_checkpointed(tmp_path):
+    def spoil(state, batch, t):
+        losses = step(state, batch, t)
+        state.networks["up"][2].bias.data[3] = torch.nan
+        return losses
+
+    method = SimpleNamespace(**{**vars(TOY), "step": spoil})
+    with pytest.raises(CellbookError, match="weights of up are no longer finite at step 1:"):
+        train(method, Config(), toy_cells(), tmp_path, "cpu", checkpoint_seconds=0)
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path):
+    train(TOY, Config(iterations=2), toy_cells(), tmp_path, "cpu")
+    for config, cells in ((Config(iterations=3), toy_cells()), (Config(iterations=2), toy_cells(41))):
+        with pytest.raises(CellbookError, match="another configuration, data set"):
+            train(TOY, config, cells, tmp_path, "cpu")
+    (tmp_path / CHECKPOINT).write_bytes(b"half a file")
+    with pytest.raises(CellbookError, match="cannot be read"):
+        train(TOY, Config(iterations=2), toy_cells(), tmp_path, "cpu")
+
+
+def test_training_leaves_the_generators_of_its_caller_alone_and_depends_on_its_seed_only(tmp_path):
+    torch.manual_seed(5)
+    first = train(TOY, Config(), toy_cells(), tmp_path / "a", "cpu")
+    after = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(after, torch.rand(1))
+    assert bits(train(TOY, Config(), toy_cells(), tmp_path / "b", "cpu")) == bits(first)
+    assert bits(train(TOY, Config(seed=1), toy_cells(), tmp_path / "c", "cpu")) != bits(first)
+    assert training.same_seed_difference(TOY, Config(), toy_cells(), "cpu")["max_abs_difference"] == 0
+
+
+def test_a_run_is_trained_once_and_its_weights_and_products_fit(tmp_path):
+    cells = toy_cells()
+    run = train_run(TOY, Config(), cells, tmp_path, "cpu")
+    assert run.products() == ["codes.npy", "history.parquet", WEIGHTS]
+    assert not (run.folder / CHECKPOINT).exists()
+    broken = SimpleNamespace(**{**vars(TOY), "begin": None})
+    assert train_run(broken, Config(), cells, tmp_path, "cpu") == run
+    state = training.load_run(TOY, Config(), cells, run, "cpu")
+    assert np.array_equal(encode(state, cells), np.load(run.path("codes.npy")))
+    with pytest.raises(CellbookError, match="weights of other networks"):
+        load_weights(
+            begin(Config(), CellSet(cells.images[:, :1], cells.table, ("DNA",), 0.5), state.device), run.path(WEIGHTS)
+        )
+
+
+def test_sampling_is_balanced_over_treatments_or_uniform_over_cells():
+    groups = np.array([2, 0, 1, 1, 1, 1, 2, 2])
+    sampler = Sampler(groups, torch.device("cpu"), seed=3)
+    for _ in range(20):
+        rows = sampler.each(2).numpy()
+        assert groups[rows].tolist() == [0, 1, 2, 0, 1, 2]
+    counts = np.bincount(groups[sampler.balanced(6000).numpy()])
+    assert np.abs(counts - 2000).max() < 5 * np.sqrt(6000 * 2 / 9)
+    for rows, expected in (
+        (sampler.uniform(8000), np.full(8, 1000)),
+        (sampler.balanced(9000), 3000 / np.bincount(groups)[groups]),
+    ):
+        assert np.abs(np.bincount(rows.numpy(), minlength=8) - expected).max() < 5 * np.sqrt(3000)
+
+
+def test_a_treatment_is_compound_and_concentration_and_controls_are_one():
+    table = pd.DataFrame({"Metadata_compound": ["b", "DMSO", "a", "b", "DMSO", "b"]})
+    assert treatment_codes(table).tolist() == [2, 0, 1, 2, 0, 2]
+    table["Metadata_concentration"] = [3.0, np.nan, 1.0, 0.5, 0.0, 3.0]
+    assert Counter(treatment_codes(table)) == {0: 2, 1: 1, 2: 1, 3: 2}
+    with pytest.raises(CellbookError, match="missing in 1 of 6"):
+        treatment_codes(table.assign(Metadata_compound=["b", None, "a", "b", "DMSO", "b"]))
+
+
+def test_parameters_are_those_of_the_configuration_and_checked():
+    assert configure(TOY, {"preset": "quick", "seed": "3", "rate": "1e-3"}) == Config(seed=3, iterations=3, rate=1e-3)
+    assert configure(TOY, {"break_at": "None", "rate": 1}) == Config(rate=1.0)
+    for given, message in (
+        ({"preset": "big"}, "paper, quick"),
+        ({"sead": "1"}, "no parameter sead"),
+        ({"seed": "x"}, "takes int, got 'x'"),
+        ({"seed": "1.5"}, "takes int"),
+        ({"seed": "True"}, "takes int"),
+        ({"rate": "None"}, "takes float"),
+        ({"break_at": 0.5}, "takes int or None"),
+    ):
+        with pytest.raises(CellbookError, match=message):
+            configure(TOY, given)
+
+
+def test_methods_are_found_by_name_and_unknown_ones_listed():
+    assert find_method("vae_plus").VERSION >= 1
+    for name in ("nonesuch", "classical", "os"):
+        with pytest.raises(CellbookError, match=f"no method '{name}'.*vae_plus"):
+            find_method(name)
+
+
+def test_two_processes_with_half_a_batch_each_train_like_one_with_all_of_it(tmp_path):
+    # Without noise and without batch norm the mean over halves is the mean over the whole.
+    config = Config(iterations=6, noise=0.0)
+    alone = train(TOY, config, toy_cells(), tmp_path / "one", "cpu")
+    code = (
+        "config = toy.Config(iterations=6, noise=0.0); "
+        f"toy.train(toy.TOY, config, toy.toy_cells(), {str(tmp_path / 'two')!r}, 'cpu', checkpoint_seconds=0)"
+    )
+    meeting = f"{os.getpid() % 20000 + 20000}"
+    environment = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": meeting, "OMP_NUM_THREADS": "1"}
+    processes = [start_process(code, environment | {"RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(2)]
+    for process in processes:
+        assert process.wait(timeout=90) == 0, process.stderr.read()
+    together = load_weights(begin(config, toy_cells(), torch.device("cpu")), tmp_path / "two" / WEIGHTS)
+    for name, network in alone.networks.items():
+        for key, value in network.state_dict().items():
+            torch.testing.assert_close(together.networks[name].state_dict()[key], value, rtol=1e-4, atol=1e-6)
+    histories = [pd.read_parquet(tmp_path / side / "history.parquet") for side in ("one", "two")]
+    pd.testing.assert_frame_equal(*histories, rtol=1e-5)
+    left = torch.load(tmp_path / "two" / CHECKPOINT, weights_only=True)
+    assert len(left["noise"]) == 2
+    assert not torch.equal(*left["noise"])
+
+
+def test_a_batch_that_may_not_be_split_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(training.parallel, "join", lambda: (0, 2))
+    method = SimpleNamespace(**{**vars(TOY), "PARALLEL": False})
+    with pytest.raises(CellbookError, match="needs its batch as a whole"):
+        train(method, Config(), toy_cells(), tmp_path, "cpu")
+    monkeypatch.setattr(training.parallel, "world", lambda: 3)
+    with pytest.raises(CellbookError, match="batch of 8 cannot be split evenly over 3"):
+        training.parallel.own_part(torch.arange(8))
+
+
+def test_a_step_gets_the_images_of_its_rows_as_they_are_stored(tmp_path):
+    cells, seen = toy_cells(dtype=np.uint8), []
+
+    def watched(state, batch: Batch, t):
+        seen.append(np.array_equal(batch.images.numpy(), cells.images[batch.rows.numpy()]))
+        return step(state, Batch(batch.images[0], batch.rows[0]), t)
+
+    two = SimpleNamespace(**{**vars(TOY), "step": watched, "draw": lambda s: s.sampler.uniform(10).view(2, 5)})
+    train(two, Config(iterations=2), cells, tmp_path, "cpu")
+    assert seen == [True, True]
