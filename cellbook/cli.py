@@ -43,6 +43,26 @@ def run(
 
 
 @app.command()
+def train(
+    method: Annotated[str, typer.Argument(help="module under cellbook/methods, for example vae_plus")],
+    cells: Annotated[Path, typer.Option(metavar="FOLDER", help="folder of a saved cell set")],
+    given: Given = None,
+    store: Annotated[Path, typer.Option(help="folder of runs")] = Path("runs"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
+    force: Annotated[bool, typer.Option(help="train anew although the run is there")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="compile the networks first")] = False,
+) -> None:
+    """Train one method, or go on where it was stopped; -p preset=quick or any field of its configuration."""
+    from cellbook.cells import CellSet
+    from cellbook.configure import configure, find_method
+    from cellbook.training import train_run
+
+    module = find_method(method)
+    config = configure(module, parse_given(given))
+    print(train_run(module, config, CellSet.open(cells), store, device, force=force, compiled=compiled).folder)
+
+
+@app.command()
 def pages(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
     """List the executed pages and the parameters that each takes."""
     from cellbook import notebooks
