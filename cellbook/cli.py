@@ -70,7 +70,7 @@ def pages(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = 
     listing = {page: notebooks.parameters(page) for page in notebooks.pages()}
     if as_json:
         plain = {
-            page: {p.name: {"type": p.type_name, "default": p.default, "help": p.help} for p in known.values()}
+            page: {p.name: {"type": p.type.__name__, "default": p.default, "help": p.help} for p in known.values()}
             for page, known in listing.items()
         }
         print(json.dumps(plain, indent=1))
@@ -78,7 +78,7 @@ def pages(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = 
     for page, known in listing.items():
         print(page)
         for parameter in known.values():
-            print(f"  {parameter.name}: {parameter.type_name} = {parameter.default!r}  # {parameter.help}")
+            print(f"  {parameter.name}: {parameter.type.__name__} = {parameter.default!r}  # {parameter.help}")
 
 
 @app.command()
@@ -145,10 +145,13 @@ def score(
     """Score a profile table (Parquet or CSV) under a named protocol."""
     from cellbook.metrics import as_json as to_json
     from cellbook.metrics import score as score_profiles
-    from cellbook.profiles import read_profiles
+    from cellbook.profiles import check_finite, read_profiles
 
+    table = read_profiles(file)
+    if not drop_unusable:
+        check_finite(table)  # of the controls too, which the scores do not see: a NaN there is a fault of the table
     scores = score_profiles(
-        read_profiles(file),
+        table,
         protocol,
         controls=controls,
         drop_unlabelled=drop_unlabelled,

@@ -27,7 +27,7 @@ if typing.TYPE_CHECKING:
     from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
-TYPES = {"str": str, "int": int, "float": float, "bool": bool, "None": type(None)}
+TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 MAX_OUTPUT_LINES = 60
 BAR = re.compile(r"\d+%\|")
 ABSOLUTE_PATH = re.compile(r"(?<![\w.])/(home|Users|root|tmp|work|mnt|opt)/\w")
@@ -38,30 +38,22 @@ class Parameter:
     """One line of a `parameters` cell: ``name: type = value  # what it does``."""
 
     name: str
-    types: tuple[type, ...]
+    type: type
     default: Any
     help: str
 
-    @property
-    def type_name(self) -> str:
-        """The type as it is written, for example ``int | None``."""
-        return " | ".join("None" if kind is type(None) else kind.__name__ for kind in self.types)
-
     def parse(self, given: Any) -> Any:
         """Turn a value from the command line into this parameter's type; refuse any other."""
-        if not isinstance(given, str):
-            value = given
-        elif str in self.types:
-            value = None if given == "None" and type(None) in self.types else given
-        else:
-            value = yaml.safe_load(given) if given != "None" else None
-        if float in self.types and type(value) is str:
-            with contextlib.suppress(ValueError):  # YAML reads 1e-3 as text
-                value = float(value)
-        if float in self.types and type(value) is int:
+        value = given
+        if isinstance(given, str) and self.type is not str:
+            value = yaml.safe_load(given)
+            if self.type is float and isinstance(value, str):
+                with contextlib.suppress(ValueError):  # YAML reads 1e-3 as text
+                    value = float(value)
+        if self.type is float and type(value) is int:
             value = float(value)
-        if type(value) not in self.types:
-            raise CellbookError(f"parameter {self.name!r} takes {self.type_name}, got {given!r}")
+        if type(value) is not self.type:
+            raise CellbookError(f"parameter {self.name!r} takes {self.type.__name__}, got {given!r}")
         return value
 
 
@@ -115,7 +107,7 @@ def parameters(page: str) -> dict[str, Parameter]:
     found = parse_parameters(cells[0].source)
     for name, value in entry["parameters"].items():
         parameter = found[name]
-        found[name] = Parameter(name, parameter.types, parameter.parse(value), parameter.help)
+        found[name] = Parameter(name, parameter.type, parameter.parse(value), parameter.help)
     return found
 
 
@@ -127,11 +119,10 @@ def parse_parameters(source: str) -> dict[str, Parameter]:
     for node in ast.parse(source).body:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
             raise CellbookError(f"line {node.lineno} of the parameters cell is not `name: type = value  # help`")
-        names = [part.strip() for part in ast.unparse(node.annotation).split("|")]
-        if not set(names) <= set(TYPES) or node.lineno not in comments:
-            raise CellbookError(f"parameter {node.target.id!r} needs a type of {', '.join(TYPES)} and a comment")
-        kinds = tuple(TYPES[name] for name in names)
-        found[node.target.id] = Parameter(node.target.id, kinds, ast.literal_eval(node.value), comments[node.lineno])
+        kind, name = ast.unparse(node.annotation), node.target.id
+        if kind not in TYPES or node.lineno not in comments:
+            raise CellbookError(f"parameter {name!r} needs a type of {', '.join(TYPES)} and a comment that explains it")
+        found[name] = Parameter(name, TYPES[kind], ast.literal_eval(node.value), comments[node.lineno])
     return found
 
 

@@ -32,7 +32,7 @@ def show(table: pd.DataFrame, caption: str) -> HTML:
 
     body = table.to_html(index=False, border=0, classes="dataframe", na_rep="–", justify="unset")
     head, tag, rest = body.partition(">")
-    return HTML(f'<div class="table-wrapper">{head}{tag}<caption>{escape(caption)}</caption>{rest}</div>')
+    return HTML(f'<div class="table-wrapper" tabindex="0">{head}{tag}<caption>{escape(caption)}</caption>{rest}</div>')
 
 
 def protocol_box(name: str) -> Markdown:

@@ -1,0 +1,192 @@
+"""The command line as its users meet it: what is printed, and how bad input ends."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cellbook.cli import main, parse_given
+from cellbook.errors import CellbookError
+from cellbook.profiles import write_profiles
+
+
+def run_main(monkeypatch, capsys, *words):
+    """Run `main` as the console script does; return exit code, standard output and standard error."""
+    monkeypatch.setattr(sys, "argv", ["cellbook", *map(str, words)])
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code or 0
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def wells_file(planted, tmp_path_factory):
+    path = tmp_path_factory.mktemp("profiles") / "wells.parquet"
+    write_profiles(planted, path)
+    return path
+
+
+def test_score_prints_one_object_a_measure_and_k(monkeypatch, capsys, wells_file):
+    code, out, _ = run_main(monkeypatch, capsys, "score", wells_file, "--protocol", "tabak2020", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert [(row["measure"], row["k"], row["scored"]) for row in rows if row["measure"] == "NSCB"] == [
+        ("NSCB", 1, 92),
+        ("NSCB", 2, 180),
+        ("NSCB", 3, 268),
+        ("NSCB", 4, 330),
+    ]
+    for row in rows:
+        assert row["accuracy"] == pytest.approx(row["correct"] / row["scored"])
+        low, high = row["interval"]
+        assert 0 <= low <= row["accuracy"] <= high <= 1
+
+
+def test_score_without_json_is_a_table_for_people(monkeypatch, capsys, wells_file):
+    code, out, _ = run_main(monkeypatch, capsys, "score", wells_file, "--protocol", "ljosa2013")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].split()[:3] == ["measure", "k", "accuracy"]
+    assert [line.split()[0] for line in lines[1:3]] == ["NSC", "NSCB"]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".csv.gz"])
+def test_treatments_and_wells_in_any_format_score_alike(monkeypatch, capsys, planted, tmp_path, suffix):
+    path = tmp_path / f"wells{suffix}"
+    write_profiles(planted, path)
+    _, out, _ = run_main(monkeypatch, capsys, "score", path, "--protocol", "ljosa2013", "--json")
+    counts = [(row["correct"], row["scored"]) for row in json.loads(out)]
+    from cellbook.metrics import score
+
+    assert counts == [(s.correct, s.scored) for s in score(planted, "ljosa2013")]
+
+
+def spoil_nan(table):
+    table.loc[[3, 7], "planted_1"] = np.nan
+
+
+def spoil_constant(table):
+    table["planted_2"] = 1.5
+
+
+def spoil_moa(table):
+    table.loc[table["Metadata_compound"] == "taxol", "Metadata_moa"] = None
+
+
+def spoil_conflict(table):
+    table.loc[table.index[table["Metadata_compound"] == "taxol"][0], "Metadata_moa"] = "Epithelial"
+
+
+def spoil_text(table):
+    table["planted_3"] = table["planted_3"].astype(object)
+    table.loc[0, "planted_3"] = "many"
+
+
+def spoil_name(table):
+    table["Metadata_Compound"] = table.pop("Metadata_compound")
+
+
+def spoil_missing(table):
+    del table["Metadata_batch"]
+
+
+def spoil_duplicate(table):
+    first, second = table.index[table["Metadata_compound"] == "taxol"][:2]
+    for name in ("Metadata_plate", "Metadata_well", "Metadata_concentration", "Metadata_batch"):
+        table.loc[second, name] = table.loc[first, name]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (spoil_nan, ["planted_1", "2"]),
+        (spoil_constant, ["planted_2", "same value"]),
+        (spoil_moa, ["Metadata_moa", "missing"]),
+        (spoil_conflict, ["taxol", "Metadata_moa"]),
+        (spoil_text, ["planted_3", "1"]),
+        (spoil_name, ["Metadata_Compound", "Metadata_compound"]),
+        (spoil_missing, ["Metadata_batch"]),
+        (spoil_duplicate, ["well"]),
+    ],
+)
+def test_bad_tables_end_in_one_sentence_and_exit_code_2(monkeypatch, capsys, planted, tmp_path, spoil, words):
+    table = planted.copy()
+    spoil(table)
+    path = tmp_path / "spoiled.csv"
+    table.to_csv(path, index=False)
+    code, out, err = run_main(monkeypatch, capsys, "score", path, "--protocol", "ljosa2013")
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    for word in words:
+        assert word in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["score", "nothing.parquet", "--protocol", "ljosa2013"], "nothing.parquet"),
+        (["run", "nopage"], "no page 'nopage'"),
+        (["run", "classical", "-p", "sede=1"], "no parameter sede"),
+        (["run", "classical", "-p", "seed=one"], "parameter 'seed' takes int"),
+        (["run", "classical", "-p", "seed"], "-p takes name=value"),
+        (["publish", "classical", "--from", "nowhere"], "no finished execution"),
+    ],
+)
+def test_bad_words_end_in_one_sentence_and_exit_code_2(monkeypatch, capsys, words, message):
+    code, _, err = run_main(monkeypatch, capsys, *words)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_unknown_protocol_lists_the_known(monkeypatch, capsys, wells_file):
+    code, _, err = run_main(monkeypatch, capsys, "score", wells_file, "--protocol", "tabak")
+    assert code == 2
+    assert "tabak2020" in err
+    assert "lafarge2019" in err
+
+
+def test_truncated_file_is_named(monkeypatch, capsys, wells_file, tmp_path):
+    path = tmp_path / "short.parquet"
+    path.write_bytes(wells_file.read_bytes()[:5000])
+    code, _, err = run_main(monkeypatch, capsys, "score", path, "--protocol", "ljosa2013")
+    assert code == 2
+    assert "short.parquet" in err
+
+
+def test_unwritable_results_are_named(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    given = ["-p", f"results={tmp_path / 'file'}", "-p", "preset=smoke", "-p", "screen=planted"]
+    code, _, err = run_main(monkeypatch, capsys, "run", "classical", *given)
+    assert code == 2
+    assert "cannot write" in err
+
+
+def test_parameters_given_twice_are_refused():
+    with pytest.raises(CellbookError, match="given twice"):
+        parse_given(["a=1", "a=2"])
+
+
+def test_pages_and_results_are_listed_as_json(monkeypatch, capsys, tmp_path):
+    _, out, _ = run_main(monkeypatch, capsys, "pages", "--json")
+    assert json.loads(out)["classical"]["preset"]["default"] == "quick"
+    code, out, _ = run_main(monkeypatch, capsys, "results", "--json", "--store", tmp_path)
+    assert code == 0
+    assert isinstance(json.loads(out), list)
+
+
+def test_console_script_runs_without_a_terminal(wells_file):
+    command = [sys.executable, "-m", "cellbook.cli", "score", str(wells_file), "--protocol", "nothing"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "80"})
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert pd.Series(done.stderr.splitlines()).str.startswith("error:").sum() == 1
