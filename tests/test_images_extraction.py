@@ -190,6 +190,49 @@ def test_one_clear_error_when_there_is_nothing_to_cut_or_the_folder_is_taken(scr
         extract(table, images, out.with_name("none"), workers=1, illumination=False, **SMALL)
 
 
+def test_two_runs_never_share_a_folder(screen, monkeypatch):
+    table, images, out = screen
+    real = extraction._cut
+
+    def second(*arguments):
+        monkeypatch.setattr(extraction, "_cut", real)
+        with pytest.raises(CellbookError, match="another run is working in"):
+            extract(table, images, out, workers=1, illumination=False, **SMALL)
+        return real(*arguments)
+
+    monkeypatch.setattr(extraction, "_cut", second)
+    assert extract(table, images, out, workers=1, illumination=False, **SMALL).done == 4
+
+
+def test_ctrl_c_ends_the_workers_and_keeps_their_fields(tmp_path):
+    table = make_screen(tmp_path / "images", plates=1, wells=20, sites=4)
+    table.to_pickle(tmp_path / "table.pkl")
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import pandas as pd\nfrom cellbook.screens.extraction import extract\n"
+        "if __name__ == '__main__':\n"
+        f"    extract(pd.read_pickle({str(tmp_path / 'table.pkl')!r}), {str(tmp_path / 'images')!r},\n"
+        f"            {str(tmp_path / 'cells')!r}, workers=2, illumination=False, size=24, field_size={SHAPE},\n"
+        "            progress=False)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": "."}
+    process = subprocess.Popen(
+        [sys.executable, str(script)], env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    parts, start = tmp_path / "cells.parts", time.monotonic()
+    while len(list(parts.glob("*.npz"))) < 2 and time.monotonic() - start < 60:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    finished = len(list(parts.glob("*.npz")))
+    assert process.returncode != 0
+    assert 2 <= finished < 80
+    assert "finished fields are kept" in said
+    assert said.count("Traceback") == 1  # the parent's; workers stay silent
+    result = extract(table, tmp_path / "images", tmp_path / "cells", workers=1, illumination=False, **SMALL)
+    assert (result.done, result.failed) == (80, 0)
+
+
 def test_a_full_disk_stops_with_one_sentence(screen, monkeypatch):
     table, images, out = screen
 

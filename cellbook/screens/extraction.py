@@ -24,13 +24,13 @@ from cellbook.errors import CellbookError
 from cellbook.screens import illumination, nuclei
 from cellbook.screens.crops import Settings, crop, make_settings
 from cellbook.screens.fields import field_warnings, index_fields, read_field
-from cellbook.screens.workers import Pool, Run
+from cellbook.screens.workers import Pool, Run, alone
 
 if TYPE_CHECKING:
     from cellbook.cells import CellSet
 
 MIN_FIELDS = 20  # a plate with fewer fields is not corrected: its mean image would still show the cells
-SETTINGS, REPORT = "extraction.json", "fields.csv"
+SETTINGS, REPORT, LOCK = "extraction.json", "fields.csv", ".lock"
 _ILLUMINATION_STEP = 40  # fields a task adds to the running mean of its plate
 
 log = logging.getLogger(__name__)
@@ -149,17 +149,26 @@ def extract_fields(
         if finished is not None and resume and not parts.exists():
             return finished
     with files.writing(parts):
-        if not resume:
-            shutil.rmtree(parts, ignore_errors=True)
         parts.mkdir(parents=True, exist_ok=True)
-        if (parts / SETTINGS).is_file() and files.read_json(parts / SETTINGS) != state:
-            raise CellbookError(
-                f"{parts} holds the work of other settings or other fields; give another out, or discard it by "
-                "resume=False"
-            )
-        files.write_json(parts / SETTINGS, state)
-        report = _work(fields, parts, settings, workers, progress)
-        return _assemble(fields, report, parts, out, settings, state)
+        with alone(parts / LOCK, parts):
+            if not resume:
+                _empty(parts)
+            if (parts / SETTINGS).is_file() and files.read_json(parts / SETTINGS) != state:
+                raise CellbookError(
+                    f"{parts} holds the work of other settings or other fields; give another out, or discard it by "
+                    "resume=False"
+                )
+            files.write_json(parts / SETTINGS, state)
+            report = _work(fields, parts, settings, workers, progress)
+            return _assemble(fields, report, parts, out, settings, state)
+
+
+def _empty(parts: Path) -> None:
+    for item in parts.iterdir():
+        if item.is_dir():
+            shutil.rmtree(item)
+        elif item.name != LOCK:
+            item.unlink()
 
 
 def _state(fields: pd.DataFrame, settings: Settings) -> dict[str, Any]:

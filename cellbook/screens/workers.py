@@ -1,4 +1,4 @@
-"""A few worker processes with a short queue, which end cleanly on Ctrl-C."""
+"""A few worker processes with a short queue, which end cleanly on Ctrl-C; and a lock that keeps two runs apart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 from cellbook.errors import CellbookError
@@ -46,7 +48,8 @@ class Pool:
             while True:
                 # A short queue: with all tasks submitted at once, an interrupt would have to take them all back.
                 for function, arguments, key in tasks:
-                    running[self.executor.submit(function, *arguments)] = key
+                    with _interrupt_later():
+                        running[self.executor.submit(function, *arguments)] = key
                     if len(running) >= 3 * self.workers:
                         break
                 if not running:
@@ -60,6 +63,35 @@ class Pool:
             ) from error
 
 
+@contextmanager
+def _interrupt_later() -> Iterator[None]:
+    """Hold Ctrl-C back while workers start: they inherit that, and one that is still importing is not torn down."""
+    if not hasattr(signal, "pthread_sigmask"):  # not on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _quiet_worker() -> None:
     # Ctrl-C reaches every process of the terminal; only the parent answers it, and workers finish their field.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def alone(lock: Path, place: Path) -> Iterator[None]:
+    """Keep a second run off a place; the system frees the lock when a process dies, however it dies."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    with lock.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise CellbookError(f"another run is working in {place}; wait for it, or give another out") from error
+        yield
