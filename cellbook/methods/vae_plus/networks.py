@@ -42,9 +42,10 @@ class BatchNorm(nn.Module):
             y = F.batch_norm(x, mean, var, self.weight, self.bias, training=True, momentum=1.0, eps=EPSILON)
             var = var * ((n - 1) / n)  # what F.batch_norm leaves in `var` is unbiased
         else:
-            var, mean = torch.var_mean(x[:first].float(), dim=(0, 2, 3), correction=0)
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+            var, mean = torch.var_mean(wide[:first], dim=(0, 2, 3), correction=0)
             scale = (self.weight * torch.rsqrt(var + EPSILON))[:, None, None]
-            y = torch.addcmul(self.bias[:, None, None], x.float() - mean[:, None, None], scale).to(x.dtype)
+            y = torch.addcmul(self.bias[:, None, None], wide - mean[:, None, None], scale).to(x.dtype)
         with torch.no_grad():
             self.running_mean.lerp_(mean, 0.1)
             self.running_var.lerp_(var, 0.1)

@@ -1,0 +1,420 @@
+"""VAE+ against the paper's numbers, slow loops and a step written out by hand."""
+
+from copy import deepcopy
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from cellbook import cli
+from cellbook.cells import CellSet, channel_max
+from cellbook.checkpoints import CHECKPOINT
+from cellbook.errors import CellbookError
+from cellbook.methods import vae_plus
+from cellbook.methods.vae_plus import MODELS, PRESETS, Config, codes
+from cellbook.methods.vae_plus.networks import BatchNorm, kernels
+from cellbook.training import Batch, train
+
+TINY = {"width": 3, "latent": 6, "batch": 5}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """Blobs of three widths, one a treatment, on a noisy ground: something to learn in a few steps."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[-34:34, -34:34]
+    width = np.array([6.0, 12.0, 20.0])[np.arange(24) % 3]
+    blob = np.exp(-(y**2 + x**2) / (2 * width[:, None, None, None] ** 2)) * np.array([1.0, 0.5, 0.8])[:, None, None]
+    images = (40_000 * blob + rng.integers(0, 4000, (24, 3, 68, 68))).astype(np.uint16)
+    compound = np.array(["DMSO", "taxol", "emetine"])[np.arange(24) % 3]
+    table = pd.DataFrame({"Metadata_compound": compound, "Metadata_concentration": 1.0, "truth_size": 1.5})
+    return CellSet(images, table, ("DNA", "Tubulin", "Actin"), 0.656)
+
+
+def started(cells, seed=0, **changes):
+    torch.manual_seed(seed)
+    return vae_plus.begin(Config(**{**TINY, **changes}), cells, CPU)
+
+
+def a_batch(state, cells):
+    rows = vae_plus.draw(state)
+    return Batch(torch.from_numpy(cells.images[rows.numpy()]), rows)
+
+
+def gradients(network):
+    return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in network.parameters()]
+
+
+def test_the_networks_have_the_published_numbers_of_parameters():
+    def size(network):
+        return sum(p.numel() for p in network.parameters())
+
+    decoder = vae_plus.Decoder()
+    assert size(vae_plus.Encoder()) == 464_416
+    assert (size(decoder.layers), size(decoder.output)) == (281_856, 102)
+    assert size(vae_plus.Discriminator()) == 105_186
+
+
+def test_every_layer_has_the_published_size():
+    x = torch.rand(2, 3, 68, 68)
+    encoder, decoder, judge = vae_plus.Encoder(), vae_plus.Decoder(), vae_plus.Discriminator()
+    seen = []
+    for network in (encoder, decoder):
+        for module in network.modules():
+            if isinstance(module, BatchNorm):
+                module.register_forward_hook(lambda _m, _i, out: seen.append(tuple(out.shape[1:])))
+    mu, logvar = encoder(x)
+    assert seen == [(32, 64, 64), (32, 28, 28), (32, 10, 10), (512, 1, 1)]
+    assert mu.shape == logvar.shape == (2, 256)
+    seen.clear()
+    assert decoder(mu).shape == x.shape
+    assert seen == [(32, 5, 5), (32, 14, 14), (32, 32, 32), (32, 68, 68), (3, 68, 68)]
+    hidden, logit = judge(x)
+    assert [tuple(h.shape[1:]) for h in hidden] == [(32, 32, 32), (32, 14, 14), (32, 5, 5), (64, 1, 1)]
+    assert logit.shape == (2,)
+
+
+def test_kernels_start_with_the_published_variance():
+    kernel = vae_plus.Encoder().layers[1].conv.weight
+    assert kernel.std().item() == pytest.approx(np.sqrt(2 / (25 * 32 + 32)), rel=0.02)
+    assert abs(kernel.mean().item()) < 1e-3
+
+
+def test_batch_norm_is_torchs_own_but_for_the_biased_running_variance():
+    x = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(1)) * 50 + 1000
+    ours, theirs = BatchNorm(4), torch.nn.BatchNorm2d(4, eps=1e-8)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-4)
+    biased = x.double().var(dim=(0, 2, 3), correction=0)
+    torch.testing.assert_close(ours.running_var.double(), 0.9 + 0.1 * biased, rtol=1e-4, atol=0)
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean)
+    assert (theirs.running_var > ours.running_var * 1.05).all()
+    ours.eval()
+    expected = (x - ours.running_mean[:, None, None]) / (ours.running_var[:, None, None] + 1e-8).sqrt()
+    torch.testing.assert_close(ours(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_moments_of_the_first_images_normalise_all_of_them_and_pass_gradients():
+    x = torch.randn(5, 2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * 7 - 30
+    norm = BatchNorm(2).double()
+    norm.weight.data, norm.bias.data = torch.tensor([2.0, -0.5]).double(), torch.tensor([1.0, 3.0]).double()
+    values = x.numpy()
+    mean, variance = values[:4].mean(axis=(0, 2, 3)), values[:4].var(axis=(0, 2, 3))
+    expected = np.empty_like(values)
+    for c, (scale, offset) in enumerate([(2.0, 1.0), (-0.5, 3.0)]):
+        expected[:, c] = scale * (values[:, c] - mean[c]) / np.sqrt(variance[c] + 1e-8) + offset
+    np.testing.assert_allclose(norm(x, first=4).detach().numpy(), expected)
+    np.testing.assert_allclose(norm.running_mean, 0.1 * mean)
+    np.testing.assert_allclose(norm.running_var, 0.9 + 0.1 * variance)
+    assert torch.autograd.gradcheck(lambda v: norm(v, first=4), x.clone().requires_grad_())
+    last = torch.autograd.grad(norm(leaf := x.clone().requires_grad_(), first=4)[4].sum(), leaf)[0]
+    assert last[:4].abs().max() > 1e-6  # the last image's value depends on the first through the moments
+
+
+def test_in_a_step_the_discriminators_moments_come_from_reals_and_reconstructions(cells):
+    state = started(cells)
+    batch, judge = a_batch(state, cells), deepcopy(state.networks["discriminator"])
+    encoder, decoder = deepcopy(state.networks["encoder"]), deepcopy(state.networks["decoder"])
+    torch.manual_seed(7)
+    vae_plus.step(state, batch, 0)
+    torch.manual_seed(7)
+    x, real = channel_max(batch.images[0]), channel_max(batch.images[1])
+    mu, logvar = encoder(x)
+    x_hat = decoder(mu + (0.5 * logvar).exp() * torch.randn_like(mu))
+    seen = judge.layers[0].conv(torch.cat([real, x_hat])).detach().double().numpy()
+    norm = state.networks["discriminator"].layers[0].norm
+    np.testing.assert_allclose(norm.running_mean, 0.1 * seen.mean(axis=(0, 2, 3)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(norm.running_var, 0.9 + 0.1 * seen.var(axis=(0, 2, 3)), rtol=1e-5)
+
+
+def test_losses_agree_with_loops_over_cells():
+    rng = np.random.default_rng(3)
+    x, y = rng.random((4, 3, 5, 5)) * 9, rng.random((4, 3, 5, 5))
+    mu, logvar, logits = rng.normal(2, 3, (4, 6)), rng.normal(-1, 1, (4, 6)), rng.normal(0, 9, 6)
+    pixel = kl = feature = entropy = 0.0
+    for n in range(4):
+        pixel += sum(0.5 * (a - b) ** 2 for a, b in zip(x[n].flat, y[n].flat, strict=True)) / 4
+        kl += sum(0.5 * (np.exp(v) + m * m - 1 - v) for m, v in zip(mu[n], logvar[n], strict=True)) / 4
+        feature += 0.5 * 777 * np.mean([(a - b) ** 2 for a, b in zip(x[n].flat, y[n].flat, strict=True)]) / 4
+    for n, logit in enumerate(logits):
+        p = 1 / (1 + np.exp(-logit))
+        entropy -= (np.log(p + 1e-7) if n < 2 else np.log(1 - p + 1e-7)) / 6
+    t = torch.from_numpy
+    assert vae_plus.pixel_loss(t(x), t(y)).item() == pytest.approx(pixel)
+    assert vae_plus.kl_loss(t(mu), t(logvar)).item() == pytest.approx(kl)
+    assert vae_plus.feature_loss(t(x), t(y), 777).item() == pytest.approx(feature, rel=1e-5)
+    assert vae_plus.cross_entropy(t(logits), t(np.arange(6) < 2).double()).item() == pytest.approx(entropy)
+
+
+def test_layers_come_in_one_after_another():
+    for i in range(1, 5):
+        assert vae_plus.gamma(2500 * i, i) == 0.0
+        assert vae_plus.gamma(2500 * i + 625, i) == pytest.approx(0.25)
+        assert vae_plus.gamma(2500 * (i + 1), i) == vae_plus.gamma(39_999, i) == 1.0
+    assert [vae_plus.gamma(15, i, ramp=10) for i in range(1, 5)] == [0.5, 0.0, 0.0, 0.0]
+    assert not any(vae_plus.gamma(t, i) for t in range(0, 2501, 100) for i in range(1, 5))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_each_network_follows_its_own_objective_and_no_other(cells, model):
+    state = started(cells, model=model, ramp=2)
+    batch, terms, n = a_batch(state, cells), state.config.terms, TINY["batch"]
+    nets = {name: deepcopy(network) for name, network in state.networks.items()}
+    torch.manual_seed(11)
+    losses = vae_plus.step(state, batch, t=7)  # gamma = 1, 1, 0.5, 0
+
+    torch.manual_seed(11)
+    x = channel_max(batch.images[0])
+    mu, logvar = nets["encoder"](x)
+    z = mu + (0.5 * logvar).exp() * torch.randn_like(mu) if terms.noise else mu
+    z = torch.cat([z, torch.randn_like(mu)]) if terms.fooling else z
+    made = nets["decoder"](z, n)
+    shared = vae_plus.pixel_loss(x, made[:n]) if terms.pixels else torch.zeros(())
+    kl, fooling, entropy = vae_plus.kl_loss(mu, logvar), 0.0, None
+    if terms.layers:
+        everything = torch.cat([channel_max(batch.images[1]), made[:n], x, made[n:]])
+        hidden, logits = nets["discriminator"](everything, 2 * n)
+        weights = {1: 1.0, 2: 1.0, 3: 0.5, 4: 0.0} if terms.progressive else dict.fromkeys(range(1, 5), 1.0)
+        for i in terms.layers:
+            own, other = hidden[i - 1][2 * n : 3 * n], hidden[i - 1][n : 2 * n]
+            shared = shared + weights[i] * 0.5 * 3 * 68 * 68 * (own - other).square().mean()
+        fake = [logits[n : 2 * n], logits[3 * n :]]
+        softplus = torch.nn.functional.softplus
+        wrong = torch.cat([softplus(-logits[:n]), *map(softplus, fake)])  # the textbook form, without 1e-7
+        entropy, fooling = wrong.mean(), terms.fooling * softplus(-torch.cat(fake)).mean()
+    beta = state.config.kl_weight if terms.noise else 0.0
+    assert beta == {"ae": 0, "ae_deterministic": 0, "vae": 1, "vae_gan": 1}.get(model, 2)
+    expected = {
+        "encoder": shared + beta * kl,
+        "decoder": shared + (fooling if terms.fooling else 0.0),
+        "discriminator": entropy,
+    }
+    for name, network in state.networks.items():
+        wanted = torch.autograd.grad(expected[name], list(nets[name].parameters()), retain_graph=True)
+        for got, want in zip(gradients(network), wanted, strict=True):
+            torch.testing.assert_close(got, want, rtol=2e-3, atol=2e-4 * want.abs().max().item() + 1e-3)
+    assert ("discriminator" in state.networks) == bool(terms.layers)
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_the_kl_term_moves_the_encoder_and_not_the_decoder(cells):
+    found = {}
+    for beta in (0.0, 50.0):
+        state = started(cells, model="vae", beta=beta)
+        vae_plus.step(state, a_batch(state, cells), 0)
+        found[beta] = {name: gradients(network) for name, network in state.networks.items()}
+    assert all(map(torch.equal, found[0.0]["decoder"], found[50.0]["decoder"]))
+    assert not any(map(torch.equal, found[0.0]["encoder"], found[50.0]["encoder"]))
+
+
+def test_before_the_first_layer_comes_in_vae_plus_is_a_vae_whatever_the_discriminator_thinks(cells):
+    def first_step(**changes):
+        state = started(cells, beta=1.0, **changes)
+        batch = a_batch(started(cells), cells)  # the same for both
+        torch.manual_seed(2)
+        vae_plus.step(state, batch, 0)
+        return {name: gradients(state.networks[name]) for name in ("encoder", "decoder")}
+
+    plain, plus = first_step(model="vae"), first_step(model="vae_plus")
+    for name in plain:
+        assert all(map(torch.equal, plain[name], plus[name]))
+
+
+def test_decay_takes_a_fixed_share_of_kernels_and_leaves_batch_norm(cells):
+    state = started(cells, adam_rate=0.0, sgd_rate=0.0, decay=1e-2)
+    before = deepcopy(state.networks)
+    for t in range(2):
+        vae_plus.step(state, a_batch(state, cells), t)
+    for name, network in state.networks.items():
+        shrunk = {id(kernel) for kernel in kernels(network)}
+        assert len(shrunk) == {"encoder": 4, "decoder": 5, "discriminator": 5}[name]
+        for now, then in zip(network.parameters(), before[name].parameters(), strict=True):
+            torch.testing.assert_close(now, then * (0.99**2 if id(now) in shrunk else 1.0), rtol=1e-6, atol=0)
+
+
+def test_the_published_autoencoder_is_noisy_and_the_deterministic_one_is_not(cells):
+    images = {}
+    for model in ("ae", "ae_deterministic"):
+        for noise in (1, 2):
+            state = started(cells, model=model)
+            batch = a_batch(state, cells)
+            torch.manual_seed(noise)
+            images[model, noise] = vae_plus.step(state, batch, 0)
+    assert images["ae", 1]["pixel"] != images["ae", 2]["pixel"]
+    assert images["ae_deterministic", 1]["pixel"] == images["ae_deterministic", 2]["pixel"]
+    assert set(images["ae", 1]) == {"pixel", "kl"}
+    assert set(images["ae_deterministic", 1]) == {"pixel"}
+
+
+def test_an_empty_channel_is_no_nan(cells):
+    images = cells.images.copy()
+    images[:, 1] = 0
+    images[3] = 0
+    dark = CellSet(images, cells.table, cells.channels, cells.pixel_um)
+    state = started(dark, ramp=1)
+    for t in range(3):
+        losses = vae_plus.step(state, a_batch(state, dark), t + 5)
+        assert all(loss.isfinite() for loss in losses.values())
+    assert state.finite() is None
+    assert np.isfinite(vae_plus.encode(state, dark)).all()
+
+
+def test_a_batch_has_one_cell_of_each_treatment_twice_over(cells):
+    state = started(cells, batch=None)
+    rows = vae_plus.draw(state).numpy()
+    assert rows.shape == (2, 3)
+    assert (cells.table["Metadata_compound"].to_numpy()[rows] == ["DMSO", "emetine", "taxol"]).all()
+    assert vae_plus.draw(started(cells, model="vae")).shape == (1, TINY["batch"])
+
+
+def test_an_interrupted_training_ends_like_an_undisturbed_one(cells, tmp_path, monkeypatch):
+    config = Config(**TINY, iterations=4, ramp=1)
+    whole = train(vae_plus, config, cells, tmp_path / "whole", "cpu")
+    monkeypatch.setattr(vae_plus, "step", lambda s, b, t: interrupt() if t == 2 else vae_plus.objective.step(s, b, t))
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(vae_plus, config, cells, tmp_path / "cut", "cpu", checkpoint_seconds=0)
+    assert (tmp_path / "cut" / CHECKPOINT).exists()
+    monkeypatch.undo()
+    train(vae_plus, config, cells, tmp_path / "cut", "cpu")
+    for product in ("history.parquet", "weights.safetensors"):
+        assert (tmp_path / "cut" / product).read_bytes() == (tmp_path / "whole" / product).read_bytes()
+    assert whole.finite() is None
+
+
+@pytest.mark.parametrize("model", ["ae", "vae_plus"])
+def test_a_few_steps_bring_reconstructions_closer(cells, tmp_path, model):
+    config = Config(model=model, width=6, latent=8, batch=8, iterations=25, ramp=5, adam_rate=5e-3)
+    train(vae_plus, config, cells, tmp_path, "cpu")
+    pixel = pd.read_parquet(tmp_path / "history.parquet")["pixel"]
+    assert pixel.iloc[-3:].mean() < 0.75 * pixel.iloc[:3].mean()
+
+
+def test_codes_do_not_depend_on_which_cells_are_encoded_together(cells, monkeypatch):
+    state = started(cells)
+    vae_plus.step(state, a_batch(state, cells), 0)
+    together = vae_plus.encode(state, cells)
+    assert together.shape == (24, 6)
+    assert together.dtype == np.float32
+    monkeypatch.setattr(codes, "BLOCK", 5)
+    np.testing.assert_allclose(vae_plus.encode(state, cells), together, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(vae_plus.encode(state, cells.select([7, 2])), together[[7, 2]], rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(
+        vae_plus.reconstruct(state, cells), vae_plus.decode(state, vae_plus.encode(state, cells))
+    )
+    assert all(network.training for network in state.networks.values())
+
+
+def test_a_walk_takes_over_the_largest_gaps_first_and_ends_at_the_target(cells):
+    state = started(cells)
+    rng = np.random.default_rng(5)
+    z, goal = rng.normal(size=6), 3 * rng.normal(size=6)
+    path = vae_plus.walk(state, z, goal, images=5)
+    assert path.images.shape == (5, 3, 68, 68)
+    assert (path.changed[0], path.changed[-1]) == (0, 6)
+    assert (np.diff(path.changed) >= 0).all()
+    gaps = sorted(range(6), key=lambda d: -abs(goal[d] - z[d]))
+    for code, changed, similarity in zip(path.codes, path.changed, path.similarity, strict=True):
+        expected = [goal[d] if d in gaps[:changed] else z[d] for d in range(6)]
+        np.testing.assert_array_equal(code, expected)
+        cosine = sum(a * b for a, b in zip(expected, goal, strict=True)) / (
+            np.linalg.norm(expected) * np.linalg.norm(goal)
+        )
+        assert similarity == pytest.approx(cosine)
+    assert path.similarity[-1] == pytest.approx(1)
+
+
+def test_the_target_cell_is_the_one_nearest_to_the_mean():
+    values = np.random.default_rng(6).normal(size=(30, 4)) * [1, 10, 0.1, 5] + 100
+    distances = [np.linalg.norm(row - values.mean(axis=0)) for row in values]
+    assert vae_plus.nearest_to_mean(values) == int(np.argmin(distances))
+
+
+def test_samples_of_the_prior_depend_on_their_seed(cells):
+    state = started(cells)
+    first = vae_plus.sample_prior(state, 3, seed=1)
+    assert first.shape == (3, 3, 68, 68)
+    assert np.array_equal(first, vae_plus.sample_prior(state, 3, seed=1))
+    assert not np.array_equal(first, vae_plus.sample_prior(state, 3, seed=2))
+
+
+def test_what_cannot_be_meant_is_refused_in_one_sentence(cells):
+    for values, message in (
+        ({"model": "gan"}, "none of ae, ae_deterministic"),
+        ({"batch": 1}, "batch=1 must be at least 2"),
+        ({"adam_rate": float("nan")}, "adam_rate=nan"),
+    ):
+        with pytest.raises(CellbookError, match=message):
+            Config(**values)
+    small = CellSet(cells.images[..., :60, :60], cells.table, cells.channels, cells.pixel_um)
+    with pytest.raises(CellbookError, match="60 x 60"):
+        started(small)
+    with pytest.raises(CellbookError, match="one treatment"):
+        started(cells.select("Metadata_compound == 'DMSO'"), batch=None)
+    state = started(cells)
+    with pytest.raises(CellbookError, match="rows of 6 numbers"):
+        vae_plus.decode(state, np.zeros((2, 5)))
+    with pytest.raises(CellbookError, match="two codes of 6"):
+        vae_plus.walk(state, np.zeros(5), np.zeros(6))
+
+
+def test_the_paper_preset_is_the_paper_and_the_others_only_smaller():
+    paper = PRESETS["paper"]
+    assert paper == Config()
+    assert (paper.adam_rate, paper.sgd_rate, paper.momentum, paper.decay) == (1e-3, 1e-2, 0.9, 1e-4)
+    assert (paper.iterations, paper.ramp, paper.kl_weight) == (40_000, 2500, 2.0)
+    for name in ("smoke", "quick"):
+        assert PRESETS[name].iterations < paper.iterations
+        assert PRESETS[name].ramp * 5 <= PRESETS[name].iterations + 1  # all layers come in
+
+
+def test_the_command_trains_and_prints_the_folder_of_the_run(cells, tmp_path):
+    cells.save(tmp_path / "cells")
+    words = [
+        "train",
+        "vae_plus",
+        "--cells",
+        str(tmp_path / "cells"),
+        "--store",
+        str(tmp_path / "runs"),
+        "--device",
+        "cpu",
+    ]
+    words += ["-p", "preset=smoke", "-p", "seed=3"]
+    result = CliRunner().invoke(cli.app, words)
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "runs" / result.output.strip().rpartition("/")[2]
+    table = pd.read_parquet(folder / "embeddings.parquet")
+    assert [name for name in table if not name.startswith("Metadata_")] == [f"z{i}" for i in range(16)]
+    assert len(table) == 24
+    with np.load(folder / "examples.npz") as examples:
+        assert sorted(cells.table["Metadata_compound"][examples["rows"]]) == ["DMSO", "emetine", "taxol"]
+        assert examples["reconstruction"].shape == examples["original"].shape == (3, 3, 68, 68)
+    again = CliRunner().invoke(cli.app, words)
+    assert again.output == result.output
+    wrong = CliRunner().invoke(cli.app, [*words, "-p", "sead=1"])
+    assert isinstance(wrong.exception, CellbookError)
+
+
+@pytest.mark.data
+def test_real_crops_train_and_encode(data_dir, tmp_path):
+    from cellbook.screens.sample import bbbc021_sample
+
+    real = bbbc021_sample().select(slice(0, None, 10))
+    state = train(vae_plus, PRESETS["smoke"], real, tmp_path, "cpu")
+    embedded = vae_plus.encode(state, real)
+    assert embedded.shape == (len(real), 16)
+    assert np.isfinite(embedded).all()
