@@ -3,6 +3,8 @@
 Both ways start from the same contrast scale (0 = background, 1 = the typical nucleus), found on the logarithm of the
 field so that one mitotic cell or a piece of debris, ten times brighter than the rest, does not set the threshold for
 all. The constants below were chosen once, for all five reassembled fields of BBBC021 together, and never per field.
+There, 17 pixels and more inside the known area, the mean F1 against CellProfiler's centres is 0.982 for "dog" (0.980
+when the two widths and the distance are chosen on the other four fields) and 0.985 for "otsu".
 """
 
 from __future__ import annotations
