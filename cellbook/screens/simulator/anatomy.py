@@ -51,9 +51,7 @@ def shape_cells(
     elongation = np.where(split, 1.5, elongation)
     spikes = np.where(round_cell, 0.2 * p["spikes"], p["spikes"])
     polarity = np.where(round_cell, 0.0, p["polarity"])
-    border, contact = layout.outlines(
-        radius, elongation, axis, spikes, polarity, g[:, 2:14], vectors, radius[other]
-    )
+    border, contact = layout.outlines(radius, elongation, axis, spikes, polarity, g[:, 2:14], vectors, radius[other])
 
     # A long cell has a long nucleus that lies along it, more or less.
     tilt = axis + (g[:, 14] - 0.5) * np.pi * np.clip(1.6 / p["cell_elongation"] ** 2, 0.1, 1.0)
@@ -121,6 +119,7 @@ def shape_cells(
 def _set(pieces, where, j, distance, direction, long, short, angle, weight) -> None:
     """Put piece `j` of the chosen cells at a distance and direction from the centre."""
     values = np.stack(
-        np.broadcast_arrays(distance * np.sin(direction), distance * np.cos(direction), long, short, angle, weight), axis=-1
+        np.broadcast_arrays(distance * np.sin(direction), distance * np.cos(direction), long, short, angle, weight),
+        axis=-1,
     )
     pieces[where, j] = values[where]

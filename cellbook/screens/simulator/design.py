@@ -148,7 +148,15 @@ class SimulatedScreen:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise CellbookError(f"{name}={value} must lie from {low} to {high} for the {self.design} design.")
-        strengths = ("effect", "compound_effect", "week_effect", "plate_effect", "position_effect", "delay_effect", "noise")
+        strengths = (
+            "effect",
+            "compound_effect",
+            "week_effect",
+            "plate_effect",
+            "position_effect",
+            "delay_effect",
+            "noise",
+        )
         for name in strengths:
             if not 0 <= getattr(self, name) <= 10:
                 raise CellbookError(f"{name}={getattr(self, name)} must lie from 0 (none) to 10.")

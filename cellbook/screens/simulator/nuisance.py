@@ -10,23 +10,24 @@ from cellbook.screens.simulator.design import SimulatedScreen, stream
 
 GREY = 16  # a 12-bit camera's values are stored times 16
 # Grey values of one unit of light, and of no light, per stain. Five stains: the genetic screen's own microscope.
-LEVELS = {"chemical": (3300.0, 2300.0, 2900.0), "genetic": (3300.0, 2600.0, 3000.0, 2800.0, 2600.0)}
-BACKGROUND = 640.0
-BLUR, HAZE, HAZE_WIDTH = 0.95, 0.16, 7.0  # width of the focus in pixels; share and width of light from out of focus
-READ_NOISE, SHOT_NOISE = 18.0, 1.0  # grey values; variance a grey value of signal
+LEVELS = {"chemical": (3100.0, 2400.0, 3700.0), "genetic": (3300.0, 2600.0, 3000.0, 2800.0, 2600.0)}
+BACKGROUNDS = {"chemical": (690.0, 690.0, 730.0), "genetic": (600.0, 640.0, 660.0, 700.0, 640.0)}
+BLUR, HAZE, HAZE_WIDTH = 0.60, 0.14, 7.0  # width of the focus in pixels; share and width of light from out of focus
+READ_NOISE, SHOT_NOISE = 39.0, 2.4  # grey values; variance a grey value of signal
+SMEAR = 0.61  # width of the smear along rows at read-out, in pixels; it reaches signal and noise
 
 # Nuisance: spread between weeks, between plates, over a plate. All on logarithmic scales except gamma.
 SPREADS = {
-    "background": (0.15, 0.04, 0.02),
-    "blur": (0.20, 0.07, 0.04),
+    "background": (0.10, 0.04, 0.02),
+    "blur": (0.32, 0.12, 0.06),
     "haze": (0.35, 0.10, 0.06),
-    "bleed": (0.60, 0.15, 0.05),  # of one stain into the next
+    "bleed": (0.80, 0.20, 0.05),  # of one stain into the next
     "shading": (0.30, 0.10, 0.00),
     "clumping": (0.60, 0.20, 0.10),
 }
 STAIN_SPREADS = {
-    "gain": (0.28, 0.09, 0.06),
-    "gamma": (0.10, 0.03, 0.02),  # response of the staining: bright parts gain more than dim ones
+    "gain": (0.38, 0.10, 0.06),
+    "gamma": (0.15, 0.04, 0.03),  # response of the staining: bright parts gain more than dim ones
 }
 DELAY_GAIN, DELAY_HAZE = -0.40, 0.60  # logarithms, from the first stained well to the last
 
@@ -62,11 +63,15 @@ def nuisances(config: SimulatedScreen, wells: pd.DataFrame, stains: tuple[str, .
 
 def clumping(table: pd.DataFrame) -> np.ndarray:
     """How far cells gather into islands, 0 to 1, from the nuisance of that name."""
-    return 0.45 * np.exp(np.clip(table.truth_clumping.to_numpy(), -1.5, 0.75))
+    return 0.15 * np.exp(np.clip(table.truth_clumping.to_numpy(), -1.5, 0.75))
 
 
 def develop(
-    light: torch.Tensor, table: pd.DataFrame, config: SimulatedScreen, stains: tuple[str, ...], noise: torch.Tensor | None
+    light: torch.Tensor,
+    table: pd.DataFrame,
+    config: SimulatedScreen,
+    stains: tuple[str, ...],
+    noise: torch.Tensor | None,
 ) -> torch.Tensor:
     """Turn light (F, C, H, W) into what the camera stores: uint16, 12-bit values times 16.
 
@@ -88,7 +93,7 @@ def develop(
     device = light.device
 
     def values(*names: str) -> torch.Tensor:
-        array = table[[f"truth_{name}" for name in names]].to_numpy(dtype=np.float32)
+        array = table[[f"truth_{name}" for name in names]].to_numpy(dtype=np.float32, copy=True)
         return torch.from_numpy(array).to(device)[:, :, None, None]
 
     late = values("delay") * config.delay_effect
@@ -102,7 +107,9 @@ def develop(
     light = light.clamp_min(1e-4) ** gamma
     fy, fx = torch.fft.fftfreq(height, device=device)[:, None], torch.fft.rfftfreq(width, device=device)[None]
     square = -2 * torch.pi**2 * (fy.square() + fx.square())
-    transfer = (1 - haze) * torch.exp(square * blur.square()) + haze * torch.exp(square * HAZE_WIDTH**2)
+    transfer = (1 - haze) * torch.exp(square * blur.square() - 2 * (torch.pi * SMEAR * fx) ** 2) + haze * torch.exp(
+        square * HAZE_WIDTH**2
+    )
     light = torch.fft.irfft2(torch.fft.rfft2(light) * transfer, s=(height, width)).clamp_min(0.0)
     bleed = (0.05 * torch.exp(values("bleed"))).clamp_max(0.4)
     light = light + bleed * torch.roll(light, 1, dims=1)
@@ -115,7 +122,10 @@ def develop(
 
     level = torch.tensor(LEVELS[config.design], device=device)[None, :, None, None]
     signal = level * gain * light
-    grey = BACKGROUND * torch.exp(values("background")) + signal
+    dark = torch.tensor(BACKGROUNDS[config.design], device=device)[None, :, None, None]
+    grey = dark * torch.exp(values("background")) + signal
     if noise is not None and config.noise > 0:
+        side = float(np.exp(-1 / (2 * SMEAR**2)))
+        noise = (noise + side * (torch.roll(noise, 1, -1) + torch.roll(noise, -1, -1))) / np.sqrt(1 + 2 * side**2)
         grey = grey + config.noise * noise * (READ_NOISE**2 + SHOT_NOISE * signal).sqrt()
     return (GREY * torch.round(grey / GREY)).clamp(0, GREY * 4095).to(torch.int32).to(torch.uint16)

@@ -8,32 +8,40 @@ import numpy as np
 import pandas as pd
 
 from cellbook.errors import CellbookError
-from cellbook.screens.simulator.design import CONTROL, GENES, GENETIC_CONTROL, SimulatedScreen, stream, treatments, variants
+from cellbook.screens.simulator.design import (
+    CONTROL,
+    GENES,
+    GENETIC_CONTROL,
+    SimulatedScreen,
+    stream,
+    treatments,
+    variants,
+)
 
 # Parameter of a cell: median in untreated cells, spread between cells (factor e^spread), lower and upper bound.
 # Effects below are in units of this spread. Lengths and areas are in pixels of 0.65 um or so (as in BBBC021).
 PARAMETERS = {
-    "nucleus_area": (860.0, 0.20, 250.0, 2800.0),
+    "nucleus_area": (880.0, 0.20, 250.0, 2800.0),
     "nucleus_elongation": (1.26, 0.13, 1.0, 2.6),  # long over short axis
-    "nucleus_texture": (0.16, 0.35, 0.0, 0.5),  # contrast of chromatin
+    "nucleus_texture": (0.12, 0.35, 0.0, 0.5),  # contrast of chromatin
     "nucleus_granularity": (0.40, 0.30, 0.05, 1.0),  # share of coarse chromatin
-    "nucleoli": (0.30, 0.35, 0.0, 0.9),  # depth of the nucleolar holes
+    "nucleoli": (0.20, 0.35, 0.0, 0.9),  # depth of the nucleolar holes
     "nucleus_lobes": (0.035, 0.50, 0.0, 0.30),  # amplitude of the outline
     "dna": (1.0, 0.22, 0.3, 3.0),  # mean DNA density
-    "cell_area": (4300.0, 0.20, 900.0, 6200.0),  # if nobody touched it
+    "cell_area": (6200.0, 0.20, 900.0, 7200.0),  # if nobody touched it
     "cell_elongation": (1.30, 0.14, 1.0, 3.2),
     "spikes": (0.09, 0.45, 0.0, 0.55),  # retraction fibres, filopodia
-    "polarity": (0.12, 0.50, 0.0, 0.45),  # nucleus off the middle
+    "polarity": (0.16, 0.50, 0.0, 0.45),  # nucleus off the middle
     "tubulin": (1.0, 0.24, 0.25, 4.0),
     "tubulin_perinuclear": (0.45, 0.30, 0.05, 1.6),
-    "filaments": (0.55, 0.25, 0.02, 1.3),  # contrast of microtubules
+    "filaments": (0.36, 0.30, 0.02, 1.3),  # contrast of microtubules
     "bundling": (0.22, 0.40, 0.0, 1.0),  # coarse bundles instead of single microtubules
     "alignment": (0.35, 0.35, 0.0, 1.0),  # of microtubules, to one direction
     "actin": (1.0, 0.24, 0.25, 4.0),
-    "cortex": (0.50, 0.35, 0.02, 2.0),
-    "stress_fibres": (0.30, 0.40, 0.0, 1.2),
+    "cortex": (0.40, 0.6, 0.02, 2.0),
+    "stress_fibres": (0.38, 0.40, 0.0, 1.2),
     "puncta": (0.12, 0.50, 0.0, 1.4),
-    "contacts": (0.40, 0.35, 0.0, 2.0),  # actin at borders with neighbours
+    "contacts": (0.40, 0.6, 0.0, 2.0),  # actin at borders with neighbours
 }
 NAMES = tuple(PARAMETERS)
 # States beside interphase and their shares in untreated cells; effects on them are in log odds.
@@ -105,7 +113,7 @@ MECHANISMS: dict[str, dict[str, float | str]] = {
     "RIT1": dict(spikes=1.3, alignment=1.2, cell_elongation=0.9, nucleus_elongation=0.9, nucleus_granularity=0.9),
 }  # fmt: skip
 
-COMPOUND_SPREAD = 0.30  # of a compound's own shifts, in the units above
+COMPOUND_SPREAD = 0.27  # of a compound's own shifts, in the units above
 STRENGTH_SPREAD = 0.20  # of the factor on its mechanism
 WELL_SPREAD = 0.10  # of a well's mean around its treatment's
 RESPONDERS = 0.88  # share of cells that respond at all
@@ -130,7 +138,9 @@ def compound_effects(config: SimulatedScreen) -> dict[str, Effect]:
     effects = {}
     for compound, moa in pairs:
         if moa not in MECHANISMS:
-            raise CellbookError(f"mechanism {moa!r} of {compound!r} is not simulated: known are {', '.join(MECHANISMS)}.")
+            raise CellbookError(
+                f"mechanism {moa!r} of {compound!r} is not simulated: known are {', '.join(MECHANISMS)}."
+            )
         known = MECHANISMS[moa]
         draw = stream(config.seed, "compound", compound)
         strength = np.exp(STRENGTH_SPREAD * config.compound_effect * draw.standard_normal())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from cellbook.screens.simulator.design import stream
 from cellbook.screens.simulator.layout import ANGLES
@@ -46,13 +47,12 @@ def canvas(seed: int, device: str | torch.device) -> Canvas:
     around[low, pixel] += 1 - position % 1
     around[(low + 1) % ANGLES, pixel] += position % 1
 
-    # Zero crossings of noise that is long in x are lines along x: microtubules, and coarser for fibres of actin.
-    microtubules = np.exp(-((_noise(seed, "microtubules", 1.7, 13.0) / 0.42) ** 2))
-    fibres = np.exp(-((_noise(seed, "fibres", 2.6, 22.0) / 0.45) ** 2))
+    microtubules = 0.6 * _lines(seed, "first", 1.15, 9.0, 0.12) + 0.4 * _lines(seed, "second", 1.5, 12.0, -0.16)
+    fibres = _lines(seed, "fibres", 1.9, 16.0, 0.0)
     spots = _noise(seed, "puncta", 1.3, 1.3)
     flat = [
         _noise(seed, "mottle", 4.5, 4.5),
-        _noise(seed, "fine", 1.1, 1.1) - 0.6 * _noise(seed, "broad", 5.0, 5.0),
+        0.8 * _noise(seed, "fine", 1.4, 1.4) + 0.6 * _noise(seed, "broad", 6.0, 6.0),
         _noise(seed, "coarse", 2.4, 2.4),
         np.clip(spots - 1.2, 0.0, None) * 1.6,
     ]
@@ -81,10 +81,11 @@ def draw(c: Canvas, cell: dict[str, torch.Tensor], design: str) -> list[torch.Te
     column = {name: value[:, None] for name, value in cell.items() if value.ndim == 1}
     r = c.r[None]
     border, contact, edge = (cell[name] @ c.around for name in ("border", "contact", "nucleus"))
-    inside = torch.sigmoid((border - r) / column["softness"])
-    nucleus = torch.sigmoid((edge - r) / 0.9)
+    # Where cells touch, their thin edges overlap: both fade slowly and add up to about one sheet.
+    inside = torch.sigmoid((border - r) / (column["softness"] * (1 + 1.6 * contact)))
+    nucleus = torch.sigmoid((edge - r) / 0.6)
     dome = (1 - (r / border).square()).clamp_min(0.0)
-    height = inside * (0.34 + 0.66 * dome)
+    height = inside * (0.45 + 0.55 * dome)
     near = torch.exp((edge - r).clamp_max(0.0) / _NEAR)
     mottle, fine, coarse, spots = _lie(c, cell["offsets"])
     dna, nucleoli = _dna(c, cell, column, nucleus, edge, fine, coarse)
@@ -94,26 +95,29 @@ def draw(c: Canvas, cell: dict[str, torch.Tensor], design: str) -> list[torch.Te
     zoom = 1 - 0.42 * cell["bundling"]
     first = _bent(c, 0, cell["axis"] + 0.5 * turn, cell["swirl"], zoom, cell["offsets"][:, 2:4])
     second = _bent(c, 0, cell["axis"] - 0.5 * turn, -cell["swirl"], zoom, cell["offsets"][:, 4:6])
-    mesh = 0.5 * (first + second) * (1 + 0.9 * column["bundling"])
+    mesh = 0.5 * (first + second)
     # Perinuclear light sums to about as much whatever its share, so that the level stays the level.
-    profile = height * (1 + column["perinuclear"] * (2.0 * near - 1.0).clamp_min(-0.8)) * (1 - 0.25 * nucleus)
-    network = (1 - column["filaments"]) + column["filaments"] * 2.4 * mesh
+    profile = height * (1 + column["perinuclear"] * (2.0 * near - 1.0)) * (1 - 0.48 * nucleus)
+    network = 1 + column["filaments"] * (1 + column["bundling"]) * (mesh - 1) + 0.10 * coarse
     tubulin = profile * network.clamp_min(0.03) + _spindle(c, cell, column, inside)
     tubulin = column["tubulin"] * tubulin
 
-    rim = torch.exp(-((r - border + 2.0) / 1.7).square())
-    line = rim * (column["cortex"] * (0.7 + 0.5 * mottle.clamp(-1, 1)) * (1 - 0.5 * contact) + column["contacts"] * contact)
+    rim = torch.exp(-((r - border + 2.5) / 2.2).square())
+    ruffle = (0.8 * mottle + 0.3 * coarse).exp() * 0.7
+    line = rim * ruffle * (column["cortex"] * (1 - 0.6 * contact) + 0.8 * column["contacts"] * contact)
     fibres = _bent(c, 1, cell["axis"], 0.3 * cell["swirl"], torch.ones_like(zoom), cell["offsets"][:, 6:8])
-    bundles = column["stress_fibres"] * fibres * inside * (r / border).clamp(0.2, 1.0)
+    bundles = column["stress_fibres"] * (fibres - 0.5) * inside * (r / border).clamp(0.25, 1.0)
     dots = column["puncta"] * spots * inside
-    actin = column["actin"] * (
-        height * 0.25 + inside * 0.55 * (1 + 0.16 * mottle - 0.22 * nucleus) + 0.8 * line + 0.9 * bundles + dots
-    )
+    sheet = (0.75 + 0.45 * (r / border).clamp_max(1.0)) * (1 + 0.16 * mottle + 0.08 * coarse - 0.30 * nucleus)
+    actin = inside * (0.25 * height + 0.70 * sheet) + 0.32 * line + 0.35 * bundles + dots
+    actin = column["actin"] * actin.clamp_min(0.02)
     if design == "chemical":
         return [dna, tubulin, actin]
     # Cell Painting: the same anatomy seen through other stains.
     level = column["tubulin"]
-    golgi = torch.exp(-(((r - edge - 5.0) / 4.0).square())) * torch.sigmoid(3 * (torch.cos(_angle(c) - column["axis"]) - 0.5))
+    golgi = torch.exp(-(((r - edge - 5.0) / 4.0).square())) * torch.sigmoid(
+        3 * (torch.cos(_angle(c) - column["axis"]) - 0.5)
+    )
     er = level * profile * (0.75 + 0.22 * mottle) * (1 - 0.55 * nucleus)
     rna = column["actin"].sqrt() * height * (0.30 + 0.4 * near) * (1 - 0.4 * nucleus) + 1.6 * nucleoli
     agp = 0.75 * actin + 0.7 * inside * golgi
@@ -146,7 +150,7 @@ def cut(fields: torch.Tensor, field: torch.Tensor, y: torch.Tensor, x: torch.Ten
 def _dna(c, cell, column, nucleus, edge, fine, coarse) -> tuple[torch.Tensor, torch.Tensor]:
     grain = (1 - column["granularity"]) * fine + column["granularity"] * coarse
     hole = torch.sigmoid((coarse - 1.25) * 5.0)  # nucleoli exclude DNA
-    shape = nucleus * (1 - 0.14 * (c.r / edge).square().clamp_max(1.0))
+    shape = nucleus * (1 - 0.28 * (c.r / edge).square().clamp_max(1.0))
     shape = shape * (1 - column["ring"] * torch.exp(-(c.r / (0.42 * edge)).square()))
     rows = torch.nonzero(cell["pieces"][:, :, 5].sum(1) > 0)[:, 0]
     if len(rows):
@@ -156,10 +160,12 @@ def _dna(c, cell, column, nucleus, edge, fine, coarse) -> tuple[torch.Tensor, to
         u = (dx * cos + dy * sin) / pieces[:, :, 2]
         v = (dy * cos - dx * sin) / pieces[:, :, 3]
         rho = (u.square() + v.square() + 1e-6).sqrt()
-        parts = torch.sigmoid((1 - rho) * pieces[:, :, 3] / 0.9) * pieces[:, :, 5]
+        parts = torch.sigmoid((1 - rho) * pieces[:, :, 3] / 0.6) * pieces[:, :, 5]
         shape = shape.index_copy(0, rows, torch.maximum(shape[rows], parts.amax(1)))
     nucleoli = shape * hole * column["nucleoli"]
-    return column["dna"] * shape * (1 + column["texture"] * grain).clamp_min(0.05) * (1 - column["nucleoli"] * hole), nucleoli
+    return column["dna"] * shape * (1 + column["texture"] * grain).clamp_min(0.05) * (
+        1 - column["nucleoli"] * hole
+    ), nucleoli
 
 
 def _spindle(c, cell, column, inside) -> torch.Tensor | float:
@@ -197,6 +203,15 @@ def _lie(c: Canvas, offsets: torch.Tensor) -> torch.Tensor:
     start = (PATCH // 2 + offsets[:, :2] * (BANK - PATCH)).long()
     index = (start[:, :1] + c.dy.long()) * BANK + start[:, 1:] + c.dx.long()
     return c.flat[:, index]
+
+
+def _lines(seed: int, name: str, across: float, along: float, slope: float) -> np.ndarray:
+    """Curved lines (BANK, BANK) along x, of mean 1: where noise that is long in x crosses zero, bent, some brighter."""
+    y, x = np.indices((BANK, BANK), dtype=np.float32)
+    bent = y + slope * (x - BANK / 2) + 4.5 * _noise(seed, name + " bend", 11.0, 11.0)
+    noise = ndimage.map_coordinates(_noise(seed, name, across, along), [bent, x], order=1, mode="wrap")
+    lines = np.exp(-((noise / 0.40) ** 2)) * np.exp(0.45 * _noise(seed, name + " light", 3.0, 6.0))
+    return lines / lines.mean()
 
 
 def _noise(seed: int, name: str, across: float, along: float) -> np.ndarray:

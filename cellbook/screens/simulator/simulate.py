@@ -17,7 +17,7 @@ from cellbook.cells import CellSet
 from cellbook.screens.simulator import anatomy, layout, nuisance, phenotypes, render
 from cellbook.screens.simulator.design import SimulatedScreen, plate_map, stream
 
-AREA_PER_CELL = 4370.0  # pixels; 300 cells in a field of 1024 x 1280
+AREA_PER_CELL = 4850.0  # pixels; 270 cells in a field of 1024 x 1280
 PIXEL_UM = 0.656
 _BATCH_CELLS, _BATCH_PIXELS = 128, 1 << 20
 
@@ -45,7 +45,7 @@ def simulate(config: SimulatedScreen, device: str | torch.device = "cpu", progre
     side = config.crop
     images = np.empty((len(cells), len(render.STAINS[config.design]), side, side), dtype=np.uint16)
     for rows, fields in photograph(config, cells, wells, device, progress):
-        places = [torch.from_numpy(v).to(fields.device) for v in _places(cells.iloc[rows])]
+        places = [torch.from_numpy(v.copy()).to(fields.device) for v in _places(cells.iloc[rows])]
         # Indexing of uint16 is not there on every device: its bits are moved as int16.
         crops = render.cut(fields.view(torch.int16), *places, side)
         images[rows] = crops.cpu().numpy().view(np.uint16)
@@ -130,7 +130,7 @@ def photograph(
             for start in range(0, len(part), _BATCH_CELLS):
                 few = slice(start, start + _BATCH_CELLS)
                 cell = {name: torch.from_numpy(value[few]).to(device) for name, value in anatomies.items()}
-                where = [torch.from_numpy(v[few]).to(device) for v in places]
+                where = [torch.from_numpy(v[few].copy()).to(device) for v in places]
                 render.scatter(canvas, light, render.draw(canvas, cell, config.design), *where)
             noise = None
             if config.noise > 0:
