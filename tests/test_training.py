@@ -203,9 +203,10 @@ def test_training_leaves_the_generators_of_its_caller_alone_and_depends_on_its_s
     assert training.same_seed_difference(TOY, Config(), toy_cells(), "cpu")["max_abs_difference"] == 0
 
 
-def test_a_run_is_trained_once_and_its_weights_and_products_fit(tmp_path):
+def test_a_run_is_trained_once_and_silently_and_its_weights_and_products_fit(tmp_path, capfd):
     cells = toy_cells()
     run = train_run(TOY, Config(), cells, tmp_path, "cpu")
+    assert capfd.readouterr() == ("", "")
     assert run.products() == ["codes.npy", "history.parquet", WEIGHTS]
     assert not (run.folder / CHECKPOINT).exists()
     broken = SimpleNamespace(**{**vars(TOY), "begin": None})

@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from cellbook import cli
-from cellbook.cells import CellSet, channel_max
+from cellbook.cells import CellSet, channel_max, gather
 from cellbook.checkpoints import CHECKPOINT
 from cellbook.errors import CellbookError
 from cellbook.methods import vae_plus
@@ -418,3 +418,35 @@ def test_real_crops_train_and_encode(data_dir, tmp_path):
     embedded = vae_plus.encode(state, real)
     assert embedded.shape == (len(real), 16)
     assert np.isfinite(embedded).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("model", ["vae_plus", "vae_gan"])
+def test_on_cuda_a_step_never_waits_for_the_device_and_codes_are_those_of_the_cpu(cells, tmp_path, model):
+    cuda = torch.device("cuda")
+    state = vae_plus.begin(Config(model=model, **TINY), cells, cuda)
+    images = cells.to(cuda)
+    for t in range(6):
+        torch.cuda.set_sync_debug_mode("error" if t > 2 else "default")  # the first steps allocate and choose kernels
+        try:
+            rows = vae_plus.draw(state)
+            losses = vae_plus.step(state, Batch(gather(images, rows), rows), 10_000 + t)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert all(loss.isfinite() for loss in losses.values())
+    on_cpu = vae_plus.begin(state.config, cells, CPU)
+    for name, network in on_cpu.networks.items():
+        network.load_state_dict(state.networks[name].state_dict())
+    theirs, ours = vae_plus.encode(on_cpu, cells), vae_plus.encode(state, cells)
+    np.testing.assert_allclose(ours, theirs, atol=2e-2 * np.abs(theirs).max())
+
+
+@pytest.mark.gpu
+def test_on_cuda_a_training_is_gone_on_from_its_checkpoint(cells, tmp_path):
+    config = Config(**TINY, iterations=6, ramp=1)
+    train(vae_plus, config, cells, tmp_path, "cuda", checkpoint_seconds=0)
+    before = pd.read_parquet(tmp_path / "history.parquet")
+    train(vae_plus, config, cells, tmp_path, "cuda")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "history.parquet"), before)
+    with pytest.raises(CellbookError, match="kind of device"):
+        train(vae_plus, config, cells, tmp_path, "cpu")
