@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -64,9 +65,10 @@ def load(path: str | Path) -> dict[str, Any]:
     return dict(content)
 
 
-def judge_number(published: float, measured: float, low: float, high: float, scored: int, digits: int = 3) -> str:
-    """Verdict on one published proportion (0 to 1), printed with `digits` decimals, of `scored` units."""
-    if abs(published - measured) <= 1 / scored + 0.5 * 10.0**-digits + 1e-12:
+def judge_number(published: float, measured: float, low: float, high: float, scored: float, digits: int = 3) -> str:
+    """Verdict on one published number, printed with `digits` decimals; `scored` is NaN for what is no proportion."""
+    one_unit = 0.0 if np.isnan(scored) else 1 / scored
+    if abs(published - measured) <= one_unit + 0.5 * 10.0**-digits + 1e-12:
         return REPRODUCED
     return PARTLY if low <= published <= high else NOT
 
@@ -87,7 +89,7 @@ def judge_numbers(entries: list[dict[str, Any]], measured: pd.DataFrame, other_d
             continue
         found = table.loc[[where]].iloc[0]
         verdict = judge_number(
-            entry["value"], found["value"], found["low"], found["high"], int(found["scored"]), entry["digits"]
+            entry["value"], found["value"], found["low"], found["high"], found["scored"], entry["digits"]
         )
         if reason := other_data or entry.get("not_comparable"):
             verdict = INCOMPARABLE
@@ -101,8 +103,8 @@ def judge_numbers(entries: list[dict[str, Any]], measured: pd.DataFrame, other_d
                 "measured": found["value"],
                 "low": found["low"],
                 "high": found["high"],
-                "correct": int(found["correct"]),
-                "scored": int(found["scored"]),
+                "correct": found["correct"],
+                "scored": found["scored"],
                 "verdict": verdict,
                 "why": reason or entry.get("why", ""),
             }

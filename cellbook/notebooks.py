@@ -156,7 +156,14 @@ def execute(page: str, given: dict[str, Any], *, echo: bool = False) -> tuple[No
         start = time.perf_counter()
         try:
             papermill.execute_notebook(
-                source, target, given, kernel_name="python3", cwd=root(), progress_bar=echo, log_output=False
+                source,
+                target,
+                given,
+                kernel_name="python3",
+                cwd=root(),
+                progress_bar=echo,
+                log_output=False,
+                extra_arguments=["--log-level=ERROR"],  # the kernel's warnings about its own transport
             )
         except papermill.PapermillExecutionError as error:
             reason = f"{error.ename}: {error.evalue}"

@@ -17,7 +17,13 @@ def percent(value: float, low: float = np.nan, high: float = np.nan) -> str:
     if value is None or np.isnan(value):
         return "–"
     text = f"{100 * value:.1f}"
-    return text if np.isnan(low) else f"{text} [{100 * low:.1f}, {100 * high:.1f}]"
+    return text if np.isnan(low) else f"{text} [{100 * low:.1f}, {100 * high:.1f}]".replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def plain(value: float, low: float = np.nan, high: float = np.nan) -> str:
+    """Write a number with three decimals, its interval in brackets."""
+    text = f"{value:.3f}"
+    return text if np.isnan(low) else f"{text} [{low:.3f}, {high:.3f}]".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def percents(table: pd.DataFrame) -> list[str]:
@@ -30,7 +36,9 @@ def show(table: pd.DataFrame, caption: str) -> HTML:
     """Return a table as HTML with a caption; text is escaped, numbers are written as they come."""
     from IPython.display import HTML
 
-    body = table.to_html(index=False, border=0, classes="dataframe", na_rep="–", justify="unset")
+    body = table.rename_axis(columns=None).to_html(
+        index=False, border=0, classes="dataframe", na_rep="–", justify="unset"
+    )
     head, tag, rest = body.partition(">")
     return HTML(f'<div class="table-wrapper" tabindex="0">{head}{tag}<caption>{escape(caption)}</caption>{rest}</div>')
 

@@ -136,3 +136,11 @@ def test_silhouette_refuses_what_has_no_meaning():
         silhouette(table, "Metadata_concentration")
     with pytest.raises(CellbookError, match="missing in 40"):
         silhouette(table.assign(Metadata_moa=None))
+
+
+def test_rows_that_were_right_are_told_apart(planted):
+    controls = planted[planted["Metadata_compound"] == "DMSO"].reset_index(drop=True)
+    found = classify_batch(controls, model="forest")
+    assert found.correct.shape == (len(controls),)
+    # Folds hold almost equal numbers of wells, so the mean over folds is close to the mean over wells.
+    assert abs(found.correct.mean() - found.accuracy) < 0.01

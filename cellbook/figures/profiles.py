@@ -44,7 +44,7 @@ def forest(verdicts: pd.DataFrame) -> Figure:
         for name, shade in shades.items()
         if name in set(rows["verdict"])
     ]
-    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.4, -0.16 if len(rows) < 10 else -0.09), ncols=3)
+    axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.35, 1.0), ncols=2)
     return figure
 
 
@@ -66,7 +66,7 @@ def settings(numbers: pd.DataFrame, published: dict[str, float] | None = None) -
     axes.set_ylim(-0.7, len(order) - 0.3)
     axes.set_xlabel("accuracy (%)")
     axes.grid(axis="y", alpha=0.25)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.45 / (0.27 * len(order) + 1.5)), ncols=4)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=4)
     return figure
 
 
@@ -164,32 +164,29 @@ def similarity(distances: np.ndarray, labels: pd.Series, batches: pd.Series) -> 
 def retrieval(table: pd.DataFrame) -> Figure:
     """Mean average precision per mechanism, one panel a question, with its null and the share that is significant.
 
-    `table` has the columns question, moa, value (mean of the treatments' average precision), null, significant
-    (share of treatments below the threshold), treatments (how many were scored).
+    `table` has the columns question, moa, value (mean of the treatments' average precision), null, text (what is
+    significant).
     """
     questions = list(dict.fromkeys(table["question"]))
     names = sorted(table["moa"].unique(), reverse=True)
     figure, panels = plt.subplots(
-        1, len(questions), figsize=(3.5 * len(questions) + 1.6, 4.6), sharey=True, squeeze=False
+        1, len(questions), figsize=(2.6 * len(questions) + 2.2, 4.4), sharey=True, squeeze=False
     )
     for axes, question in zip(panels[0], questions, strict=True):
         rows = table[table["question"] == question].set_index("moa").reindex(names)
         y = np.arange(len(names))
         axes.barh(y, rows["value"], color=[colours(names)[name] for name in names], height=0.65)
-        axes.plot(rows["null"], y, "|", color="black", ms=11, mew=1.6, label="mean of the null")
-        for place, (value, share, count) in enumerate(
-            rows[["value", "significant", "treatments"]].itertuples(index=False)
-        ):
-            text = "not scorable" if np.isnan(value) else f"{share:.0%} of {int(count)}"
-            axes.text(0.02 if np.isnan(value) else min(value + 0.02, 1.02), place, text, va="center", fontsize=8)
+        axes.plot(rows["null"], y, "|", color="black", ms=11, mew=1.6, label="random ranking")
+        for place, (value, text) in enumerate(rows[["value", "text"]].itertuples(index=False)):
+            axes.text(0.03 if np.isnan(value) else value + 0.03, place, text, va="center", fontsize=8)
         axes.set_yticks(y, names, fontsize=9)
-        axes.set_xlim(0, 1.28)
-        axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        axes.set_xlim(0, 1.75)
+        axes.set_xticks([0, 0.5, 1])
         axes.set_title(question, fontsize=10)
         axes.set_xlabel("mean average precision")
         axes.grid(axis="y", visible=False)
-    panels[0][0].legend(loc="lower right", fontsize=8)
     figure.tight_layout()
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0.02), fontsize=9)
     return figure
 
 
@@ -215,5 +212,5 @@ def leakage(table: pd.DataFrame) -> Figure:
     axes.set_xlim(0, 100)
     axes.set_xlabel("control wells whose week is named correctly (%)")
     axes.grid(axis="y", visible=False)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.7 / (0.55 * len(names) + 1.6)), ncols=4)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.35, 1.0), ncols=2)
     return figure

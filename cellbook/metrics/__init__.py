@@ -2,7 +2,7 @@
 
 from cellbook.metrics.baselines import Baseline, chance, expected_under_ties, majority, one_feature
 from cellbook.metrics.batch import BatchAccuracy, classify_batch
-from cellbook.metrics.clustering import silhouette
+from cellbook.metrics.clustering import silhouette, silhouettes
 from cellbook.metrics.moa import Match, match
 from cellbook.metrics.neighbours import distance_matrix
 from cellbook.metrics.protocols import PROTOCOLS, Measure, Protocol, describe, protocol
@@ -46,5 +46,6 @@ __all__ = [
     "protocol",
     "score",
     "silhouette",
+    "silhouettes",
     "wilson",
 ]

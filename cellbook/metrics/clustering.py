@@ -7,7 +7,7 @@ from sklearn.metrics import silhouette_samples
 
 from cellbook.errors import CellbookError
 from cellbook.metrics.moa import check_distances
-from cellbook.metrics.neighbours import Distance, distance_matrix
+from cellbook.metrics.neighbours import Distance, Floats, distance_matrix
 from cellbook.profiles.table import check_finite, require
 
 
@@ -36,12 +36,24 @@ def silhouette(
     -------
     float
         -1 to 1, higher is better, about 0 or below by chance. A row alone with its label counts as 0.
+        `silhouettes` gives the rows' own, for an interval over compounds.
 
     Raises
     ------
     CellbookError
         On missing labels, a single label, or as many labels as rows.
     """
+    return float(silhouettes(profiles, label, distance=distance, distances=distances).mean())
+
+
+def silhouettes(
+    profiles: pd.DataFrame,
+    label: str = "Metadata_moa",
+    *,
+    distance: Distance = "cosine",
+    distances: ArrayLike | None = None,
+) -> Floats:
+    """Compute the silhouette of each row, float64 (n,); arguments as in `silhouette`."""
     require(profiles, label)
     n = len(profiles)
     if missing := int(profiles[label].isna().sum()):
@@ -55,4 +67,4 @@ def silhouette(
     given = distances if distances is not None else distance_matrix(check_finite(profiles), distance)
     d = check_distances(given, n).copy()
     np.fill_diagonal(d, 0.0)  # a row of zeros has cosine distance 1 to itself as well
-    return float(silhouette_samples(d, labels, metric="precomputed").mean())
+    return np.asarray(silhouette_samples(d, labels, metric="precomputed"), dtype=np.float64)

@@ -1,5 +1,6 @@
 """How far an accuracy can be trusted: resampling compounds, and Wilson's interval."""
 
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -95,10 +96,18 @@ def bootstrap_compounds(
     c = len(total)
     if c < 2:
         return float("nan"), float("nan")
-    draws = np.random.default_rng(seed).multinomial(c, np.full(c, 1 / c), size=n)  # (n, c)
+    draws = _draws(c, n, seed)  # (n, c)
     values = draws @ (right / total) / c if average == "compounds" else (draws @ right) / (draws @ total)
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+@lru_cache(maxsize=8)
+def _draws(c: int, n: int, seed: int) -> NDArray[np.int64]:
+    """Draw n resamples of c compounds, as counts; a page asks for the same ones a thousand times."""
+    draws = np.random.default_rng(seed).multinomial(c, np.full(c, 1 / c), size=n)
+    draws.flags.writeable = False
+    return draws
 
 
 def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:

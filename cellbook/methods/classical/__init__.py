@@ -5,7 +5,7 @@ DMSO wells alone; every setting is scored under every protocol. The choice of a 
 without each compound in turn, and the accuracy of the compound that was left out counts.
 """
 
-from cellbook.methods.classical.grid import PRESETS, VERSION, Config, config_of, map_setting, preset, run
+from cellbook.methods.classical.grid import PRESETS, VERSION, Config, config_of, preset, run
 from cellbook.methods.classical.measures import evaluate
 from cellbook.methods.classical.tables import (
     PREDICATES,
@@ -18,6 +18,7 @@ from cellbook.methods.classical.tables import (
     leakage_table,
     nested_table,
     protocol_table,
+    reasons,
     ridge_path,
     similarity,
     takeaways,
@@ -38,10 +39,10 @@ __all__ = [
     "grid",
     "labelled",
     "leakage_table",
-    "map_setting",
     "nested_table",
     "preset",
     "protocol_table",
+    "reasons",
     "ridge_path",
     "run",
     "similarity",

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.spatial.distance import squareform
+from threadpoolctl import threadpool_limits
 
 from cellbook import metrics, profiles
 from cellbook.errors import CellbookError
@@ -39,14 +40,17 @@ class Config:
     # Rise of the log-likelihood a step at which factor analysis stops. With more features than controls the likelihood
     # has no maximum, so that a stricter rule only takes longer.
     factor_tolerance: float = 10.0
-    ridge: float = 1.0  # of TVN and of CORAL, as in Ando et al. 2017
-    closer: tuple[str, ...] = (  # settings whose wells are kept for batch leakage, retrieval and maps
+    ridge: float = 1.0  # of TVN and of CORAL, absolute, as in Ando et al. 2017 and Tabak et al. 2020
+    closer: tuple[str, ...] = (  # settings whose control wells are kept, for batch leakage and for the fall to NSCB
+        "unscaled",
         "percentile",
+        "percentile, CORAL",
         "percentile, 50 factors",
         "percentile, 50 factors, CORAL",
-        "standardised, whitened 1",
+        "standardised by week",
         "standardised, TVN 1",
     )
+    drawn: str = "percentile"  # the setting of maps, matrices and retrieval: the benchmark's scaling and nothing else
     resamples: int = 10_000  # of compounds, behind every interval
     permutations: int = 1_000  # of labels, behind chance
     null_size: int = 10_000  # of retrieval; the smallest p value is one over it
@@ -111,7 +115,7 @@ def transforms(config: Config) -> dict[str, tuple[str, Callable[[pd.DataFrame], 
         found[f"whitened {ridge:g}"] = "", profiles.Whitening(ridge, relative=True).fit_transform
     found["CORAL"] = "", coral
     found["50 factors, CORAL"] = "50 factors", coral
-    found[f"TVN {config.ridge:g}"] = f"whitened {config.ridge:g}", coral
+    found[f"TVN {config.ridge:g}"] = "", profiles.tvn(config.ridge, config.ridge).fit_transform
     return {name: (start, step) for name, (start, step) in found.items() if start in ("", *found)}
 
 
@@ -154,7 +158,10 @@ def make(config: Config, wells: pd.DataFrame, folder: Path) -> None:
             square = metrics.distance_matrix(profiles.matrix(units), protocol.distance)
             distances[name][setting] = squareform(square, checks=False).astype(np.float32)
         if setting in config.closer:
-            save_table(to_float32(transformed), folder / f"wells-{config.closer.index(setting)}.parquet")
+            controls = transformed[transformed["Metadata_compound"] == "DMSO"]
+            save_table(to_float32(controls), folder / f"controls-{config.closer.index(setting)}.parquet")
+        if setting == config.drawn:
+            save_table(to_float32(transformed), folder / "drawn.parquet")
     for name, columns in distances.items():
         save_table(pd.DataFrame(columns), folder / f"distances-{name}.parquet")
     save_table(units[profiles.metadata(units)], folder / "treatments.parquet")
@@ -163,13 +170,11 @@ def make(config: Config, wells: pd.DataFrame, folder: Path) -> None:
 
 
 def maps(config: Config, folder: Path) -> pd.DataFrame:
-    """PCA and t-SNE coordinates of the treatments, for the setting of Ljosa et al. where it was run."""
+    """PCA and t-SNE coordinates of the treatments, for the setting that is drawn."""
     from openTSNE import TSNE
     from sklearn.decomposition import PCA
 
-    setting = map_setting(config)
-    wells = pd.read_parquet(folder / f"wells-{config.closer.index(setting)}.parquet")
-    units = prepare(wells, "ljosa2013").profiles
+    units = prepare(pd.read_parquet(folder / "drawn.parquet"), "ljosa2013").profiles
     x = profiles.matrix(units)
     x = x / np.linalg.norm(x, axis=1, keepdims=True)  # so that Euclidean neighbours are cosine neighbours
     tsne = TSNE(perplexity=10, initialization="pca", random_state=config.seed, n_jobs=1).fit(x)
@@ -179,7 +184,7 @@ def maps(config: Config, folder: Path) -> pd.DataFrame:
             pd.DataFrame(
                 {
                     "method": method,
-                    "setting": setting,
+                    "setting": config.drawn,
                     "x": xy[:, 0],
                     "y": xy[:, 1],
                     "moa": units["Metadata_moa"],
@@ -194,21 +199,22 @@ def maps(config: Config, folder: Path) -> pd.DataFrame:
     )
 
 
-def map_setting(config: Config) -> str:
-    """The setting that is drawn: that of Ljosa et al. where it is among those looked at closer."""
-    return "percentile, 50 factors" if "percentile, 50 factors" in config.closer else config.closer[0]
-
-
 def run(config: Config, store: str | Path, *, device: str = "cpu", force: bool = False) -> Run:
     """The run of this configuration, computed only if it is not in the store."""
     wells = load(config.screen)
+
+    def make_products(folder: Path) -> None:
+        # Many small matrices: a second thread costs more than it brings, and one thread gives the same bits everywhere.
+        with threadpool_limits(1, user_api="blas"):
+            make(config, wells, folder)
+
     return obtain(
         store,
         "classical",
         VERSION,
         config,
         table_fingerprint(wells),
-        lambda folder: make(config, wells, folder),
+        make_products,
         device=device,
         force=force,
     )

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.spatial.distance import squareform
+from threadpoolctl import threadpool_limits
 
 from cellbook import metrics
-from cellbook.methods.classical.grid import Config, config_of, kind, map_setting
+from cellbook.methods.classical.grid import Config, config_of, kind
 from cellbook.metrics.scores import prepare
 from cellbook.runs import Run, seeds
 
@@ -19,6 +20,7 @@ THINNING_DRAWS = 200
 FAR = 1e9  # a distance that no candidate wins with
 
 
+@threadpool_limits.wrap(1, user_api="blas")
 def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
     """Every table of the page from the products of one run: accuracies, nested choice, leakage, retrieval."""
     (run,) = runs
@@ -33,7 +35,7 @@ def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
         drop(run, config, whole),
         baselines(run, config),
         leakage(run, config),
-        silhouettes(run),
+        silhouettes(run, config),
         found,
     ]
     numbers = pd.concat(parts, ignore_index=True)
@@ -214,8 +216,12 @@ def baselines(run: Run, config: Config) -> pd.DataFrame:
         rows.append(draws_row("labels permuted", measure.name, chance.values))
         for name, values in alone.items():
             distances = metrics.distance_matrix(values, "euclidean")
-            expected = metrics.expected_under_ties(treatments, measure, distances=distances, **draws)
-            rows.append(draws_row(name, measure.name, expected.values))
+            expected = metrics.expected_under_ties(treatments, measure, distances=distances, **draws).values
+            if np.ptp(expected) > 0:
+                rows.append(draws_row(name, measure.name, expected))
+            else:  # no ties to break: an accuracy like any other
+                queries = metrics.match(treatments, distances=distances, **measure.arguments()).per_query
+                rows.append(query_row(name, "baseline", measure.name, queries, config))
     return pd.DataFrame(rows)
 
 
@@ -243,8 +249,7 @@ def leakage(run: Run, config: Config) -> pd.DataFrame:
     """How well the week of DMSO wells can be named on plates held out, for the settings looked at closer."""
     rows = []
     for place, setting in enumerate(config.closer):
-        wells = run.table(f"wells-{place}")
-        controls = wells[wells["Metadata_compound"] == "DMSO"].reset_index(drop=True)
+        controls = run.table(f"controls-{place}")
         for model in ("logistic", "forest"):
             found = [
                 metrics.classify_batch(controls, model=model, seed=seed, standardise=model == "logistic")
@@ -262,18 +267,22 @@ def leakage(run: Run, config: Config) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def silhouettes(run: Run) -> pd.DataFrame:
+def silhouettes(run: Run, config: Config) -> pd.DataFrame:
     """Silhouette of mechanisms for every setting, from the means of treatments as in Tabak et al."""
     treatments = run.table("treatments")
-    stored = distances_of(run, metrics.PROTOCOLS["tabak2020"])
-    values = {setting: metrics.silhouette(treatments, distances=distances) for setting, distances in stored.items()}
-    return pd.DataFrame(row(setting, "silhouette", "MOA", 1, value) for setting, value in values.items())
+    rows = []
+    for setting, distances in distances_of(run, metrics.PROTOCOLS["tabak2020"]).items():
+        values = metrics.silhouettes(treatments, distances=distances)
+        low, high = metrics.bootstrap_compounds(
+            values, np.ones(len(values)), treatments["Metadata_compound"], config.resamples, config.seed
+        )
+        rows.append(row(setting, "silhouette", "MOA", 1, float(values.mean()), low=low, high=high))
+    return pd.DataFrame(rows)
 
 
 def retrieval(run: Run, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Retrieval of replicates and mechanisms: one row a question and mechanism, and the numbers over all."""
-    setting = map_setting(config)
-    wells = run.table(f"wells-{config.closer.index(setting)}")
+    setting, wells = config.drawn, run.table("drawn")
     treatments = prepare(wells, BENCHMARK).profiles
     draws = {"null_size": config.null_size, "seed": config.seed}
     active = metrics.activity(wells, **draws).merge(
@@ -292,7 +301,11 @@ def retrieval(run: Run, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
     }
     table = pd.concat([part.assign(question=name) for name, part in questions.items()], ignore_index=True)
     table["null"] = table["positives"] / table["pairs"].where(table["pairs"] > 0)
-    columns = ["question", "moa", "value", "null", "significant", "treatments"]
+    share = (table["significant"] * table["treatments"]).round().fillna(0).astype(int).astype(str)
+    whole = table["significant"].map({1.0: "significant", 0.0: "not significant"})
+    table["text"] = (share + " of " + table["treatments"].astype(str)).where(table["question"] == "activity", whole)
+    table.loc[table["treatments"] == 0, "text"] = "not scorable"
+    columns = ["question", "moa", "value", "null", "significant", "treatments", "text"]
     table = table.rename(columns={"Metadata_moa": "moa"})[columns]
 
     found = active[active["scored"] > 0]

@@ -10,7 +10,7 @@ from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED, Predicate, Ve
 from cellbook.methods.classical.grid import Config
 from cellbook.methods.classical.measures import distances_of
 from cellbook.runs import Run
-from cellbook.tables import percent, percents
+from cellbook.tables import percent, percents, plain
 
 BENCHMARK = "ljosa2013"
 
@@ -30,24 +30,31 @@ def one(numbers: pd.DataFrame, **where: str | int) -> pd.Series:
 
 
 def labelled(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Verdicts with a label for the axis of a figure."""
-    return verdicts.assign(label=verdicts["source"].str.replace(" et al.", "") + ": " + verdicts["where"])
+    """The verdicts on accuracies of matching, with a label for the axis of a figure."""
+    rows = verdicts[verdicts["protocol"].isin(list(metrics.PROTOCOLS))]
+    return rows.assign(label=rows["source"].str.replace(" et al.", "") + ": " + rows["where"])
 
 
 def verdict_table(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Published beside measured, with the verdict and the reason where one is given."""
-    measured = verdicts.rename(columns={"measured": "value"})
+    """Published beside measured, with the verdict; a silhouette is no proportion and is not written in per cent."""
+    written = [plain if protocol == "silhouette" else percent for protocol in verdicts["protocol"]]
+    measured = verdicts[["measured", "low", "high"]].itertuples(index=False)
     return pd.DataFrame(
         {
-            "source": verdicts["source"],
-            "where": verdicts["where"],
+            "published in": verdicts["source"] + ", " + verdicts["where"],
             "setting": verdicts["setting"],
-            "published": [percent(value) for value in verdicts["published"]],
-            "measured": percents(measured),
+            "published": [write(value) for write, value in zip(written, verdicts["published"], strict=True)],
+            "measured": [write(*line) for write, line in zip(written, measured, strict=True)],
             "verdict": verdicts["verdict"],
-            "note": verdicts["why"].fillna(""),
         }
     )
+
+
+def reasons(verdicts: pd.DataFrame) -> str:
+    """Why numbers are not comparable, as a Markdown list; empty if all are."""
+    rows = verdicts[verdicts["verdict"] == INCOMPARABLE]
+    lines = [f"- {', '.join(group['where'])}: {why}." for why, group in rows.groupby("why", sort=False)]
+    return "\n".join(["Not comparable:", "", *lines]) if lines else ""
 
 
 def grid(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -162,13 +169,14 @@ def takeaways(tables: dict[str, pd.DataFrame], setting: str) -> str:
     lines = [
         "```{admonition} Key takeaways",
         ":class: important",
-        f"- Well means with {setting} reach {percent(nsc['value'], nsc['low'], nsc['high'])} % NSC and "
+        f"- Well means, scaled as the benchmark does and otherwise untouched (setting *{setting}*), reach "
+        f"{percent(nsc['value'], nsc['low'], nsc['high'])} % NSC and "
         f"{percent(nscb['value'], nscb['low'], nscb['high'])} % NSCB.",
         f"- The best of all settings in hindsight reaches {percent(best['NSC']['value'])} % and "
         f"{percent(best['NSCB']['value'])} %; chosen without the compound that is scored, "
         f"{percent(fair['NSC']['value'])} % and {percent(fair['NSCB']['value'])} %.",
         f"- Of {len(accuracies)} published numbers that can be compared: {counts}.",
-        f"- {held} of {len(claims)} claims hold.",
+        f"- {held} of {len(claims)} claims are reproduced.",
         f"- A random forest names the week of DMSO wells on unseen plates in {percent(forest['value'])} % of cases; "
         f"the largest week would give {percent(forest['null'])} %.",
         "```",

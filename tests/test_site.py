@@ -1,0 +1,139 @@
+"""The built book: a strict build that runs nothing, links that lead somewhere, pages that a browser shows whole."""
+
+import os
+import shutil
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from bs4 import BeautifulSoup
+
+from cellbook import book, notebooks
+
+# A session's own build when the book was not built just before (`make test` builds it and says where).
+WIDTHS = {"wide": 1280, "narrow": 390}
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """Folder of the built HTML."""
+    if named := os.environ.get("CELLBOOK_SITE"):
+        return Path(named).resolve()
+    folder = tmp_path_factory.mktemp("site")
+    root = notebooks.root()
+    shutil.copytree(root / "book", folder / "book")
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copyfile(root / name, folder / name)
+    return book.build(folder).parent
+
+
+@pytest.fixture(scope="session")
+def pages(site):
+    """Every page of the book: path -> parsed HTML."""
+    found = [site / "book" / "index.html", *sorted((site / "book").rglob("*.html"))]
+    return {path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in dict.fromkeys(found)}
+
+
+def test_every_executed_page_is_in_the_site(site):
+    for page in notebooks.pages():
+        assert (site / "book" / "papers" / f"{page}.html").exists()
+
+
+def test_results_are_at_their_fixed_address(site):
+    source = notebooks.root() / "book" / "results" / "results.json"
+    assert (site / "results.json").read_bytes() == source.read_bytes()
+
+
+def test_internal_links_lead_somewhere(site, pages):
+    lost = []
+    for path, page in pages.items():
+        for link in page.select("a[href]"):
+            parts = urlsplit(link["href"])
+            if parts.scheme or parts.netloc or not (parts.path or parts.fragment):
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if not target.exists():
+                lost.append(f"{path.name}: {link['href']}")
+            elif parts.fragment and target in pages:
+                anchor = unquote(parts.fragment)
+                if not pages[target].find(id=anchor) and not pages[target].find(attrs={"name": anchor}):
+                    lost.append(f"{path.name}: {link['href']} (no such anchor)")
+    assert lost == []
+
+
+def test_every_image_has_alt_text_in_words(pages):
+    without = [
+        f"{path.name}: {image['src']}"
+        for path, page in pages.items()
+        for image in page.select("article img")
+        if len(image.get("alt", "").split()) < 3
+    ]
+    assert without == []
+
+
+def test_figures_of_executed_pages_have_captions_and_numbers(pages):
+    for path, page in pages.items():
+        if path.parent.name == "papers":
+            figures = page.select("figure")
+            assert figures
+            for figure in figures:
+                assert figure.select_one("figcaption .caption-number"), path.name
+                assert len(figure.select_one("figcaption").get_text()) > 40
+
+
+def test_pages_load_nothing_from_elsewhere(pages):
+    remote = [
+        f"{path.name}: {tag.get('src') or tag.get('href')}"
+        for path, page in pages.items()
+        for tag in page.select("script[src], link[rel=stylesheet], img[src], iframe[src]")
+        if urlsplit(tag.get("src") or tag.get("href") or "").netloc
+    ]
+    assert remote == []
+
+
+def test_no_page_carries_a_path_of_the_machine_that_built_it(pages):
+    for path, page in pages.items():
+        text = page.get_text()
+        assert str(Path.home()) not in text, path.name
+        assert str(notebooks.root()) not in text, path.name
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless browser."""
+    from playwright.sync_api import sync_playwright
+
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=[*options, "--disable-sync"])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_pages_in_a_real_browser(chromium, pages, width, scheme):
+    context = chromium.new_context(viewport={"width": WIDTHS[width], "height": 900}, color_scheme=scheme)
+    tab = context.new_page()
+    faults = []
+    tab.on("pageerror", lambda error: faults.append(f"script error: {error}"))
+    tab.on("requestfailed", lambda request: faults.append(f"not loaded: {request.url}"))
+    for path, page in pages.items():
+        tab.goto(path.as_uri())
+        tab.wait_for_load_state("load")
+        if page.select(".math"):
+            tab.wait_for_selector("mjx-container", timeout=20_000)
+        overflow = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        if overflow > 1:
+            faults.append(f"{path.name}: {overflow} pixels wider than the window")
+        broken = tab.evaluate(
+            "[...document.querySelectorAll('article img')].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
+        )
+        faults += [f"{path.name}: image not shown: {source}" for source in broken]
+        shown = tab.evaluate("document.documentElement.dataset.theme")
+        if shown != scheme:
+            faults.append(f"{path.name}: theme {shown} instead of {scheme}")
+    context.close()
+    assert faults == []
