@@ -245,11 +245,12 @@ def train_run(
         (folder / CHECKPOINT).unlink()
 
     rank, _ = parallel.join()
-    if rank == 0:
-        return obtain(store, name, method.VERSION, config, cells.fingerprint, make, device=device, force=force)
     key = run_key(name, method.VERSION, asdict(config), cells.fingerprint)
-    if force or not (Path(store) / key / "run.json").exists():
+    if rank == 0:
+        obtain(store, name, method.VERSION, config, cells.fingerprint, make, device=device, force=force)
+    elif force or not (Path(store) / key / "run.json").exists():
         train(method, config, cells, Path(store) / f"{key}.partial", device, compiled=compiled)
+    parallel.wait()  # until the first process has written the products
     return Run(Path(store) / key)
 
 

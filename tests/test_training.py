@@ -272,7 +272,9 @@ def test_two_processes_with_half_a_batch_each_train_like_one_with_all_of_it(tmp_
     alone = train(TOY, config, toy_cells(), tmp_path / "one", "cpu")
     code = (
         "config = toy.Config(iterations=6, noise=0.0); "
-        f"toy.train(toy.TOY, config, toy.toy_cells(), {str(tmp_path / 'two')!r}, 'cpu', checkpoint_seconds=0)"
+        f"toy.train(toy.TOY, config, toy.toy_cells(), {str(tmp_path / 'two')!r}, 'cpu', checkpoint_seconds=0); "
+        f"run = toy.train_run(toy.TOY, config, toy.toy_cells(), {str(tmp_path / 'store')!r}, 'cpu'); "
+        "assert len(run.products()) == 3"
     )
     meeting = f"{os.getpid() % 20000 + 20000}"
     environment = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": meeting, "OMP_NUM_THREADS": "1"}
