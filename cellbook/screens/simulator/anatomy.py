@@ -107,6 +107,8 @@ def shape_cells(
         "spindle": np.where(plate, 1.8, np.where(split, 1.2, 0.0)),
         "pole": np.where(split, 4.0 + 14.0 * (phase - 0.65), 6.5),
         "axis": axis,
+        "side": 2 * np.pi * g[:, 5],  # where the larger part of the cell lies
+        "polarity": polarity,
         "tilt": tilt,
         "swirl": 0.035 * (g[:, 44] - 0.5),
         "cross": np.pi * (0.2 + 0.6 * g[:, 45]),

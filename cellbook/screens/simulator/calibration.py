@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 from scipy import ndimage
@@ -86,7 +88,7 @@ def measure(cells: CellSet) -> pd.DataFrame:
         for low, high in BANDS:
             columns[f"{channel}_waves_{low}_{high}"] = np.log10(power[:, c, (f >= low) & (f < high)].mean(1) + 1)
         middle = np.maximum(np.median(flat[:, c], axis=1), 1)
-        for low, high in zip(RINGS[:-1], RINGS[1:], strict=True):
+        for low, high in pairwise(RINGS):
             ring = images[:, c, (radius >= low) & (radius < high)].mean(1)
             columns[f"{channel}_ring_{low}"] = np.log2(ring / middle + 1e-3)
     centred = flat - flat.mean(2, keepdims=True)

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from importlib.resources import files
 
 import numpy as np
 import pandas as pd
 
 from cellbook.errors import CellbookError
+from cellbook.screens.bbbc021 import CONTROL, CONTROL_WELLS, POSITIVE_CONTROL, POSITIVE_CONTROL_WELLS, treatments
 
-CONTROL = "DMSO"
 GENETIC_CONTROL = "EMPTY"
-NEGATIVE_WELLS = ("B02", "C02", "D02", "E11", "F11", "G11")
-POSITIVE_WELLS = ("B11", "C11", "D11", "E02", "F02", "G02")
-POSITIVE = ("taxol", 0.3)
 
 # A week screens its compounds in two sets of plates; a compound's doses fall from left to right along a row.
 # compound: set, wells. The wells are those of BBBC021.
@@ -121,7 +117,7 @@ class SimulatedScreen:
     wells: int = 3
     controls: int = 3
     positive_controls: int = 1
-    cells: int = 22
+    cells: int = 28
     sites: int = 1
     field: tuple[int, int] | None = None
     crop: int = 68
@@ -185,12 +181,6 @@ def stream(seed: int, *keys: object) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.frombuffer(digest, dtype=np.uint64)))
 
 
-def treatments() -> pd.DataFrame:
-    """Compound, concentration (micromolar), mechanism and week of the 103 annotated treatments of BBBC021."""
-    path = files("cellbook.screens") / "bbbc021_treatments.csv"
-    return pd.read_csv(path)  # type: ignore[arg-type]
-
-
 def variants() -> pd.DataFrame:
     """Name, gene and split of the 26 variants: ten ("train") a network is trained on, 16 ("profile") it never sees."""
     rows = [
@@ -232,8 +222,11 @@ def _chemical(config: SimulatedScreen) -> pd.DataFrame:
             for copy, replicate in enumerate(replicates):
                 number += 1
                 plate = f"{week}_{number}"
-                controls = [(well, CONTROL, 0.0, CONTROL, "negative control") for well in NEGATIVE_WELLS]
-                positive = [(well, *POSITIVE, moa[POSITIVE], "positive control") for well in POSITIVE_WELLS]
+                controls = [(well, CONTROL, 0.0, CONTROL, "negative control") for well in CONTROL_WELLS]
+                positive = [
+                    (well, *POSITIVE_CONTROL, moa[POSITIVE_CONTROL], "positive control")
+                    for well in POSITIVE_CONTROL_WELLS
+                ]
                 library = [(w, c, d, moa[(c, d)], "treatment") for s, w, c, d in placed if s == which]
                 kept = controls[: config.controls] + positive[: config.positive_controls]
                 kept += library if copy < config.wells else []
@@ -251,7 +244,7 @@ def _genetic(config: SimulatedScreen) -> pd.DataFrame:
         places = stream(config.seed, "places", plate).permutation(inner)[: len(table)]
         controls = [
             (plate, well, batch, GENETIC_CONTROL, 0.0, GENETIC_CONTROL, copy + 1, "negative control", "control")
-            for well in NEGATIVE_WELLS[: config.controls]
+            for well in CONTROL_WELLS[: config.controls]
         ]
         treated = [
             (plate, well, batch, variant, 0.0, gene, copy + 1, "treatment", split)

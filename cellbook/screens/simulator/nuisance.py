@@ -19,15 +19,15 @@ SMEAR = 0.61  # width of the smear along rows at read-out, in pixels; it reaches
 # Nuisance: spread between weeks, between plates, over a plate. All on logarithmic scales except gamma.
 SPREADS = {
     "background": (0.10, 0.04, 0.02),
-    "blur": (0.32, 0.12, 0.06),
+    "blur": (0.34, 0.12, 0.06),
     "haze": (0.35, 0.10, 0.06),
-    "bleed": (0.80, 0.20, 0.05),  # of one stain into the next
+    "bleed": (0.95, 0.20, 0.05),  # of one stain into the next
     "shading": (0.30, 0.10, 0.00),
     "clumping": (0.60, 0.20, 0.10),
 }
 STAIN_SPREADS = {
     "gain": (0.38, 0.10, 0.06),
-    "gamma": (0.15, 0.04, 0.03),  # response of the staining: bright parts gain more than dim ones
+    "gamma": (0.18, 0.05, 0.03),  # response of the staining: bright parts gain more than dim ones
 }
 DELAY_GAIN, DELAY_HAZE = -0.40, 0.60  # logarithms, from the first stained well to the last
 
@@ -89,7 +89,7 @@ def develop(
     noise : torch.Tensor or None
         Standard normal numbers of the shape of `light`.
     """
-    count, channels, height, width = light.shape
+    _, channels, height, width = light.shape
     device = light.device
 
     def values(*names: str) -> torch.Tensor:

@@ -23,9 +23,9 @@ from cellbook.screens.simulator.design import (
 PARAMETERS = {
     "nucleus_area": (880.0, 0.20, 250.0, 2800.0),
     "nucleus_elongation": (1.26, 0.13, 1.0, 2.6),  # long over short axis
-    "nucleus_texture": (0.12, 0.35, 0.0, 0.5),  # contrast of chromatin
+    "nucleus_texture": (0.17, 0.35, 0.0, 0.5),  # contrast of chromatin
     "nucleus_granularity": (0.40, 0.30, 0.05, 1.0),  # share of coarse chromatin
-    "nucleoli": (0.20, 0.35, 0.0, 0.9),  # depth of the nucleolar holes
+    "nucleoli": (0.15, 0.35, 0.0, 0.9),  # depth of the nucleolar holes
     "nucleus_lobes": (0.035, 0.50, 0.0, 0.30),  # amplitude of the outline
     "dna": (1.0, 0.22, 0.3, 3.0),  # mean DNA density
     "cell_area": (6200.0, 0.20, 900.0, 7200.0),  # if nobody touched it
@@ -35,7 +35,7 @@ PARAMETERS = {
     "tubulin": (1.0, 0.24, 0.25, 4.0),
     "tubulin_perinuclear": (0.45, 0.30, 0.05, 1.6),
     "filaments": (0.36, 0.30, 0.02, 1.3),  # contrast of microtubules
-    "bundling": (0.22, 0.40, 0.0, 1.0),  # coarse bundles instead of single microtubules
+    "bundling": (0.18, 0.40, 0.0, 1.0),  # coarse bundles instead of single microtubules
     "alignment": (0.35, 0.35, 0.0, 1.0),  # of microtubules, to one direction
     "actin": (1.0, 0.24, 0.25, 4.0),
     "cortex": (0.40, 0.6, 0.02, 2.0),
@@ -113,7 +113,7 @@ MECHANISMS: dict[str, dict[str, float | str]] = {
     "RIT1": dict(spikes=1.3, alignment=1.2, cell_elongation=0.9, nucleus_elongation=0.9, nucleus_granularity=0.9),
 }  # fmt: skip
 
-COMPOUND_SPREAD = 0.27  # of a compound's own shifts, in the units above
+COMPOUND_SPREAD = 0.25  # of a compound's own shifts, in the units above
 STRENGTH_SPREAD = 0.20  # of the factor on its mechanism
 WELL_SPREAD = 0.10  # of a well's mean around its treatment's
 RESPONDERS = 0.88  # share of cells that respond at all

@@ -47,13 +47,13 @@ def canvas(seed: int, device: str | torch.device) -> Canvas:
     around[low, pixel] += 1 - position % 1
     around[(low + 1) % ANGLES, pixel] += position % 1
 
-    microtubules = 0.6 * _lines(seed, "first", 1.15, 9.0, 0.12) + 0.4 * _lines(seed, "second", 1.5, 12.0, -0.16)
+    microtubules = 0.6 * _lines(seed, "first", 0.95, 9.0, 0.12) + 0.4 * _lines(seed, "second", 1.3, 12.0, -0.16)
     fibres = _lines(seed, "fibres", 1.9, 16.0, 0.0)
     spots = _noise(seed, "puncta", 1.3, 1.3)
     flat = [
         _noise(seed, "mottle", 4.5, 4.5),
-        0.8 * _noise(seed, "fine", 1.4, 1.4) + 0.6 * _noise(seed, "broad", 6.0, 6.0),
-        _noise(seed, "coarse", 2.4, 2.4),
+        0.55 * _noise(seed, "fine", 1.5, 1.5) + 0.9 * _noise(seed, "broad", 6.0, 6.0),
+        _noise(seed, "coarse", 2.7, 2.7),
         np.clip(spots - 1.2, 0.0, None) * 1.6,
     ]
     tensor = lambda a: torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)).to(device)  # noqa: E731
@@ -83,7 +83,7 @@ def draw(c: Canvas, cell: dict[str, torch.Tensor], design: str) -> list[torch.Te
     border, contact, edge = (cell[name] @ c.around for name in ("border", "contact", "nucleus"))
     # Where cells touch, their thin edges overlap: both fade slowly and add up to about one sheet.
     inside = torch.sigmoid((border - r) / (column["softness"] * (1 + 1.6 * contact)))
-    nucleus = torch.sigmoid((edge - r) / 0.6)
+    nucleus = torch.sigmoid((edge - r) / 0.65)
     dome = (1 - (r / border).square()).clamp_min(0.0)
     height = inside * (0.45 + 0.55 * dome)
     near = torch.exp((edge - r).clamp_max(0.0) / _NEAR)
@@ -92,13 +92,16 @@ def draw(c: Canvas, cell: dict[str, torch.Tensor], design: str) -> list[torch.Te
 
     # Microtubules: two layers of lines that turn with the distance from the nucleus; alignment closes their angle.
     turn = cell["cross"] * (1 - cell["alignment"])
-    zoom = 1 - 0.42 * cell["bundling"]
+    zoom = 1 - 0.50 * cell["bundling"]
     first = _bent(c, 0, cell["axis"] + 0.5 * turn, cell["swirl"], zoom, cell["offsets"][:, 2:4])
     second = _bent(c, 0, cell["axis"] - 0.5 * turn, -cell["swirl"], zoom, cell["offsets"][:, 4:6])
     mesh = 0.5 * (first + second)
+    # Most microtubules start on one side of the nucleus.
+    toward = (c.dx * torch.cos(column["side"]) + c.dy * torch.sin(column["side"])) / (c.r + 4.0)
+    lean = 1 + (0.10 + 0.7 * column["polarity"]) * toward
     # Perinuclear light sums to about as much whatever its share, so that the level stays the level.
-    profile = height * (1 + column["perinuclear"] * (2.0 * near - 1.0)) * (1 - 0.48 * nucleus)
-    network = 1 + column["filaments"] * (1 + column["bundling"]) * (mesh - 1) + 0.10 * coarse
+    profile = height * lean * (1 + column["perinuclear"] * (2.0 * near - 1.0)) * (1 - 0.48 * nucleus)
+    network = 1 + column["filaments"] * (0.8 + 1.6 * column["bundling"]) * (mesh - 1) + 0.10 * coarse
     tubulin = profile * network.clamp_min(0.03) + _spindle(c, cell, column, inside)
     tubulin = column["tubulin"] * tubulin
 
@@ -108,8 +111,8 @@ def draw(c: Canvas, cell: dict[str, torch.Tensor], design: str) -> list[torch.Te
     fibres = _bent(c, 1, cell["axis"], 0.3 * cell["swirl"], torch.ones_like(zoom), cell["offsets"][:, 6:8])
     bundles = column["stress_fibres"] * (fibres - 0.5) * inside * (r / border).clamp(0.25, 1.0)
     dots = column["puncta"] * spots * inside
-    sheet = (0.75 + 0.45 * (r / border).clamp_max(1.0)) * (1 + 0.16 * mottle + 0.08 * coarse - 0.30 * nucleus)
-    actin = inside * (0.25 * height + 0.70 * sheet) + 0.32 * line + 0.35 * bundles + dots
+    sheet = (0.82 + 0.34 * (r / border).clamp_max(1.0)) * (1 + 0.16 * mottle + 0.08 * coarse - 0.30 * nucleus)
+    actin = inside * (0.25 * height + 0.70 * sheet) + 0.40 * line + 0.42 * bundles + dots
     actin = column["actin"] * actin.clamp_min(0.02)
     if design == "chemical":
         return [dna, tubulin, actin]
@@ -150,7 +153,7 @@ def cut(fields: torch.Tensor, field: torch.Tensor, y: torch.Tensor, x: torch.Ten
 def _dna(c, cell, column, nucleus, edge, fine, coarse) -> tuple[torch.Tensor, torch.Tensor]:
     grain = (1 - column["granularity"]) * fine + column["granularity"] * coarse
     hole = torch.sigmoid((coarse - 1.25) * 5.0)  # nucleoli exclude DNA
-    shape = nucleus * (1 - 0.28 * (c.r / edge).square().clamp_max(1.0))
+    shape = nucleus * (1 - 0.20 * (c.r / edge).square().clamp_max(1.0))
     shape = shape * (1 - column["ring"] * torch.exp(-(c.r / (0.42 * edge)).square()))
     rows = torch.nonzero(cell["pieces"][:, :, 5].sum(1) > 0)[:, 0]
     if len(rows):

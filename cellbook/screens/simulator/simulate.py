@@ -6,7 +6,10 @@ show the same pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,15 +17,22 @@ import torch
 from tqdm import tqdm
 
 from cellbook.cells import CellSet
+from cellbook.errors import CellbookError
 from cellbook.screens.simulator import anatomy, layout, nuisance, phenotypes, render
 from cellbook.screens.simulator.design import SimulatedScreen, plate_map, stream
 
 AREA_PER_CELL = 4850.0  # pixels; 270 cells in a field of 1024 x 1280
 PIXEL_UM = 0.656
-_BATCH_CELLS, _BATCH_PIXELS = 128, 1 << 20
+_BATCH_CELLS, _BATCH_PIXELS = 64, 1 << 20
+_T = TypeVar("_T")
 
 
-def simulate(config: SimulatedScreen, device: str | torch.device = "cpu", progress: bool = False) -> CellSet:
+def simulate(
+    config: SimulatedScreen,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+    plates: Sequence[str] | None = None,
+) -> CellSet:
     """Simulated cells with their labels and their truth.
 
     Parameters
@@ -34,6 +44,8 @@ def simulate(config: SimulatedScreen, device: str | torch.device = "cpu", progre
         grey level.
     progress : bool
         Show a progress bar.
+    plates : sequence of str, optional
+        Only these plates; their cells are the same as in the whole screen.
 
     Returns
     -------
@@ -41,7 +53,7 @@ def simulate(config: SimulatedScreen, device: str | torch.device = "cpu", progre
         uint16, 12-bit values times 16, one crop a cell. ``Metadata_*`` as every screen has them; ``truth_*``: the
         parameters of the cell, the effect of its treatment on it, and the nuisances of its well.
     """
-    cells, wells = screen_tables(config)
+    cells, wells = screen_tables(config, plates)
     side = config.crop
     images = np.empty((len(cells), len(render.STAINS[config.design]), side, side), dtype=np.uint16)
     for rows, fields in photograph(config, cells, wells, device, progress):
@@ -61,7 +73,7 @@ def field_shape(config: SimulatedScreen) -> tuple[int, int]:
     return max(smallest, round(height)), max(smallest, round(1.25 * height))
 
 
-def screen_tables(config: SimulatedScreen) -> tuple[pd.DataFrame, pd.DataFrame]:
+def screen_tables(config: SimulatedScreen, plates: Sequence[str] | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Cells of a screen before any pixel is drawn, sorted by field, and its wells with their nuisances.
 
     Returns
@@ -72,6 +84,12 @@ def screen_tables(config: SimulatedScreen) -> tuple[pd.DataFrame, pd.DataFrame]:
         The plate map with ``truth_*`` of `nuisance.nuisances` and ``Metadata_cell_count``.
     """
     wells = plate_map(config)
+    if plates is not None:
+        unknown = sorted(set(plates) - set(wells.Metadata_plate))
+        if unknown or not len(plates):
+            known = ", ".join(wells.Metadata_plate.unique())
+            raise CellbookError(f"plates: {unknown or 'an empty list'} names no plate of this design; it has {known}.")
+        wells = wells[wells.Metadata_plate.isin(list(plates))].reset_index(drop=True)
     wells = pd.concat([wells, nuisance.nuisances(config, wells, render.STAINS[config.design])], axis=1)
     shape = field_shape(config)
     # Fields that had to be made larger than the cells need keep the number of cells, not the density.
@@ -113,35 +131,69 @@ def photograph(
     fields : torch.Tensor
         (F, C, H, W) uint16; the field numbers of those rows count on from the first row's.
     """
-    stains, shape = render.STAINS[config.design], field_shape(config)
+    shape = field_shape(config)
     canvas = render.canvas(config.seed, device)
     bounds = np.concatenate([[0], np.cumsum(cells.groupby("field").size().to_numpy())])
-    names = wells[["Metadata_plate", "Metadata_well"]].to_numpy()
-    fields_a_batch = max(1, _BATCH_PIXELS // (shape[0] * shape[1]))
+    step = max(1, _BATCH_PIXELS // (shape[0] * shape[1]))
+
+    def batch(first: int) -> tuple[slice, torch.Tensor]:
+        inside = bounds[first : first + step + 1]
+        part = cells.iloc[inside[0] : inside[-1]]
+        return slice(inside[0], inside[-1]), _photograph(config, canvas, part, inside - inside[0], first, wells, shape)
+
+    firsts = range(0, len(bounds) - 1, step)
     with tqdm(total=len(cells), unit="cell", disable=not progress) as bar:
-        for first in range(0, len(bounds) - 1, fields_a_batch):
-            last = min(first + fields_a_batch, len(bounds) - 1)
-            rows = slice(bounds[first], bounds[last])
-            part = cells.iloc[rows]
-            keys = [(*names[f // config.sites], f % config.sites + 1) for f in range(first, last)]
-            light = torch.zeros((last - first, len(stains), *shape), device=device)
-            anatomies = _anatomies(config, part, keys, bounds[first : last + 1] - bounds[first], shape)
-            places = _places(part)
-            for start in range(0, len(part), _BATCH_CELLS):
-                few = slice(start, start + _BATCH_CELLS)
-                cell = {name: torch.from_numpy(value[few]).to(device) for name, value in anatomies.items()}
-                where = [torch.from_numpy(v[few].copy()).to(device) for v in places]
-                render.scatter(canvas, light, render.draw(canvas, cell, config.design), *where)
-            noise = None
-            if config.noise > 0:
-                draws = [
-                    stream(config.seed, "camera", *key).standard_normal((len(stains), *shape), dtype=np.float32)
-                    for key in keys
-                ]
-                noise = torch.from_numpy(np.stack(draws)).to(device)
-            nuisances = wells.iloc[[f // config.sites for f in range(first, last)]]
-            yield rows, nuisance.develop(light, nuisances, config, stains, noise)
-            bar.update(len(part))
+        results = map(batch, firsts) if torch.device(device).type != "cpu" else _in_threads(batch, firsts)
+        for rows, fields in results:
+            yield rows, fields
+            bar.update(rows.stop - rows.start)
+
+
+def _photograph(
+    config: SimulatedScreen,
+    canvas: render.Canvas,
+    part: pd.DataFrame,
+    bounds: np.ndarray,
+    first: int,
+    wells: pd.DataFrame,
+    shape: tuple[int, int],
+) -> torch.Tensor:
+    """Fields (F, C, H, W) of one batch: its cells, where each field starts among them, and the first field's number."""
+    stains, device = render.STAINS[config.design], canvas.r.device
+    row, site = np.divmod(np.arange(first, first + len(bounds) - 1), config.sites)
+    names = wells[["Metadata_plate", "Metadata_well"]].to_numpy()[row]
+    keys = [(plate, well, number + 1) for (plate, well), number in zip(names, site, strict=True)]
+    light = torch.zeros((len(keys), len(stains), *shape), device=device)
+    shapes = _anatomies(config, part, keys, bounds, shape)
+    places = _places(part)
+    for start in range(0, len(part), _BATCH_CELLS):
+        few = slice(start, start + _BATCH_CELLS)
+        cell = {name: torch.from_numpy(value[few]).to(device) for name, value in shapes.items()}
+        where = [torch.from_numpy(value[few].copy()).to(device) for value in places]
+        render.scatter(canvas, light, render.draw(canvas, cell, config.design), *where)
+    noise = None
+    if config.noise > 0:
+        size = (len(stains), *shape)
+        draws = [stream(config.seed, "camera", *key).standard_normal(size, dtype=np.float32) for key in keys]
+        noise = torch.from_numpy(np.stack(draws)).to(device)
+    return nuisance.develop(light, wells.iloc[row], config, stains, noise)
+
+
+def _in_threads(work: Callable[[int], _T], items: Sequence[int]) -> Iterator[_T]:
+    """Results in order, a few ahead; one thread a batch, because small tensors lose time when they are split."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            waiting: deque[Future[_T]] = deque()
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > threads + 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def cell_table(cells: pd.DataFrame, wells: pd.DataFrame) -> pd.DataFrame:
