@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from cellbook.profiles.table import (
     drop_unusable,
     features,
     metadata,
-    require,
 )
 
 HARMONY_WARNING = (
@@ -221,9 +221,12 @@ def column_of(profiles: pd.DataFrame, name: str) -> str:
     for column in (name, f"Metadata_{name}"):
         if column in known:
             return column
-    column = name if name.startswith("Metadata_") else f"Metadata_{name}"
-    require(profiles, column)
-    return column
+    plain = [column.removeprefix("Metadata_") for column in known]
+    near = get_close_matches(name.removeprefix("Metadata_"), plain, n=1)
+    raise CellbookError(
+        f"domain {name!r} is no metadata column of the table{f', did you mean {near[0]!r}?' if near else ''}; "
+        f"there are {', '.join(plain) or 'none'}"
+    )
 
 
 def read_config(given: dict[str, str], preset: str = "quick") -> Config:
