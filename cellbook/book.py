@@ -168,8 +168,8 @@ def verify(book: Path | None = None) -> list[str]:
 
 def compare(fresh: Path, published: Path) -> pd.DataFrame:
     """Each number of a fresh `numbers.csv` beside the published one: both values and their difference."""
-    old = pd.read_csv(published / "numbers.csv", float_precision="round_trip")
-    new = pd.read_csv(fresh / "numbers.csv", float_precision="round_trip")
+    old = pd.read_csv(published / "numbers.csv")
+    new = pd.read_csv(fresh / "numbers.csv")
     both = new[[*KEYS, "value"]].merge(
         old[[*KEYS, "value"]], on=KEYS, how="outer", suffixes=("_now", "_published"), validate="one_to_one"
     )

@@ -24,7 +24,7 @@ def read(path: Path) -> pd.DataFrame:
     """Read a stored table with every digit; a table without rows has no columns either."""
     if not path.exists() or not path.read_text(encoding="utf-8").strip():
         return pd.DataFrame()
-    return pd.read_csv(path, float_precision="round_trip")
+    return pd.read_csv(path)
 
 
 def results_json(book: Path) -> str:

@@ -53,6 +53,7 @@ class Config:
     drawn: str = "percentile"  # the setting of maps, matrices and retrieval: the benchmark's scaling and nothing else
     resamples: int = 10_000  # of compounds, behind every interval
     permutations: int = 1_000  # of labels, behind chance
+    thinnings: int = 200  # random removals of candidates, beside the fall from NSC to NSCB
     null_size: int = 10_000  # of retrieval; the smallest p value is one over it
     repeats: int = 3  # seeds of what is random: forests, noise baselines
     seed: int = 0
@@ -62,8 +63,10 @@ PRESETS = {
     "smoke": Config(
         scalings=("percentile", "standardised"),
         ridges=(1e-1, 1.0),
+        closer=("percentile", "percentile, 50 factors"),
         resamples=500,
         permutations=100,
+        thinnings=20,
         null_size=200,
         repeats=1,
     ),

@@ -16,7 +16,6 @@ from cellbook.metrics.scores import prepare
 from cellbook.runs import Run, seeds
 
 BENCHMARK = metrics.PROTOCOLS["ljosa2013"]
-THINNING_DRAWS = 200
 FAR = 1e9  # a distance that no candidate wins with
 
 
@@ -188,14 +187,14 @@ def drop(run: Run, config: Config, whole: dict[tuple[str, str], metrics.Match]) 
     excluded = (allowed & (batch[:, None] == batch[None, :])).sum(axis=1)  # (n,), what NSCB takes away besides
     (nsc,) = [measure for measure in BENCHMARK.measures if measure.name == "NSC"]
     rows = []
-    for setting in config.closer:
+    for setting in [name for name in config.closer if name in squares]:
         queries = whole[setting, "NSCB"].per_query["counted"] > 0
         for name in ("NSC", "NSCB"):
             chosen = whole[setting, name].per_query[queries]
             rows.append(query_row(setting, "drop", name, chosen, config))
         draws = []
         generator = np.random.default_rng(config.seed)
-        for _ in range(THINNING_DRAWS):
+        for _ in range(config.thinnings):
             order = np.where(allowed, generator.random(allowed.shape), np.inf).argsort(axis=1).argsort(axis=1)
             thinned = np.where(order < excluded[:, None], FAR, squares[setting])
             found = metrics.match(treatments, distances=thinned, **nsc.arguments()).per_query
@@ -249,6 +248,8 @@ def leakage(run: Run, config: Config) -> pd.DataFrame:
     """How well the week of DMSO wells can be named on plates held out, for the settings looked at closer."""
     rows = []
     for place, setting in enumerate(config.closer):
+        if f"controls-{place}.parquet" not in run.products():
+            continue  # a smaller grid does not hold it
         controls = run.table(f"controls-{place}")
         for model in ("logistic", "forest"):
             found = [
