@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cellbook import files
 from cellbook.errors import CellbookError
 from cellbook.pixels import channel_max, gather, stretch, stretch_limits, unit
 
@@ -144,48 +145,7 @@ class CellSet:
         CellSet
             The same cells, memory-mapped.
         """
-        folder = Path(folder)
-        if folder.exists() and not (overwrite and (folder / HEADER).is_file()):
-            hint = "pass overwrite=True or another name" if (folder / HEADER).is_file() else "give another name"
-            raise CellbookError(f"folder={folder} exists already: {hint}.")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        work.chmod(0o755)
-        try:
-            digest = self._header_digest()
-            shape, dtype = self.images.shape, self.images.dtype
-            if len(self):
-                target = np.lib.format.open_memmap(work / IMAGES, mode="w+", dtype=dtype, shape=shape)
-                start = 0
-                for chunk in _chunks(self.images):
-                    digest.update(np.ascontiguousarray(chunk))
-                    target[start : start + len(chunk)] = chunk
-                    start += len(chunk)
-                target.flush()
-                del target
-            else:  # a memory map cannot be empty
-                np.save(work / IMAGES, self.images)
-            self.table.to_parquet(work / TABLE, index=False)
-            header = {
-                "format": FORMAT,
-                "fingerprint": digest.hexdigest(),
-                "shape": list(shape),
-                "dtype": dtype.name,
-                "channels": list(self.channels),
-                "pixel_um": float(self.pixel_um),
-            }
-            (work / HEADER).write_text(json.dumps(header, indent=1) + "\n")
-            old = None
-            if folder.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent)) / folder.name
-                os.replace(folder, old)
-            os.replace(work, folder)
-            if old is not None:
-                shutil.rmtree(old.parent, ignore_errors=True)
-        except BaseException:
-            shutil.rmtree(work, ignore_errors=True)
-            raise
-        return CellSet.open(folder)
+        return save_parts([self], folder, overwrite)
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> CellSet:
@@ -287,6 +247,66 @@ class CellSet:
         return torch.from_numpy(np.ascontiguousarray(images)).to(device)
 
 
+def save_parts(parts: Iterable[CellSet], folder: str | os.PathLike[str], overwrite: bool = False) -> CellSet:
+    """Write cell sets one after another as one, with no more than one of them in memory; see `CellSet.save`.
+
+    Raises
+    ------
+    CellbookError
+        If there is none, they differ in channels, size or type, the folder is taken, or the disk is full.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (overwrite and (folder / HEADER).is_file()):
+        hint = "pass overwrite=True or another name" if (folder / HEADER).is_file() else "give another name"
+        raise CellbookError(f"folder={folder} exists already: {hint}.")
+    kinds, tables = [], []
+
+    def blocks() -> Iterator[np.ndarray]:
+        for part in parts:
+            kinds.append((part.channels, part.pixel_um, part.images.shape[1:], part.images.dtype))
+            if kinds[-1] != kinds[0]:
+                raise CellbookError(f"part {len(kinds)} has {kinds[-1]}, the first {kinds[0]}: join equal sets only.")
+            tables.append(part.table)
+            yield from _chunks(part.images)
+
+    with files.writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        work.chmod(0o755)
+        try:
+            files.write_array(work / IMAGES, blocks())
+            table = pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
+            complete(work, table, *kinds[0][:2])
+            old = None
+            if folder.exists():
+                old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent)) / folder.name
+                os.replace(folder, old)
+            os.replace(work, folder)
+            if old is not None:
+                shutil.rmtree(old.parent, ignore_errors=True)
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+    return CellSet.open(folder)
+
+
+def complete(folder: Path, table: pd.DataFrame, channels: Sequence[str], pixel_um: float) -> CellSet:
+    """Make a cell set of a folder that holds the images: add the table, then the header with the fingerprint."""
+    images = np.load(folder / IMAGES, mmap_mode="r")
+    cells = CellSet(images, table, tuple(channels), pixel_um)
+    table.to_parquet(folder / TABLE, index=False)
+    header = {
+        "format": FORMAT,
+        "fingerprint": cells.fingerprint,
+        "shape": list(images.shape),
+        "dtype": images.dtype.name,
+        "channels": list(cells.channels),
+        "pixel_um": float(pixel_um),
+    }
+    (folder / HEADER).write_text(json.dumps(header, indent=1) + "\n")
+    return cells
+
+
 def _check_images(images: np.ndarray) -> None:
     if not isinstance(images, np.ndarray) or images.ndim != 4 or images.dtype not in (np.uint8, np.uint16):
         found = f"{images.shape} {images.dtype}" if isinstance(images, np.ndarray) else type(images).__name__
@@ -306,7 +326,7 @@ def _read_table(folder: Path, rows: int) -> pd.DataFrame:
 def _chunks(images: np.ndarray) -> Iterator[np.ndarray]:
     """Blocks of rows of a bounded size, so that a memory map larger than memory can be read through."""
     step = max(1, _CHUNK_BYTES // max(1, images[:1].nbytes))
-    for start in range(0, len(images), step):
+    for start in range(0, max(1, len(images)), step):  # of no images one empty block
         yield images[start : start + step]
 
 

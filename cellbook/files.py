@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cellbook.errors import CellbookError
 
@@ -77,3 +79,23 @@ def read_json(path: Path) -> Any:
         raise CellbookError(f"no file {path}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CellbookError(f"{path} is not valid JSON ({error}): restore it from git or make it anew") from error
+
+
+def write_array(path: Path, blocks: Iterable[np.ndarray]) -> None:
+    """Write blocks of an array one after another, along the first axis, as one ``.npy`` file.
+
+    As a stream: where the disk is full, a memory map ends the process with a bus error, a stream with a message.
+    """
+    count, kind = 0, None
+    with path.open("wb") as stream:
+        for block in blocks:
+            if kind is None:
+                kind = np.lib.format.header_data_from_array_1_0(np.ascontiguousarray(block))
+                np.lib.format.write_array_header_1_0(stream, kind)
+            stream.write(np.ascontiguousarray(block))
+            count += len(block)
+        if kind is None:
+            raise CellbookError(f"nothing to write to {path}: give at least one block.")
+        # The header keeps room for a longer first axis, so it can be written again in its place.
+        stream.seek(0)
+        np.lib.format.write_array_header_1_0(stream, kind | {"shape": (count, *kind["shape"][1:])})

@@ -1,6 +1,9 @@
 """CellSet: what is saved is what is opened, selection is by row, normalisation never divides by zero."""
 
 import json
+import subprocess
+import sys
+import textwrap
 import time
 
 import numpy as np
@@ -8,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cellbook.cells import CellSet, channel_max, gather, stretch, stretch_limits, unit
+from cellbook.cells import CellSet, channel_max, gather, save_parts, stretch, stretch_limits, unit
 from cellbook.errors import CellbookError
 
 CHANNELS = ("DNA", "Tubulin", "Actin")
@@ -199,3 +202,32 @@ def test_normalisations_agree_with_numpy_and_survive_empty_crops(dtype):
 def test_stretch_limits_name_a_missing_column():
     with pytest.raises(CellbookError, match="Metadata_fieldd"):
         stretch_limits(make(), by="Metadata_fieldd")
+
+
+def test_parts_join_to_the_same_set_and_unequal_ones_are_refused(tmp_path):
+    whole = make()
+    parts = (whole.select(slice(start, start + 5)) for start in range(0, len(whole), 5))
+    joined = save_parts(parts, tmp_path / "joined")
+    joined.verify()
+    assert joined.fingerprint == whole.fingerprint == whole.save(tmp_path / "set").fingerprint
+    with pytest.raises(CellbookError, match="part 2 has"):
+        save_parts([whole, CellSet(whole.images, whole.table, whole.channels, 2 * whole.pixel_um)], tmp_path / "mixed")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["joined", "set"]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
+    script = f"""
+        import resource, numpy as np, pandas as pd
+        from cellbook.cells import CellSet
+        from cellbook.errors import CellbookError
+        cells = CellSet(np.ones((200, 1, 64, 64), np.uint16), pd.DataFrame(index=range(200)), ("DNA",), 1.0)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        try:
+            cells.save({str(tmp_path / "set")!r})
+        except CellbookError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "cannot write" in done.stdout
+    assert list(tmp_path.iterdir()) == []

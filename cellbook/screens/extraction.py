@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -309,28 +310,23 @@ def _assemble(
     work = parts / "set"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
-    shape = (total, len(settings.channels), settings.size, settings.size)
-    images = np.lib.format.open_memmap(work / cells.IMAGES, mode="w+", dtype=settings.dtype, shape=shape)
-    centres, start = np.empty((total, 2), np.int32), 0
-    for row in np.flatnonzero(counts):
-        with np.load(_part(parts, row)) as stored:
-            stop = start + counts[row]
-            images[start:stop], centres[start:stop], start = stored["images"], stored["centres"], stop
-    images.flush()
+    centres: list[np.ndarray] = []
+
+    def blocks() -> Iterator[np.ndarray]:
+        for row in np.flatnonzero(counts):
+            with np.load(_part(parts, row)) as stored:
+                centres.append(stored["centres"])
+                yield stored["images"]
+
+    files.write_array(work / cells.IMAGES, blocks())
     owner = np.repeat(np.arange(len(fields)), counts)
     metadata = fields[[c for c in fields if not str(c).startswith("path_")]]
     table = metadata.iloc[owner].reset_index(drop=True)
     table["Metadata_cell"] = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
-    table["Metadata_y"], table["Metadata_x"] = centres.T
-    # The images lie in their final file already; saving them through CellSet.save would copy all of them once more.
-    whole = cells.CellSet(images, table, settings.channels, settings.pixel_um)
-    header = {"format": cells.FORMAT, "fingerprint": whole.fingerprint, "shape": shape, "dtype": settings.dtype}
-    header |= {"channels": settings.channels, "pixel_um": settings.pixel_um}
-    table.to_parquet(work / cells.TABLE, index=False)
+    table["Metadata_y"], table["Metadata_x"] = np.concatenate(centres).T
     report.to_csv(work / REPORT, index=False)
     files.write_json(work / SETTINGS, state)
-    files.write_json(work / cells.HEADER, header)
-    del images, whole
+    cells.complete(work, table, settings.channels, settings.pixel_um)
     if out.exists():
         os.replace(out, parts / "replaced")
     os.replace(work, out)
