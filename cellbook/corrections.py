@@ -167,7 +167,7 @@ def correct(profiles: pd.DataFrame, method: str, settings: Settings | None = Non
     corrected = step.fit(profiles, controls).transform(profiles)
     notes += [HARMONY_WARNING] if method == "harmony" else [SAME_CONTROLS] if method != "none" else []
     if gone := len(features(profiles)) - len(features(corrected)):
-        notes.append(f"{gone} features without spread among the controls left out")
+        notes.append(f"{gone} feature{'s' * (gone > 1)} without spread among the controls left out")
     before, held_out = leakage(profiles, s.by, controls)
     after, _ = leakage(corrected, s.by, controls)
     return Corrected(corrected, before, after, held_out, notes)

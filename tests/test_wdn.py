@@ -221,9 +221,9 @@ def test_the_bias_inside_the_product_cannot_learn_a_translation():
     profiles = table(x, np.repeat(["Week1", "Week2"], 300))
     gaps = {}
     for bug in (False, True):
-        config = replace(FAST, iterations=700, critic_steps=4, bug_bias=bug, lambda_cov=100.0, checkpoint_every=700)
+        config = replace(FAST, iterations=1200, distance="energy", accumulator=1e-4, bug_bias=bug, lambda_cov=100.0)
         gaps[bug] = centroid_gap(fit(profiles, config, device="cpu").transform(profiles))
-    assert gaps[False] < 0.15 * centroid_gap(profiles)
+    assert gaps[False] < 0.1 * centroid_gap(profiles)
     assert gaps[True] > 0.5 * centroid_gap(profiles)
 
 

@@ -1,0 +1,232 @@
+"""Corrections by name, and `cellbook correct` as its users meet it."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cellbook import corrections
+from cellbook.cli import main
+from cellbook.corrections import METHODS, Settings, correct
+from cellbook.errors import CellbookError
+from cellbook.methods.wdn import PRESETS
+from cellbook.methods.wdn.baselines import Centre, Harmony
+from cellbook.profiles import features, matrix, read_profiles, write_profiles
+from cellbook.screens.planted import planted_wells
+
+FAST = Settings(wdn=PRESETS["smoke"], device="cpu")
+
+
+@pytest.fixture(scope="module")
+def wells():
+    return planted_wells(n_features=15, constant=1)
+
+
+@pytest.fixture(scope="module")
+def wells_file(wells, tmp_path_factory):
+    path = tmp_path_factory.mktemp("profiles") / "wells.parquet"
+    write_profiles(wells, path)
+    return path
+
+
+def run_main(monkeypatch, capsys, *words):
+    monkeypatch.setattr(sys, "argv", ["cellbook", *map(str, words)])
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code or 0
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "harmony"])
+def test_every_method_keeps_rows_and_metadata_and_gives_finite_features(wells, method):
+    found = correct(wells, method, FAST)
+    described = [c for c in wells if c.startswith("Metadata_")]
+    pd.testing.assert_frame_equal(found.profiles[described], wells[described])
+    assert np.isfinite(matrix(found.profiles)).all()
+    assert found.before.n == 330
+    assert found.held_out == "plates"
+    assert (method == "none") == found.profiles.equals(wells)
+
+
+@pytest.mark.parametrize(("method", "at_most"), [("centre", 0.2), ("standardise", 0.2), ("coral-means", 0.2)])
+def test_methods_that_align_means_hide_the_week_of_controls(wells, method, at_most):
+    found = correct(wells, method, FAST)
+    assert found.before.accuracy > 0.8
+    assert found.after.accuracy < at_most
+
+
+def test_coral_alone_leaves_means_apart_and_so_the_week_visible(wells):
+    assert correct(wells, "coral", FAST).after.accuracy > 0.8
+
+
+def test_no_treated_well_decides_how_controls_are_corrected(wells):
+    treated = (wells["Metadata_compound"] != "DMSO").to_numpy()
+    other = wells.copy()
+    names = features(wells)
+    other.loc[treated, names] = other.loc[treated, names] * 3 + 1
+    for method in METHODS:
+        if method == "harmony":
+            continue
+        first, second = (correct(t, method, FAST).profiles[~treated] for t in (wells, other))
+        np.testing.assert_allclose(matrix(first), matrix(second), rtol=1e-9, atol=1e-9, err_msg=method)
+
+
+def test_centre_subtracts_the_mean_of_each_domains_controls(wells):
+    found = Centre().fit(wells).transform(wells)
+    controls = found[found["Metadata_compound"] == "DMSO"].groupby("Metadata_batch")[features(wells)].mean()
+    scale = wells[features(wells)].abs().max()
+    np.testing.assert_allclose(controls / scale, 0, atol=1e-12)
+
+
+def test_harmony_mixes_batches_and_says_that_it_is_not_fitted_on_controls():
+    pytest.importorskip("harmonypy")
+    wells = planted_wells(n_features=10, plate_effect=0)
+    found = correct(wells, "harmony", FAST)
+    assert any("not fitted on controls" in note for note in found.notes)
+    assert matrix(found.profiles).shape == matrix(wells).shape
+    rng = np.random.default_rng(0)
+    shift = np.repeat([[0, 0, 0], [6, 0, 0]], 60, axis=0)
+    toy = pd.DataFrame(rng.normal(size=(120, 3)) + shift, columns=["a", "b", "c"])
+    toy = toy.assign(Metadata_batch=np.repeat(["w1", "w2"], 60), Metadata_compound=np.tile(["DMSO", "A", "B"], 40))
+    mixed = Harmony().transform(toy)
+    means = mixed.groupby("Metadata_batch")["a"].mean()
+    assert abs(means.iloc[0] - means.iloc[1]) < 3
+
+
+def test_leakage_falls_back_to_rows_and_then_to_nothing(wells):
+    found, held = corrections.leakage(wells.drop(columns="Metadata_plate"), "Metadata_batch")
+    assert held == "rows"
+    assert found.accuracy > 0.8
+    few = wells.groupby(["Metadata_batch", "Metadata_compound"]).head(2)
+    assert corrections.leakage(few.drop(columns="Metadata_plate"), "Metadata_batch") == (None, "")
+
+
+def test_the_ridge_decides_where_controls_are_fewer_than_dimensions():
+    wells = planted_wells(n_features=30)
+    with pytest.raises(CellbookError, match="18 controls of Metadata_batch Week10 span at most 17 of 30"):
+        correct(wells, "coral", Settings(ridge=0.0))
+    assert any("ridge of 1 decides" in note for note in correct(wells, "coral", FAST).notes)
+    few = wells.groupby(["Metadata_batch", "Metadata_compound"]).head(3)
+    with pytest.raises(CellbookError, match="30 controls span at most 29 of 30"):
+        correct(few, "whiten", Settings(ridge=0.0))
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".csv.gz"])
+def test_the_command_writes_the_table_and_reports_leakage(monkeypatch, capsys, wells_file, tmp_path, suffix):
+    output = tmp_path / f"corrected{suffix}"
+    code, out, err = run_main(
+        monkeypatch, capsys, "correct", wells_file, "--method", "standardise", "--domain", "batch", "--output", output
+    )
+    assert (code, err) == (0, "")
+    assert "330 DMSO rows" in out
+    assert "before" in out
+    assert "after" in out
+    assert str(output) in out
+    written = read_profiles(output)
+    expected = correct(read_profiles(wells_file), "standardise", FAST).profiles
+    np.testing.assert_allclose(matrix(written), matrix(expected), rtol=1e-12)
+    assert [p.name for p in tmp_path.iterdir()] == [output.name]
+
+
+def test_the_command_takes_the_configuration_of_wdn_and_prints_json(monkeypatch, capsys, wells_file, tmp_path):
+    words = ["correct", wells_file, "--method", "wdn", "--preset", "smoke", "--device", "cpu", "--json"]
+    words += ["-p", "distance=energy", "-p", "iterations=30", "-p", "map_rate=1e-3"]
+    code, out, err = run_main(monkeypatch, capsys, *words, "--output", tmp_path / "a.parquet")
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    assert report["method"] == "wdn"
+    assert report["domain"] == "Metadata_batch"
+    assert report["features"] == 15
+    assert 0 <= report["accuracy_after"] <= 1 >= report["accuracy_before"] > 0.8
+    assert any("1 feature without spread" in note for note in report["notes"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--method", "combat"], "no method 'combat': there are none, centre"),
+        (["--method", "tvn", "--domain", "bach"], "domain 'bach' is no metadata column of the table, did you mean"),
+        (["--method", "tvn", "--controls", "dmso"], "did you mean controls='DMSO'"),
+        (["--method", "tvn", "--ridge", "-1"], "ridge is -1.0"),
+        (["--method", "wdn", "--preset", "long"], "preset 'long'"),
+        (["--method", "wdn", "-p", "rate=1"], "no parameter rate of WDN"),
+        (["--method", "wdn", "-p", "distance=l2"], "distance='l2' is none of critic, energy, sinkhorn"),
+        (["--method", "wdn", "-p", "depth=deep"], "takes int"),
+    ],
+)
+def test_bad_words_end_in_one_sentence_and_exit_code_2(monkeypatch, capsys, wells_file, tmp_path, words, message):
+    output = tmp_path / "out.parquet"
+    code, out, err = run_main(monkeypatch, capsys, "correct", wells_file, *words, "--output", output)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not list(tmp_path.iterdir())
+
+
+def spoil_nan(wells):
+    wells.loc[3:5, "planted_2"] = np.nan
+
+
+def spoil_controls(wells):
+    week = (wells["Metadata_batch"] == "Week3") & (wells["Metadata_compound"] == "DMSO")
+    wells.loc[week, "Metadata_compound"] = "water"
+
+
+def spoil_batch(wells):
+    wells["Metadata_batch"] = "Week1"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_nan, "1 of 16 features hold NaN or infinity in 3 of 639 rows ('planted_2'); drop them with --drop"),
+        (spoil_controls, "Week3"),
+        (spoil_batch, "nothing to correct"),
+    ],
+)
+def test_bad_tables_are_refused_and_nothing_is_written(monkeypatch, capsys, wells, tmp_path, spoil, message):
+    table = wells.copy()
+    spoil(table)
+    file = tmp_path / "in.parquet"
+    write_profiles(table, file)
+    output = tmp_path / "out.parquet"
+    code, _, err = run_main(monkeypatch, capsys, "correct", file, "--method", "coral", "--output", output)
+    assert code == 2
+    assert message in err
+    assert [p.name for p in tmp_path.iterdir()] == ["in.parquet"]
+
+
+def test_unusable_features_are_dropped_on_demand_and_named(monkeypatch, capsys, wells, tmp_path):
+    table = wells.copy()
+    spoil_nan(table)
+    file = tmp_path / "in.parquet"
+    write_profiles(table, file)
+    words = ["correct", file, "--method", "tvn", "--drop-unusable", "--output", tmp_path / "out.parquet"]
+    code, out, _ = run_main(monkeypatch, capsys, *words)
+    assert code == 0
+    assert "1 features with NaN or infinity, 1 constant features" in out
+    assert len(features(read_profiles(tmp_path / "out.parquet"))) == 14
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("missing/out.parquet", "there is no folder"), ("out.xlsx", "unknown suffix")]
+)
+def test_a_place_that_cannot_be_written_is_refused_first(monkeypatch, capsys, tmp_path, name, message):
+    words = ["correct", tmp_path / "absent.parquet", "--method", "tvn", "--output", tmp_path / name]
+    code, _, err = run_main(monkeypatch, capsys, *words)
+    assert code == 2
+    assert message in err
+
+
+def test_a_folder_in_place_of_the_output_is_refused(monkeypatch, capsys, wells_file, tmp_path):
+    (tmp_path / "out.parquet").mkdir()
+    words = ["correct", wells_file, "--method", "centre", "--output", tmp_path / "out.parquet"]
+    code, _, err = run_main(monkeypatch, capsys, *words)
+    assert code == 2
+    assert "cannot be written" in err
