@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from cellbook.errors import CellbookError
+from cellbook.errors import CellbookError, DataNotFound
 from cellbook.files import digest, write_text
 
 if typing.TYPE_CHECKING:
@@ -166,9 +166,11 @@ def execute(page: str, given: dict[str, Any], *, echo: bool = False) -> tuple[No
                 extra_arguments=["--log-level=ERROR"],  # the kernel's warnings about its own transport
             )
         except papermill.PapermillExecutionError as error:
-            reason = f"{error.ename}: {error.evalue}"
-            if error.ename == "CellbookError":
-                reason = str(error.evalue)
+            # The kernel sends an error's name and text, not the error: ours are known again by their names.
+            if error.ename == DataNotFound.__name__:
+                raise DataNotFound(str(error.evalue)) from error
+            ours = error.ename == CellbookError.__name__
+            reason = str(error.evalue) if ours else f"{error.ename}: {error.evalue}"
             raise CellbookError(f"page {page!r} did not run to its end: {reason}") from error
         return nbformat.read(target, as_version=4), time.perf_counter() - start
 

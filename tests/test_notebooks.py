@@ -1,3 +1,8 @@
+import os
+import shutil
+import subprocess
+import sys
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -131,3 +136,37 @@ def test_cleaning_hides_injected_parameters_and_drops_foreign_metadata():
     assert cleaned.cells[1].metadata == {"tags": ["injected-parameters", "remove-cell"]}
     assert "jupytext" not in cleaned.metadata
     assert "papermill" not in cleaned.metadata
+
+
+def copy_of_the_package(folder):
+    """A checkout's package elsewhere, so that no folder beside it holds the data."""
+    root = folder / "deep" / "checkout"
+    shutil.copytree(notebooks.root() / "cellbook", root / "cellbook", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(notebooks.root() / "notebooks", root / "notebooks")
+    shutil.copytree(notebooks.root() / "book" / "claims", root / "book" / "claims")
+    shutil.copyfile(notebooks.root() / "_toc.yml", root / "_toc.yml")
+    return root
+
+
+def run_page(root, *given):
+    command = [sys.executable, "-m", "cellbook.cli", "run", "classical", "-p", "preset=smoke"]
+    environment = os.environ | {"PYTHONPATH": str(root), "XDG_CACHE_HOME": str(root), "HOME": str(root)}
+    environment.pop("CELLBOOK_DATA", None)
+    return subprocess.run(
+        [*command, *given], cwd=root, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_missing_data_is_one_sentence_that_says_how_to_get_them(tmp_path):
+    done = run_page(copy_of_the_package(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: ljosa_jbiomolscreen_2013_per_well_mean.csv.gz")
+    assert "CELLBOOK_DATA" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_page_that_fails_says_why_in_one_sentence(tmp_path):
+    done = run_page(copy_of_the_package(tmp_path), "-p", "screen=planted", "-p", "repeats=-1")
+    assert done.returncode == 2
+    assert "page 'classical' did not run to its end: repeats must be at least 1" in done.stderr
+    assert "Traceback" not in done.stderr

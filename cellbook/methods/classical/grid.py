@@ -58,6 +58,10 @@ class Config:
     repeats: int = 3  # seeds of what is random: forests, noise baselines
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise CellbookError(f"repeats must be at least 1, got {self.repeats}")
+
 
 PRESETS = {
     "smoke": Config(
