@@ -233,7 +233,8 @@ def comparison_section(page: str, folder: Path, book: Path) -> list[str]:
 
 def build(folder: Path, *, strict: bool = True) -> Path:
     """Run Jupyter Book on a folder, without executing anything, and return the first page."""
-    command = [sys.executable, "-m", "jupyter_book", "build", "--all", str(folder)]
+    # Through the interpreter that runs this, whatever PATH holds; jupyter_book has no __main__.
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "--all", str(folder)]
     command += ["-W", "-n", "--keep-going"] if strict else []
     log = folder / "_build" / "build.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -241,6 +242,7 @@ def build(folder: Path, *, strict: bool = True) -> Path:
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
     index = folder / "_build" / "html" / "index.html"
     if done.returncode or not index.exists():
-        found = re.findall(r"^.*(?:WARNING|ERROR).*$", log.read_text(encoding="utf-8"), flags=re.M)
+        text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8"))
+        found = re.findall(r"^.*(?:WARNING|ERROR).*$", text, flags=re.M) or text.strip().splitlines()[-1:]
         raise CellbookError(f"the book did not build; {log} has all of it: " + " | ".join(found[:5]))
     return index
