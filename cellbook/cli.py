@@ -9,9 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from cellbook.cli_screens import app as screens
 from cellbook.errors import CellbookError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+app.add_typer(screens)
 
 Given = Annotated[list[str] | None, typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="set a parameter")]
 

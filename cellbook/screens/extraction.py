@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from cellbook import files
 from cellbook.errors import CellbookError
 from cellbook.screens import illumination, nuclei
 from cellbook.screens.crops import Settings, crop, make_settings
-from cellbook.screens.fields import field_warnings, index_fields, read_field
+from cellbook.screens.fields import choose_plates, field_warnings, index_fields, read_field
 from cellbook.screens.workers import Pool, Run, alone
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def extract(
     out: str | Path,
     *,
     moa: pd.DataFrame | None = None,
+    plates: Sequence[str] | None = None,
     workers: int = 2,
     resume: bool = True,
     progress: bool = True,
@@ -77,6 +78,8 @@ def extract(
         Folder of the cell set to be written.
     moa
         Table ``compound``, ``concentration``, ``moa``; adds ``Metadata_moa`` (missing for unlabelled treatments).
+    plates
+        Only these; None takes every plate of which an image is there, see `fields.choose_plates`.
     workers, resume, progress
         See `extract_fields`.
     settings
@@ -86,7 +89,7 @@ def extract(
     -------
     Extraction
     """
-    fields = index_fields(image_table, images_folder)
+    fields = choose_plates(index_fields(image_table, images_folder), plates)
     if moa is not None:
         labels = moa.rename(columns={name: f"Metadata_{name}" for name in ("compound", "concentration", "moa")})
         fields = fields.merge(labels, how="left", on=["Metadata_compound", "Metadata_concentration"])
@@ -183,8 +186,13 @@ def _finished(out: Path, state: dict[str, Any]) -> Extraction | None:
     """The extraction that `out` already holds, if it was made with the same settings from the same fields."""
     if not (out / SETTINGS).is_file() or files.read_json(out / SETTINGS) != state:
         return None
-    report = pd.read_csv(out / REPORT, dtype={"Metadata_plate": str, "Metadata_well": str}, keep_default_na=False)
-    return _summary(out, report)
+    return _summary(out, read_report(out))
+
+
+def read_report(out: str | Path) -> pd.DataFrame:
+    """The report of a finished extraction, one row a field, see `Extraction`."""
+    text = {"Metadata_plate": str, "Metadata_well": str}
+    return pd.read_csv(Path(out) / REPORT, dtype=text, keep_default_na=False)
 
 
 def _summary(out: Path, report: pd.DataFrame) -> Extraction:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import re
@@ -20,6 +21,8 @@ FIELD_SIZE = (1024, 1280)
 PIXEL_UM = 0.656
 SATURATED_ABOVE = 65_520 - 1  # the largest value of a 12-bit camera times 16
 SATURATED_SHARE = 0.01
+
+log = logging.getLogger(__name__)
 
 _OFFICIAL = {
     "Image_Metadata_Plate_DAPI": "Metadata_plate",
@@ -191,7 +194,7 @@ def index_fields(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
     Raises
     ------
     CellbookError
-        If columns are missing, the folder does not exist, or a field occurs twice.
+        If columns are missing, the folder does not exist, a field occurs twice, or a well holds two treatments.
     """
     needed = [*_OFFICIAL, *(f"Image_{part}_{stain}" for stain in STAINS for part in ("FileName", "PathName"))]
     if missing := [column for column in needed if column not in table]:
@@ -214,6 +217,14 @@ def index_fields(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
             f"{int(doubled.sum())} fields of {len(fields)} occur twice in the image table, first "
             f"{fields['Metadata_field'][doubled].iloc[0]}; remove the doubled rows"
         )
+    wells = fields[list(_OFFICIAL.values())].drop_duplicates()
+    twice = wells.duplicated(["Metadata_plate", "Metadata_well"])
+    if twice.any():
+        first = wells[twice].iloc[0]
+        raise CellbookError(
+            f"{int(twice.sum())} wells of the image table have two compounds, concentrations or replicates, first "
+            f"{first['Metadata_plate']} {first['Metadata_well']}; give all fields of a well the same values"
+        )
     places = _files_below(folder)
     for channel, stain in zip(CHANNELS, STAINS, strict=True):
         folders, files = (table[f"Image_{part}_{stain}"].astype(str) for part in ("PathName", "FileName"))
@@ -221,6 +232,38 @@ def index_fields(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
         found = [_place(places, *wanted) for wanted in zip(folders, files, alone, strict=True)]
         fields[f"path_{channel}"] = pd.Series(found, dtype=object)
     return fields
+
+
+def choose_plates(fields: pd.DataFrame, plates: Sequence[str] | None = None) -> pd.DataFrame:
+    """Rows of an index of fields on the named plates; without names, on every plate that has at least one image.
+
+    A part of the official archives is so cut with the whole official table; plates left out are logged. A field
+    without images on a plate that has some stays, and fails with a message of its own.
+
+    Raises
+    ------
+    CellbookError
+        If a plate is not in the table, or none of its images (without names: no image at all) is there.
+    """
+    there = fields.filter(like="path_").notna().any(axis=1).groupby(fields["Metadata_plate"], sort=False).any()
+    if plates is not None and (unknown := [plate for plate in plates if plate not in there.index]):
+        near = difflib.get_close_matches(unknown[0], list(there.index), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"plates are named like {there.index[0]!r}"
+        raise CellbookError(
+            f"{len(unknown)} of {len(plates)} plates are not in the table, first {unknown[0]!r}; {hint}"
+        )
+    wanted = list(there.index if plates is None else dict.fromkeys(plates))
+    absent = [plate for plate in wanted if not there[plate]]
+    if absent and (plates is not None or len(absent) == len(wanted)):
+        raise CellbookError(
+            f"no image of {len(absent)} of {len(wanted)} plates was found, first {absent[0]!r}; give the folder the "
+            "archives were unpacked to"
+        )
+    if absent:
+        log.warning(
+            "%d of %d plates have no image here and are left out, first %s", len(absent), len(wanted), absent[0]
+        )
+    return fields[fields["Metadata_plate"].isin(set(wanted) - set(absent))].reset_index(drop=True)
 
 
 def _files_below(folder: Path) -> dict[str, list[str]]:

@@ -1,0 +1,332 @@
+"""Commands that make cells: simulate, download, extract, import, nuclei; and features of cells.
+
+Results go to standard output, everything else to standard error. Exit code 1: some fields failed; 2: bad input.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cellbook.errors import CellbookError
+
+app = typer.Typer()
+
+DESIGNS = {"bbbc021": "chemical", "genetic": "genetic"}
+ENCODERS = ("classical", "pixel-pca", "random-network", "cell-count")
+SHOWN = 10  # failed fields that are named one by one; the report names all
+
+Plates = Annotated[list[str] | None, typer.Option(metavar="NAME", help="plates, by commas or one option each")]
+Force = Annotated[bool, typer.Option("--force", help="replace whatever is there")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")]
+Workers = Annotated[int, typer.Option(help="processes")]
+Method = Annotated[str, typer.Option(help="how nuclei are found: dog or otsu")]
+Border = Annotated[str, typer.Option(help="crops over the edge: drop, reflect or zero")]
+Illumination = Annotated[bool, typer.Option(help="correct the illumination of each plate")]
+FieldSize = Annotated[str | None, typer.Option(metavar="HxW", help="height x width of a field, or 'any'")]
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder of the cell set, or of the fields")],
+    preset: Annotated[str, typer.Option(help="size: smoke, quick or paper")] = "quick",
+    design: Annotated[str, typer.Option(help="bbbc021 or genetic")] = "bbbc021",
+    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+    wells: Annotated[int | None, typer.Option(help="wells of a treatment")] = None,
+    controls: Annotated[int | None, typer.Option(help="untreated wells a plate")] = None,
+    positive_controls: Annotated[int | None, typer.Option(help="taxol wells a plate")] = None,
+    cells: Annotated[
+        int | None, typer.Option(help="cells of an untreated well, about; decides the size of fields")
+    ] = None,
+    sites: Annotated[int | None, typer.Option(help="fields of view a well")] = None,
+    crop: Annotated[int | None, typer.Option(help="side of a cell's image in pixels")] = None,
+    effect: Annotated[float | None, typer.Option(help="strength of treatments; as all strengths, 0 to 10")] = None,
+    compound_effect: Annotated[float | None, typer.Option(help="of differences within a mechanism")] = None,
+    week_effect: Annotated[float | None, typer.Option(help="of weeks; 0 removes it")] = None,
+    plate_effect: Annotated[float | None, typer.Option(help="of plates")] = None,
+    position_effect: Annotated[float | None, typer.Option(help="of places on the plate, and of shading")] = None,
+    delay_effect: Annotated[float | None, typer.Option(help="of late staining")] = None,
+    noise: Annotated[float | None, typer.Option(help="of the camera")] = None,
+    plates: Plates = None,
+    fields: Annotated[bool, typer.Option("--fields", help="whole fields as TIFFs, with the official tables")] = False,
+    field_size: FieldSize = None,
+    device: Device = "auto",
+    force: Force = False,
+) -> None:
+    """Simulate a screen with known truth; the same arguments give the same fingerprint."""
+    from dataclasses import replace
+
+    from cellbook.runs import choose_device
+    from cellbook.screens import simulator
+    from cellbook.screens.fields import FIELD_SIZE
+    from cellbook.screens.simulated import write_cells, write_fields
+    from cellbook.screens.simulator.simulate import field_shape
+
+    if design not in DESIGNS:
+        raise CellbookError(f"--design {design!r} is unknown; use one of {', '.join(DESIGNS)}")
+    given = {"wells": wells, "controls": controls, "positive_controls": positive_controls, "cells": cells}
+    given |= {"sites": sites, "crop": crop, "effect": effect, "compound_effect": compound_effect, "noise": noise}
+    given |= {"week_effect": week_effect, "plate_effect": plate_effect, "position_effect": position_effect}
+    given |= {"delay_effect": delay_effect, "field": parse_size(field_size)}
+    changes = {name: value for name, value in given.items() if value is not None}
+    config = simulator.preset(preset, design=DESIGNS[design], seed=seed, **changes)
+    where = {"plates": parse_plates(plates), "device": choose_device(device)}
+    where |= {"force": force, "progress": sys.stderr.isatty()}
+    if fields:
+        size = config.field or (field_shape(config) if cells else FIELD_SIZE)
+        made = write_fields(replace(config, field=size), out, **where)
+        print(f"cells: {made.cells}")
+        print(f"fields: {made.fields} of {size[0]} x {size[1]} pixels")
+    else:
+        made = write_cells(config, out, **where)
+        print(f"cells: {len(made)}")
+    print(f"fingerprint: {made.fingerprint}")
+    print(f"folder: {out}")
+
+
+@app.command()
+def download(
+    screen: Annotated[str, typer.Argument(help="bbbc021")],
+    out: Annotated[list[str] | None, typer.Argument(metavar="[OUT]", help="folder; data/bbbc021 if none")] = None,
+    plates: Plates = None,
+    base_url: Annotated[str | None, typer.Option(help="a mirror of the official files")] = None,
+    checksums: Annotated[Path | None, typer.Option(help="file of lines <hash> <file name>")] = None,
+    parallel: Annotated[int, typer.Option(help="archives at once")] = 2,
+    keep_archives: Annotated[bool, typer.Option("--keep-archives", help="keep the zips")] = False,
+) -> None:
+    """Download the images of BBBC021 and its tables (41 GB, 750 MB a plate); called again it goes on."""
+    from cellbook.screens.download import BASE_URL, download_bbbc021
+
+    if screen != "bbbc021":
+        raise CellbookError(f"{screen!r} cannot be downloaded; the only screen that can is bbbc021")
+    # `--plates A B` leaves B among the arguments: names of plates are none of folders.
+    words = out or []
+    more = [word for word in words if plates and re.fullmatch(r"Week\d+_\d+", word)]
+    folders = [word for word in words if word not in more]
+    if len(folders) > 1:
+        raise CellbookError(
+            f"{len(folders)} folders are given ({', '.join(folders)}); give one, and plates by --plates"
+        )
+    folder = Path(folders[0] if folders else "data/bbbc021")
+    done = download_bbbc021(
+        folder,
+        parse_plates([*(plates or []), *more]),
+        base_url=base_url or BASE_URL,
+        parallel=parallel,
+        checksums=checksums,
+        keep_archives=keep_archives,
+        progress=sys.stderr.isatty(),
+    )
+    print(f"plates: {len(done.plates)}, {len(done.skipped)} of them were there already")
+    print(f"folder: {done.folder}")
+
+
+@app.command()
+def extract(
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="folder of the unpacked images")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder of the cell set")],
+    table: Annotated[Path | None, typer.Option(help="image table; the one in IMAGES, else the published one")] = None,
+    moa: Annotated[Path | None, typer.Option(help="table of mechanisms; the one beside the image table")] = None,
+    plates: Plates = None,
+    size: Annotated[int, typer.Option(help="side of a crop in pixels")] = 68,
+    method: Method = "dog",
+    border: Border = "drop",
+    illumination: Illumination = True,
+    field_size: FieldSize = "1024x1280",
+    workers: Workers = 2,
+    force: Annotated[bool, typer.Option("--force", help="discard what an earlier call has done")] = False,
+) -> None:
+    """Cut the cells out of fields of BBBC021, or of a screen in its layout; called again it goes on."""
+    from cellbook.screens import bbbc021, extraction
+
+    logging.getLogger(extraction.__name__).setLevel(logging.ERROR)  # failures are listed below
+    if not images.is_dir():
+        raise CellbookError(f"the images folder {images} does not exist; give the folder of the unpacked archives")
+    name = bbbc021.IMAGE_TABLE.removesuffix(".gz")
+    own = [images / name, images / f"{name}.gz"]
+    table = table or next((file for file in own if file.is_file()), None)
+    rows = bbbc021.image_table(table)
+    labels = None
+    folder = table if table is None or table.is_dir() else table.parent
+    if moa is not None or folder is None or (folder / bbbc021.MOA_TABLE).is_file():
+        labels = bbbc021.moa_table(moa or folder)
+    else:
+        print(f"no {bbbc021.MOA_TABLE} in {folder}: the cells get no mechanisms; see --moa", file=sys.stderr)
+    result = extraction.extract(
+        rows,
+        images,
+        out,
+        moa=labels,
+        plates=parse_plates(plates),
+        workers=workers,
+        resume=not force,
+        progress=sys.stderr.isatty(),
+        size=size,
+        method=method,
+        border=border,
+        illumination=illumination,
+        field_size=parse_size(field_size),
+    )
+    tell(result.open(), result.report, out / extraction.REPORT)
+
+
+@app.command(name="import")
+def import_(
+    images: Annotated[Path, typer.Option(metavar="PATH", help=".npy or .npz of crops, or a folder of TIFFs")],
+    table: Annotated[Path, typer.Option(metavar="FILE", help="CSV or Parquet: one row a crop or field")],
+    out: Annotated[Path | None, typer.Option(metavar="OUT", help="folder of the cell set")] = None,
+    pixel_um: Annotated[float | None, typer.Option(help="side of a pixel in micrometres")] = None,
+    channels: Annotated[str, typer.Option(help="names by commas, DNA first")] = "DNA,Tubulin,Actin",
+    column: Annotated[
+        list[str] | None, typer.Option(metavar="OWN=NAME", help="own column that is plate, well, compound, ...")
+    ] = None,
+    files: Annotated[str | None, typer.Option(help="columns that name each channel's file, by commas")] = None,
+    plates: Plates = None,
+    controls: Annotated[str, typer.Option(help="compound of the control rows")] = "DMSO",
+    size: Annotated[int | None, typer.Option(help="of fields: side of a crop; 68")] = None,
+    method: Annotated[str | None, typer.Option(help="of fields: dog or otsu")] = None,
+    border: Annotated[str | None, typer.Option(help="of fields: drop, reflect or zero")] = None,
+    illumination: Illumination = True,
+    field_size: FieldSize = None,
+    dtype: Annotated[str | None, typer.Option(help="of fields: uint16 or uint8")] = None,
+    workers: Workers = 2,
+    check: Annotated[bool, typer.Option("--check", help="only say what is there and what is missing")] = False,
+) -> None:
+    """Import your own screen as a cell set; --check tells what is missing and what that rules out."""
+    from cellbook.screens import extraction, own
+
+    names = channels.split(",")
+    columns = dict(pair(word, "--column") for word in column or [])
+    known: dict[str, Any] = {"channels": names, "columns": columns, "controls": controls}
+    known["files"] = files.split(",") if files else None
+    if check or plates:
+        findings = own.check_screen(images, table, plates=parse_plates(plates), **known)
+        errors = [finding for finding in findings if finding.level == "error"]
+        for finding in findings if check else errors:
+            print(finding, file=sys.stdout if check else sys.stderr)
+        if errors:
+            raise typer.Exit(2)
+        if check:
+            return
+    if out is None or pixel_um is None:
+        raise CellbookError(f"{'--out' if out is None else '--pixel-um'} is missing; give it, or --check alone")
+    given = {"size": size, "method": method, "border": border, "dtype": dtype, "field_size": parse_size(field_size)}
+    settings = {name: value for name, value in given.items() if value is not None}
+    if not illumination:
+        settings["illumination"] = False
+    logging.getLogger(extraction.__name__).setLevel(logging.ERROR)
+    cells = own.import_screen(
+        images, table, out, pixel_um=pixel_um, workers=workers, progress=sys.stderr.isatty(), **known, **settings
+    )
+    report = extraction.read_report(out) if images.is_dir() else None
+    tell(cells, report, out / extraction.REPORT)
+
+
+@app.command()
+def nuclei(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="16-bit TIFF of the DNA channel")],
+    method: Method = "dog",
+) -> None:
+    """Print the centres of the nuclei of one image as CSV: y,x in pixels."""
+    from cellbook.screens.nuclei import nuclei_csv
+
+    print(nuclei_csv(image, method), end="")
+
+
+@app.command()
+def features(
+    cells: Annotated[Path, typer.Argument(metavar="CELLS", help="folder of a cell set")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="profile table: .parquet, .csv or .csv.gz")],
+    encoder: Annotated[str, typer.Option(help=", ".join(ENCODERS))] = "classical",
+    level: Annotated[str, typer.Option(help="cell, or well: the mean over its cells")] = "well",
+    components: Annotated[int, typer.Option(help="of pixel-pca")] = 50,
+    seed: Annotated[int, typer.Option(help="of pixel-pca and random-network")] = 0,
+    device: Annotated[str, typer.Option(help="of random-network: auto, cpu, cuda or cuda:1")] = "auto",
+) -> None:
+    """Measure cells without training: the table that `score` and `correct` read."""
+    from cellbook import features as encoders
+    from cellbook.cells import CellSet
+    from cellbook.profiles import drop_unusable, to_wells, write_profiles
+    from cellbook.profiles.files import SUFFIXES
+    from cellbook.runs import choose_device
+
+    if encoder not in ENCODERS:
+        raise CellbookError(f"--encoder {encoder!r} is unknown; use one of {', '.join(ENCODERS)}")
+    if level not in ("cell", "well"):
+        raise CellbookError(f"--level {level!r} is unknown; use cell or well")
+    if encoder == "cell-count" and level == "cell":
+        raise CellbookError("--encoder cell-count has no --level cell: a count belongs to a well")
+    if not out.name.lower().endswith(SUFFIXES):
+        raise CellbookError(f"{out} has an unknown suffix; a profile table ends with one of {', '.join(SUFFIXES)}")
+    if out.is_dir() or not out.parent.is_dir():
+        raise CellbookError(f"{out} is a folder, or lies in none; name a file in a folder that exists")
+    given = CellSet.open(cells)
+    if encoder == "cell-count":
+        table = encoders.cell_count(given)
+    elif encoder == "classical":
+        table = encoders.classical(given, progress=sys.stderr.isatty())
+    elif encoder == "pixel-pca":
+        table = encoders.pixel_pca(given, n=components, seed=seed)
+    else:
+        table = encoders.random_network(given, seed=seed, device=choose_device(device))
+    if level == "well" and encoder != "cell-count":
+        table = to_wells(table)
+    table, dropped = drop_unusable(table)
+    if dropped.constant:
+        print(f"left out, the same everywhere: {', '.join(dropped.constant)}", file=sys.stderr)
+    write_profiles(table, out)
+    print(f"rows: {len(table)}")
+    print(f"features: {sum(not str(name).startswith('Metadata_') for name in table)}")
+    print(f"file: {out}")
+
+
+def tell(cells: Any, report: Any, path: Path) -> None:
+    """Print what was made; name failed fields, and exit with 1 if there are any."""
+    failed = 0
+    if report is not None:
+        bad = report[report["status"] == "failed"]
+        keys = [name for name in ("Metadata_plate", "Metadata_well", "Metadata_site") if name in report]
+        for row in bad.head(SHOWN).to_dict("records"):
+            print(f"failed: {' '.join(str(row[key]) for key in keys)}: {row['note']}", file=sys.stderr)
+        if len(bad) > SHOWN:
+            print(f"and {len(bad) - SHOWN} more, see the report", file=sys.stderr)
+        noted = report[(report["status"] == "done") & (report["note"] != "")]
+        for note, count in noted["note"].value_counts().head(SHOWN).items():
+            print(f"note on {count} of {len(report)} fields: {note}", file=sys.stderr)
+        failed = len(bad)
+    print(f"cells: {len(cells)}")
+    if report is not None:
+        print(f"fields: {len(report) - failed} done, {failed} failed")
+        print(f"report: {path}")
+    print(f"fingerprint: {cells.fingerprint}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Turn ``1024x1280`` into (height, width); "any" and nothing into None."""
+    if text is None or text == "any":
+        return None
+    match = re.fullmatch(r"(\d+)\s*[x*,]\s*(\d+)", text.strip())
+    if match is None:
+        raise CellbookError(f"--field-size {text!r} is no size; write height x width in pixels, like 1024x1280")
+    return int(match[1]), int(match[2])
+
+
+def parse_plates(given: list[str] | None) -> list[str] | None:
+    """Names of plates from options that may hold several by commas; None if there are none."""
+    names = [name.strip() for word in given or [] for name in word.split(",")]
+    return [name for name in names if name] or None
+
+
+def pair(word: str, option: str) -> tuple[str, str]:
+    """Split ``own=name``."""
+    own, equals, name = word.partition("=")
+    if not equals or not own or not name:
+        raise CellbookError(f"{option} takes own=name, got {word!r}")
+    return own, name

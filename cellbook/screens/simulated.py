@@ -1,0 +1,178 @@
+"""Simulated screens on disk, as cell sets or as whole fields: complete or not there, and never over something else."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cellbook import files
+from cellbook.cells import HEADER, TABLE, CellSet, save_parts
+from cellbook.errors import CellbookError
+from cellbook.screens.simulator import SimulatedScreen, plate_map, simulate, simulate_fields
+from cellbook.screens.simulator.fields import IMAGE_TABLE, TRUTH
+from cellbook.screens.simulator.simulate import AREA_PER_CELL
+from cellbook.screens.workers import alone
+
+CELLS_AT_ONCE = 20_000  # half a gigabyte
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Whole fields on disk: how many, of how many cells, and the hash of all files (32 hexadecimal digits)."""
+
+    folder: Path
+    fields: int
+    cells: int
+    fingerprint: str
+
+
+def write_cells(
+    config: SimulatedScreen,
+    out: str | Path,
+    plates: Sequence[str] | None = None,
+    device: str = "cpu",
+    *,
+    force: bool = False,
+    progress: bool = False,
+) -> CellSet:
+    """Simulate a screen into a folder, some plates at a time, so that memory does not grow with the screen.
+
+    Parameters
+    ----------
+    config, plates, device, progress
+        See `simulator.simulate`; its cells are the same.
+    out
+        Folder of the cell set. A simulated screen or an empty folder that is there is replaced.
+    force
+        Replace anything else, too.
+
+    Raises
+    ------
+    CellbookError
+        If a plate is unknown, the folder is taken, or the disk is full.
+    """
+    wells = _plates(config, plates).groupby("Metadata_plate", sort=False).size()
+    expected = config.cells if config.field is None else config.sites * np.prod(config.field) / AREA_PER_CELL
+    turn = (wells.cumsum() - wells) * expected // CELLS_AT_ONCE
+    with replacing(Path(out), force) as work:
+        turns = [list(some.index) for _, some in wells.groupby(turn)]
+        save_parts((simulate(config, device, progress, some) for some in turns), work)
+    return CellSet.open(out)
+
+
+def write_fields(
+    config: SimulatedScreen,
+    out: str | Path,
+    plates: Sequence[str] | None = None,
+    device: str = "cpu",
+    *,
+    force: bool = False,
+    progress: bool = False,
+) -> Fields:
+    """Write the fields of a screen, whose configuration has a `field` size, as TIFFs with the official tables.
+
+    See `simulator.simulate_fields` for what is written and `write_cells` for the rest.
+
+    Raises
+    ------
+    CellbookError
+        As `write_cells`, and if the disk has too little room, before the first field is drawn.
+    """
+    if config.field is None:
+        raise CellbookError("field is None; give the height and width of fields in pixels")
+    count = len(_plates(config, plates)) * config.sites
+    with replacing(Path(out), force) as work:
+        need, free = count * 6 * config.field[0] * config.field[1], shutil.disk_usage(work.parent).free
+        if need > free:
+            raise CellbookError(
+                f"{count} fields take {need / 1e9:.1f} GB and {work.parent} has {free / 1e9:.1f} GB free; simulate "
+                "fewer plates, wells or sites, or smaller fields"
+            )
+        index = simulate_fields(config, work, config.field, config.sites, plates, device, progress)
+    cells = len(pd.read_parquet(Path(out) / TRUTH, columns=["Metadata_plate"]))
+    return Fields(Path(out), len(index), cells, folder_fingerprint(Path(out)))
+
+
+def _plates(config: SimulatedScreen, plates: Sequence[str] | None) -> pd.DataFrame:
+    """Wells of the plates asked for."""
+    wells = plate_map(config)
+    if plates is None:
+        return wells
+    known = list(wells["Metadata_plate"].unique())
+    if unknown := [plate for plate in plates if plate not in known]:
+        raise CellbookError(
+            f"{len(unknown)} of {len(plates)} plates are unknown, first {unknown[0]!r}; this design has {known[0]} to "
+            f"{known[-1]}, {len(known)} in all"
+        )
+    return wells[wells["Metadata_plate"].isin(list(plates))]
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """Hash of all files below a folder and of their names (32 hexadecimal digits)."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{files.sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def replacing(out: Path, force: bool = False) -> Iterator[Path]:
+    """Give a working folder beside `out` that takes its place when all went well, and is removed otherwise.
+
+    What a killed run left of it goes with the next run.
+
+    Raises
+    ------
+    CellbookError
+        If `out` is a file, holds something that is no simulated screen (without `force`), is the home or working
+        folder or above it, is being written by another run, or cannot be written.
+    """
+    whole = out.resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not out.is_dir():
+            raise CellbookError(f"{out} is a file; give a folder")
+        if not force and not _made(out):
+            raise CellbookError(f"{out} is not empty and holds no simulated screen; give another folder, or --force")
+        if any(place.is_relative_to(whole) for place in (Path.cwd().resolve(), Path.home().resolve())):
+            raise CellbookError(f"{out} holds the working or home folder and is not replaced; give another folder")
+    work, old, lock = (whole.with_name(f".{whole.name}.{kind}") for kind in ("new", "old", "lock"))
+    with files.writing(out):
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        with alone(lock, out):
+            try:
+                for left in (work, old):
+                    shutil.rmtree(left, ignore_errors=True)
+                yield work
+                if whole.exists():
+                    os.replace(whole, old)
+                try:
+                    os.replace(work, whole)
+                except OSError:
+                    if old.exists():
+                        os.replace(old, whole)
+                    raise
+            finally:
+                for left in (work, old):
+                    shutil.rmtree(left, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+
+
+def _made(folder: Path) -> bool:
+    """Whether a folder is what this module writes, and so can be made again."""
+    import pyarrow.parquet as pq
+
+    for table, mark in ((TABLE, HEADER), (TRUTH, IMAGE_TABLE)):
+        if (folder / table).is_file() and (folder / mark).is_file():
+            try:
+                return any(column.startswith("truth_") for column in pq.read_schema(folder / table).names)
+            except (OSError, ValueError):
+                return False
+    return False
