@@ -152,12 +152,12 @@ def test_a_critic_of_a_pure_shift_finds_the_slope_that_the_soft_penalty_allows(b
     critics = Critics(all_pairs(2), 4, config, CPU, torch.float64)
     generator = torch.Generator().manual_seed(0)
     found = []
-    for step in range(6000):
+    for step in range(4500):
         y = torch.randn(batch, 4, generator=generator, dtype=torch.float64)
         x = y + torch.tensor([length, 0, 0, 0], dtype=torch.float64)
         views = torch.stack([x, y])
         estimate, _ = critics.ascend(views, torch.rand(1, batch, generator=generator, dtype=torch.float64))
-        if step >= 5500:
+        if step >= 4000:
             found.append(float(estimate))
     expected = length * (1 + length / (2 * gamma))
     if bug_norm:  # one slope a minibatch: the slope of each row is held to about 1 / sqrt(batch)
@@ -176,7 +176,7 @@ def test_critics_approach_the_exact_transport_distance_on_small_samples():
     critics = Critics(all_pairs(2), 3, config, CPU, torch.float64)
     views = torch.from_numpy(np.stack([x, y]))
     generator = torch.Generator().manual_seed(0)
-    for _ in range(6000):
+    for _ in range(4500):
         estimate, _ = critics.ascend(views, torch.rand(1, 60, generator=generator, dtype=torch.float64))
     # a soft penalty of 100 lets slopes exceed 1 by two per cent; a small critic may miss a few per cent
     assert float(estimate) == pytest.approx(exact, rel=0.05)
@@ -205,9 +205,9 @@ def test_rmsprop_follows_the_rule_of_tensorflow_number_by_number():
 def test_many_critic_steps_a_map_step_close_the_gap_and_the_printed_order_widens_it():
     profiles = shifted_domains()
     before = centroid_gap(profiles)
-    good = fit(profiles, replace(FAST, start="random"), device="cpu")
+    good = fit(profiles, replace(FAST, start="random", critic_steps=12), device="cpu")
     assert centroid_gap(good.transform(profiles)) < 0.1 * before
-    printed = fit(profiles, replace(FAST, critic_steps=1, map_steps=50, iterations=600), device="cpu")
+    printed = fit(profiles, replace(FAST, critic_steps=1, map_steps=50, iterations=500), device="cpu")
     assert centroid_gap(printed.transform(profiles)) > before
 
 
@@ -221,7 +221,7 @@ def test_the_bias_inside_the_product_cannot_learn_a_translation():
     profiles = table(x, np.repeat(["Week1", "Week2"], 300))
     gaps = {}
     for bug in (False, True):
-        config = replace(FAST, iterations=1200, distance="energy", accumulator=1e-4, bug_bias=bug, lambda_cov=100.0)
+        config = replace(FAST, iterations=500, map_rate=3e-3, distance="energy", bug_bias=bug, lambda_cov=100.0)
         gaps[bug] = centroid_gap(fit(profiles, config, device="cpu").transform(profiles))
     assert gaps[False] < 0.1 * centroid_gap(profiles)
     assert gaps[True] > 0.5 * centroid_gap(profiles)
@@ -232,7 +232,7 @@ def test_the_bias_inside_the_product_cannot_learn_a_translation():
     [
         {"depth": 2},
         {"distance": "energy"},
-        {"distance": "sinkhorn", "iterations": 150},
+        {"distance": "sinkhorn"},
         {"loss": "barycentre"},
         {"residual": 4},
         {"bug_norm": True},
@@ -243,7 +243,7 @@ def test_every_variant_brings_the_domains_together(variant):
     if variant.get("distance") == "sinkhorn":
         pytest.importorskip("ot.batch")
     profiles = shifted_domains(rows=150)
-    config = replace(FAST, **{"critic_steps": 10, "accumulator": 1e-4, **variant})
+    config = replace(FAST, **{"critic_steps": 10, "iterations": 200, "accumulator": 1e-4, **variant})
     aligned = fit(profiles, config, device="cpu")
     assert centroid_gap(aligned.transform(profiles)) < 0.5 * centroid_gap(profiles)
     assert aligned.affine is not bool(config.residual)
@@ -276,18 +276,23 @@ def test_plates_are_aligned_within_weeks_and_then_weeks():
     x = np.concatenate([rng.normal(size=(200, 2)) + s for s in shift])
     profiles = table(x, np.repeat([p[:5] for p in plates], 200)).assign(Metadata_plate=np.repeat(plates, 200))
     config = replace(
-        FAST, domains=("Metadata_plate", "Metadata_batch"), distance="energy", iterations=800, map_rate=5e-3
+        FAST,
+        domains=("Metadata_plate", "Metadata_batch"),
+        distance="energy",
+        iterations=400,
+        map_rate=8e-3,
+        accumulator=1e-4,
     )
     aligned = fit(profiles, config, device="cpu")
 
     def plate_means(t):
         return t.groupby("Metadata_plate")[["f0", "f1"]].mean().to_numpy()
 
-    middle, end = (plate_means(aligned.transform(profiles, step)) for step in (800, 1600))
+    middle, end = (plate_means(aligned.transform(profiles, step)) for step in (400, 800))
     within = [np.linalg.norm(middle[0] - middle[1]), np.linalg.norm(middle[2] - middle[3])]
-    assert max(within) < 0.3
+    assert max(within) < 0.4
     assert np.linalg.norm(middle[:2].mean(axis=0) - middle[2:].mean(axis=0)) > 4  # weeks are untouched so far
-    assert np.linalg.norm(end - end.mean(axis=0), axis=1).max() < 0.3
+    assert np.linalg.norm(end - end.mean(axis=0), axis=1).max() < 0.4
     codes = aligned.codes(profiles)
     m, b = aligned.affine_maps(codes, len(aligned.steps) - 1)
     composed = np.einsum("rn,rnm->rm", x, m) + b

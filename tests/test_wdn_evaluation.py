@@ -9,7 +9,7 @@ import pytest
 from cellbook.errors import CellbookError
 from cellbook.methods import wdn
 from cellbook.methods.wdn.alignment import Alignment, Level
-from cellbook.methods.wdn.evaluation import silhouettes
+from cellbook.methods.wdn.evaluation import nearest, silhouettes, sum_distances
 from cellbook.methods.wdn.stopping import stop
 from cellbook.methods.wdn.units import resample
 from cellbook.metrics import classify_batch, distance_matrix, match, protocol, score, silhouette
@@ -116,20 +116,24 @@ def test_resampled_means_are_means_of_the_rows_drawn_within_wells(cells):
     np.testing.assert_allclose(fast, slow, atol=1e-10)
 
 
-def test_silhouettes_with_rows_left_out_equal_the_library_on_the_rest(wells):
-    table = prepare(wells, "tabak2020").profiles
-    labels = pd.factorize(table["Metadata_moa"])[0]
-    keep = np.random.default_rng(0).random(len(table)) < 0.7
-    d = distance_matrix(table[[c for c in table if c[0] == "w"]].to_numpy())
-    expected = silhouette(table[keep].reset_index(drop=True))
-    assert float(silhouettes(np.stack([d, d]), labels, keep)[1]) == pytest.approx(expected, abs=1e-12)
+def test_silhouettes_without_a_compound_equal_the_library_on_the_rest(wells, alignment):
+    screen = wdn.make_screen(alignment, wells)
+    means = wdn.unit_means(screen, [0, 2])[0]
+    sums = sum_distances(screen, distance_matrix(means))
+    names = [c for c in wells if c[0] == "w"]
+    for c in (None, 0, 20):
+        keep = screen.compounds != c if c is not None else np.ones(103, dtype=bool)
+        rest = screen.table[keep].reset_index(drop=True)
+        expected = [silhouette(rest.join(pd.DataFrame(m[keep], columns=names))) for m in means]
+        np.testing.assert_allclose(silhouettes(screen, sums, c), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("rule", ["knn", "silhouette"])
 def test_the_choice_without_a_compound_equals_a_slow_loop(wells, alignment, rule):
     screen = wdn.make_screen(alignment, wells)
     means = wdn.unit_means(screen, range(3))
-    found = stop(screen, distance_matrix(means), rule)
+    d = distance_matrix(means)
+    found = stop(screen, nearest(screen, d), sum_distances(screen, d), rule)
     names = [c for c in wells if c[0] == "w"]
     tables = [pd.concat([screen.table, pd.DataFrame(m, columns=names)], axis=1) for m in means[0]]
     measures = protocol("tabak2020").measures

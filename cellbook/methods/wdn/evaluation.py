@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -12,71 +13,133 @@ from cellbook.methods.wdn.alignment import Alignment
 from cellbook.methods.wdn.units import Screen, control_rows, make_screen, unit_means
 from cellbook.metrics import classify_batch, distance_matrix
 from cellbook.metrics.batch import BatchAccuracy, Model
+from cellbook.metrics.neighbours import DECIMALS
 from cellbook.profiles.table import check_finite
 
 KS = (1, 2, 3, 4)
-VOTES = ("pooled", "plain")  # k cut to the number of right candidates, as in the paper's tables; or as it is
-Vote = Literal["pooled", "plain"]
+Vote = Literal["pooled", "plain"]  # k cut to the number of right candidates, as in the paper's tables; or as it is
+VOTES: tuple[Vote, ...] = get_args(Vote)
 
 
-def nearest(distances: np.ndarray, eligible: np.ndarray, depth: int) -> np.ndarray:
-    """Nearest eligible candidates of every row, (..., u, depth), by distance and then by place; -1 beyond the last."""
-    masked = np.where(eligible, distances, np.inf)
-    order = masked.argsort(axis=-1, kind="stable")[..., :depth]
-    return np.where(np.arange(order.shape[-1]) < eligible.sum(axis=1)[:, None], order, -1)
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest candidates of every treatment instance; the axes between are checkpoints and resamples.
+
+    Attributes
+    ----------
+    compound : int16 (depth, ..., u), compound of each, nearest first, -1 beyond the last
+    right : bool (depth, ..., u), whether it has the MOA of the query
+    eligible : bool (u, u)
+    """
+
+    compound: np.ndarray
+    right: np.ndarray
+    eligible: np.ndarray
 
 
-def votes(screen: Screen, measure: str, found: np.ndarray, without: int = -1) -> tuple[np.ndarray, np.ndarray]:
-    """Count right neighbours for every k and both ways to count.
+def nearest(screen: Screen, distances: np.ndarray) -> dict[str, Neighbours]:
+    """Find as many neighbours under NSC and NSCB as leave four when any one compound is left out.
+
+    Equal distances keep the order of the rows, as in `metrics.match`.
 
     Parameters
     ----------
     screen : Screen
-    measure : {"NSC", "NSCB"}
-    found : int (..., u, depth), from `nearest`; deep enough that k neighbours remain without one compound
-    without : int
-        Leave this compound out, as a query and as a candidate; -1 leaves nothing out.
+    distances : float64 (..., u, u), cosine distances as `metrics.distance_matrix` rounds them
+    """
+    u = len(screen.labels)
+    depth = min(u, KS[-1] + int(np.bincount(screen.compounds).max()))
+    # Distance and place in one whole number: integers are sorted several times faster, and none are equal.
+    keys = np.rint(distances * 10.0**DECIMALS).astype(np.int64) * u + np.arange(u)
+    compounds, found = screen.compounds.astype(np.int16), {}
+    for name, eligible in screen.eligible.items():
+        order = np.sort(np.where(eligible, keys, np.iinfo(np.int64).max), axis=-1)[..., :depth] % u
+        there = np.arange(depth) < eligible.sum(axis=1)[:, None]
+        right = (screen.labels[order] == screen.labels[:, None]) & there
+        compound = np.where(there, compounds[order], np.int16(-1))
+        first = (np.ascontiguousarray(np.moveaxis(part, -1, 0)) for part in (compound, right))
+        found[name] = Neighbours(*first, eligible)
+    return found
+
+
+def votes(
+    screen: Screen, found: Neighbours, vote: Vote = "pooled", without: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Count right neighbours of every query for k = 1 to 4.
+
+    Parameters
+    ----------
+    screen : Screen
+    found : Neighbours
+    vote : {"pooled", "plain"}
+        "pooled" cuts k for each query to the number of candidates that are right, as the paper's tables do.
+    without : int, optional
+        Leave this compound out, as a query and as a candidate.
 
     Returns
     -------
-    correct : int (..., 2, 4, u), votes for the right MOA: pooled and plain, k = 1 to 4, queries
-    counted : int (2, 4, u), votes counted; 0 for queries that cannot be right or are left out
+    correct : int (..., 4, u), votes for the right MOA
+    counted : int (4, u), votes counted; 0 for queries that cannot be right or are left out
     """
-    eligible = screen.eligible[measure] & (screen.compounds != without)
+    others = np.ones(len(screen.labels), dtype=bool) if without is None else screen.compounds != without
+    eligible = found.eligible & others
     positives = (eligible & (screen.labels[:, None] == screen.labels)).sum(axis=1)
-    scored = (positives > 0) & (screen.compounds != without)
-    limits = np.stack([[np.minimum(k, n) * scored for k in KS] for n in (positives, eligible.sum(axis=1))])  # (2, 4, u)
-    kept = (found >= 0) & (screen.compounds[found] != without)
-    rank = kept.cumsum(axis=-1)
-    right = kept & (screen.labels[found] == screen.labels[:, None])
-    # Right neighbours among the first 1, 2, ...; a query's limit then picks one of these numbers.
-    upto = np.stack([(right & (rank <= k)).sum(axis=-1) for k in range(KS[-1] + 1)])  # (5, ..., u)
-    lead = upto.ndim - 2
-    index = np.broadcast_to(limits.reshape(-1, *[1] * lead, limits.shape[-1]), (8, *upto.shape[1:]))
-    correct = np.take_along_axis(upto, index, axis=0)
-    return np.moveaxis(correct, 0, -2).reshape(*upto.shape[1:-1], 2, 4, -1), limits
+    most = positives if vote == "pooled" else eligible.sum(axis=1)
+    limits = np.stack([np.minimum(k, most) for k in KS]) * ((positives > 0) & others)  # (4, u)
+    depth = KS[-1] if without is None else KS[-1] + int((~others).sum())
+    shape = found.right.shape[1:]
+    rank, correct = np.zeros(shape, dtype=np.int8), np.zeros((len(KS), *shape), dtype=np.int8)
+    for compound, right in zip(found.compound[:depth], found.right[:depth], strict=True):
+        kept = np.bool_(True) if without is None else compound != without
+        rank += kept
+        hit = right & kept
+        for j, limit in enumerate(limits):
+            correct[j] += hit & (rank <= limit.astype(np.int8))
+    return np.moveaxis(correct, 0, -2), limits
 
 
-def depth_of(screen: Screen) -> int:
-    """Neighbours to keep so that four remain when any one compound is left out."""
-    return min(len(screen.labels), KS[-1] + int(np.bincount(screen.compounds).max()))
+@dataclass(frozen=True)
+class Sums:
+    """Sums of distances, from which silhouettes with and without a compound follow.
+
+    Attributes
+    ----------
+    moa : float64 (MOAs, ..., u), from each row to all rows of each MOA
+    compound : float64 (compounds, ..., u)
+    """
+
+    moa: np.ndarray
+    compound: np.ndarray
 
 
-def silhouettes(distances: np.ndarray, labels: np.ndarray, keep: np.ndarray | None = None) -> np.ndarray:
-    """Mean silhouette of each matrix of a stack (..., u, u), over rows marked in `keep`; as `metrics.silhouette`."""
-    keep = np.ones(len(labels), dtype=bool) if keep is None else keep
-    kinds = np.unique(labels[keep])
-    member = (labels[:, None] == kinds) & keep[:, None]  # (u, kinds)
-    size = member.sum(axis=0).astype(np.float64)
-    d = distances * ~np.eye(len(labels), dtype=bool)
-    total = (d @ member.astype(np.float64))[..., keep, :]  # (..., kept, kinds)
-    own = member[keep]
-    alone = size[own.argmax(axis=1)] == 1
-    inside = (total * own).sum(axis=-1) / np.where(alone, 1, size[own.argmax(axis=1)] - 1)
-    outside = np.where(own, np.inf, total / size).min(axis=-1)
+def sum_distances(screen: Screen, distances: np.ndarray) -> Sums:
+    """Add up distances (..., u, u) by MOA and by compound; the distance of a row to itself is taken for 0."""
+    d = distances * ~np.eye(len(screen.labels), dtype=bool)
+    members = [np.eye(int(codes.max()) + 1)[codes] for codes in (screen.labels, screen.compounds)]
+    return Sums(*(np.ascontiguousarray(np.moveaxis(d @ member, -1, 0)) for member in members))
+
+
+def silhouettes(screen: Screen, sums: Sums, without: int | None = None) -> np.ndarray:
+    """Mean silhouette of MOAs of each matrix of a stack (...), without the rows of a compound; as `metrics.silhouette`.
+
+    Nothing is excluded but the compound: doses of one compound and rows of one batch count as neighbours.
+    """
+    labels, total = screen.labels, sums.moa
+    keep = np.ones(len(labels), dtype=bool)
+    if without is not None:
+        keep = screen.compounds != without
+        total = total.copy()
+        for moa in np.unique(labels[~keep]):  # one, as every compound has one
+            total[moa] -= sums.compound[without]
+    size = np.bincount(labels[keep], minlength=len(total)).astype(np.float64)
+    inside, outside = np.zeros(total.shape[1:]), np.full(total.shape[1:], np.inf)
+    for moa in np.flatnonzero(size):
+        own = labels == moa
+        inside[..., own] = total[moa][..., own] / max(size[moa] - 1, 1)
+        np.minimum(outside, np.where(own, np.inf, total[moa] / size[moa]), out=outside)
     largest = np.maximum(inside, outside)
     s = np.divide(outside - inside, largest, out=np.zeros_like(largest), where=largest > 0)
-    return np.where(alone, 0.0, s).mean(axis=-1)
+    return np.where(size[labels] == 1, 0.0, s)[..., keep].mean(axis=-1)
 
 
 def evaluate(alignment: Alignment, profiles: pd.DataFrame, controls: str = "DMSO") -> pd.DataFrame:
@@ -101,15 +164,14 @@ def evaluate(alignment: Alignment, profiles: pd.DataFrame, controls: str = "DMSO
     everything = range(len(alignment.steps))
     d = distance_matrix(unit_means(screen, everything)[0])
     rows = []
-    for measure, eligible in screen.eligible.items():
-        correct, counted = votes(screen, measure, nearest(d, eligible, depth_of(screen)))
-        right, total = correct.sum(axis=-1), counted.sum(axis=-1)  # (C, 2, 4), (2, 4)
-        for c in everything:
-            for i, vote in enumerate(VOTES):
-                for j, k in enumerate(KS):
-                    r, t = int(right[c, i, j]), int(total[i, j])
+    for measure, found in nearest(screen, d).items():
+        for vote in VOTES:
+            correct, counted = votes(screen, found, vote)
+            right, total = correct.sum(axis=-1), counted.sum(axis=-1)  # (C, 4), (4,)
+            for c in everything:
+                for k, r, t in zip(KS, right[c].tolist(), total.tolist(), strict=True):
                     rows.append((int(alignment.steps[c]), measure, k, vote, r / t if t else np.nan, r, t))
-    silhouette = silhouettes(d, screen.labels)
+    silhouette = silhouettes(screen, sum_distances(screen, d))
     for c in everything:
         damage = control_moments(alignment, profiles, c, controls)
         for name, value in {"silhouette": float(silhouette[c]), **damage}.items():

@@ -11,13 +11,23 @@ import pandas as pd
 
 from cellbook.errors import CellbookError
 from cellbook.methods.wdn.alignment import Alignment
-from cellbook.methods.wdn.evaluation import KS, VOTES, Vote, depth_of, nearest, silhouettes, votes
+from cellbook.methods.wdn.evaluation import (
+    KS,
+    VOTES,
+    Neighbours,
+    Sums,
+    Vote,
+    nearest,
+    silhouettes,
+    sum_distances,
+    votes,
+)
 from cellbook.methods.wdn.units import Screen, make_screen, resample, unit_means
 from cellbook.metrics import distance_matrix
 
 Rule = Literal["knn", "silhouette"]
 RULES: tuple[Rule, ...] = get_args(Rule)
-BLOCK_BYTES = 256 * 2**20  # of distances held at a time
+BLOCK_BYTES = 32 * 2**20  # of distances held at a time
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,9 @@ class Stopped:
     counted: dict[str, np.ndarray]
 
 
-def stop(screen: Screen, distances: np.ndarray, rule: Rule = "knn", vote: Vote = "pooled") -> Stopped:
+def stop(
+    screen: Screen, found: dict[str, Neighbours], sums: Sums, rule: Rule = "knn", vote: Vote = "pooled"
+) -> Stopped:
     """Choose a checkpoint without each compound in turn, and score that compound's queries there (Tabak et al. 2020).
 
     Without the compound, neither query nor candidate, the rule is computed at every checkpoint: "knn" the mean over
@@ -47,30 +59,35 @@ def stop(screen: Screen, distances: np.ndarray, rule: Rule = "knn", vote: Vote =
     Parameters
     ----------
     screen : Screen
-    distances : float64 (r, C, u, u), between treatment instances at every checkpoint
+    found, sums : neighbours and sums of distances at every checkpoint, leading axes (r, C)
     rule : {"knn", "silhouette"}
     vote : {"pooled", "plain"}
     """
     if rule not in RULES:
         raise CellbookError(f"rule={rule!r} is none of {', '.join(RULES)}")
-    way, compounds = VOTES.index(vote), range(len(screen.compound_names))
-    found = {name: nearest(distances, eligible, depth_of(screen)) for name, eligible in screen.eligible.items()}
-    criterion = np.zeros((len(compounds), *distances.shape[:2]))
+    compounds = range(len(screen.compound_names))
+    criterion = np.zeros((len(compounds), *sums.moa.shape[1:3]))
     for c in compounds:
         if rule == "silhouette":
-            criterion[c] = silhouettes(distances, screen.labels, screen.compounds != c)
+            criterion[c] = silhouettes(screen, sums, c)
             continue
-        for name, order in found.items():
-            correct, counted = votes(screen, name, order, without=c)
-            right, total = correct[..., way, :, :].sum(axis=-1), counted[way].sum(axis=-1)  # (r, C, 4), (4,)
+        for neighbours in found.values():
+            correct, counted = votes(screen, neighbours, vote, c)
+            right, total = correct.sum(axis=-1), counted.sum(axis=-1)  # (r, C, 4), (4,)
             criterion[c] += np.divide(right, total, out=np.zeros(right.shape), where=total > 0).mean(axis=-1)
-    chosen = criterion.argmax(axis=-1).T  # (r, compounds)
+    # Equal sums may differ in their last digit, which must not decide between checkpoints.
+    chosen = criterion.round(12).argmax(axis=-1).T  # (r, compounds)
+    return _score(screen, found, chosen, vote)
+
+
+def _score(screen: Screen, found: dict[str, Neighbours], chosen: np.ndarray, vote: Vote) -> Stopped:
+    """Score every query at the checkpoint chosen for its compound (r, compounds)."""
     correct, counted = {}, {}
-    for name, order in found.items():
-        everywhere, counts = votes(screen, name, order)
-        at = chosen[:, screen.compounds]  # (r, u), checkpoint of each query
-        each = np.take_along_axis(everywhere[:, :, way], at[:, None, None, :], axis=1)[:, 0]  # (r, 4, u)
-        correct[name], counted[name] = each.sum(axis=-1), counts[way].sum(axis=-1)
+    at = chosen[:, screen.compounds]  # (r, u)
+    for name, neighbours in found.items():
+        everywhere, counts = votes(screen, neighbours, vote)  # (r, C, 4, u), (4, u)
+        each = np.take_along_axis(everywhere, at[:, None, None, :], axis=1)[:, 0]  # (r, 4, u)
+        correct[name], counted[name] = each.sum(axis=-1), counts.sum(axis=-1)
     return Stopped(chosen, correct, counted)
 
 
@@ -86,9 +103,10 @@ def stopping(alignment: Alignment, profiles: pd.DataFrame, controls: str = "DMSO
     """
     screen = make_screen(alignment, profiles, controls)
     d = distance_matrix(unit_means(screen, range(len(alignment.steps))))
+    neighbours, sums = nearest(screen, d), sum_distances(screen, d)
     scores, choices = [], []
     for vote in VOTES:
-        for rule, found in _rules(screen, d, vote):
+        for rule, found in _rules(screen, neighbours, sums, vote):
             for name, correct in found.correct.items():
                 for j, k in enumerate(KS):
                     r, t = int(correct[0, j]), int(found.counted[name][j])
@@ -135,14 +153,13 @@ def bootstrap(
         part = counts[start : start + block]
         d = distance_matrix(unit_means(screen, checkpoints, part))  # (r, C, u, u)
         replicates = np.arange(start, start + len(part))
-        s = silhouettes(d, screen.labels)
+        neighbours, sums = nearest(screen, d), sum_distances(screen, d)
+        s = silhouettes(screen, sums)
         course.append(_long(s[..., None], replicates, alignment.steps, "silhouette", (0,)))
-        for name, eligible in screen.eligible.items():
-            correct, counted = votes(screen, name, nearest(d, eligible, depth_of(screen)))
-            way = VOTES.index(vote)
-            value = correct[..., way, :, :].sum(axis=-1) / counted[way].sum(axis=-1)  # (r, C, 4)
-            course.append(_long(value, replicates, alignment.steps, name, KS))
-        for rule, found in _rules(screen, d, vote):
+        for name, near in neighbours.items():
+            correct, counted = votes(screen, near, vote)
+            course.append(_long(correct.sum(axis=-1) / counted.sum(axis=-1), replicates, alignment.steps, name, KS))
+        for rule, found in _rules(screen, neighbours, sums, vote):
             best = s[:, 0] if rule == "none" else s.max(axis=1)
             scores += [(rule, int(i), "silhouette", 0, v) for i, v in zip(replicates, best, strict=True)]
             for name, right in found.correct.items():
@@ -154,11 +171,12 @@ def bootstrap(
     return pd.DataFrame(scores, columns=columns), pd.concat(course, ignore_index=True)
 
 
-def _rules(screen: Screen, distances: np.ndarray, vote: Vote) -> Iterator[tuple[str, Stopped]]:
+def _rules(screen: Screen, found: dict[str, Neighbours], sums: Sums, vote: Vote) -> Iterator[tuple[str, Stopped]]:
     """Score step 0, the rule "none", and both rules."""
-    yield "none", stop(screen, distances[:, :1], vote=vote)
+    start = np.zeros((sums.moa.shape[1], len(screen.compound_names)), dtype=np.int64)
+    yield "none", _score(screen, found, start, vote)
     for rule in RULES:
-        yield rule, stop(screen, distances, rule, vote)
+        yield rule, stop(screen, found, sums, rule, vote)
 
 
 def _long(
