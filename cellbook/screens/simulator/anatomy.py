@@ -102,7 +102,7 @@ def shape_cells(
         "stress_fibres": np.where(round_cell, 0.0, p["stress_fibres"]),
         "puncta": p["puncta"],
         "contacts": p["contacts"],
-        "softness": np.where(rounded, 3.0, np.where(mitotic, 1.8, 1.1)),
+        "softness": np.where(rounded, 4.0, np.where(mono | disordered, 2.2, np.where(mitotic, 1.6, 1.1))),
         "aster": np.where(mono, 2.6, np.where(disordered & (p["filaments"] > 0.35), 1.0, 0.0)),
         "spindle": np.where(plate, 1.8, np.where(split, 1.2, 0.0)),
         "pole": np.where(split, 4.0 + 14.0 * (phase - 0.65), 6.5),

@@ -11,8 +11,9 @@ from cellbook.screens.simulator.design import SimulatedScreen, stream
 GREY = 16  # a 12-bit camera's values are stored times 16
 # Grey values of one unit of light, and of no light, per stain. Five stains: the genetic screen's own microscope.
 LEVELS = {"chemical": (3100.0, 2400.0, 3700.0), "genetic": (3300.0, 2600.0, 3000.0, 2800.0, 2600.0)}
-BACKGROUNDS = {"chemical": (690.0, 690.0, 730.0), "genetic": (600.0, 640.0, 660.0, 700.0, 640.0)}
+BACKGROUNDS = {"chemical": (730.0, 700.0, 740.0), "genetic": (600.0, 640.0, 660.0, 700.0, 640.0)}
 BLUR, HAZE, HAZE_WIDTH = 0.60, 0.14, 7.0  # width of the focus in pixels; share and width of light from out of focus
+BLEED = 0.06
 READ_NOISE, SHOT_NOISE = 39.0, 2.4  # grey values; variance a grey value of signal
 SMEAR = 0.61  # width of the smear along rows at read-out, in pixels; it reaches signal and noise
 
@@ -111,8 +112,9 @@ def develop(
         square * HAZE_WIDTH**2
     )
     light = torch.fft.irfft2(torch.fft.rfft2(light) * transfer, s=(height, width)).clamp_min(0.0)
-    bleed = (0.05 * torch.exp(values("bleed"))).clamp_max(0.4)
-    light = light + bleed * torch.roll(light, 1, dims=1)
+    # A stain is also seen through the filter of the next longer wavelength, never of a shorter one.
+    bleed = (BLEED * torch.exp(values("bleed"))).clamp_max(0.4)
+    light = torch.cat([light[:, :1], light[:, 1:] + bleed * light[:, :-1]], dim=1)
 
     # Periodic in the field, brightest near the middle, so that fields may wrap around.
     y = torch.cos(2 * torch.pi * (torch.arange(height, device=device) / height - 0.5))[:, None]

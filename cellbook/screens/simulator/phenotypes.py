@@ -53,7 +53,7 @@ LABELS = ("interphase", *STATES)
 # the number of cells, `spindle` the form of arrested mitosis.
 MECHANISMS: dict[str, dict[str, float | str]] = {
     "Actin disruptors": dict(
-        actin=-0.4, cortex=-1.5, stress_fibres=-2.5, puncta=3.0, cell_area=-2.2, spikes=1.8, contacts=-1.5,
+        actin=-0.4, cortex=-1.5, stress_fibres=-2.5, puncta=3.0, cell_area=-5.0, spikes=1.8, contacts=-1.5,
         tubulin_perinuclear=1.0, binucleate=2.6, rounded=0.8, density=-0.35,
     ),
     "Aurora kinase inhibitors": dict(
@@ -61,7 +61,7 @@ MECHANISMS: dict[str, dict[str, float | str]] = {
         filaments=0.6, alignment=0.7, fragmented=1.4, mitotic=-1.0, density=-0.9,
     ),
     "Cholesterol-lowering": dict(
-        cell_elongation=2.8, cell_area=-2.2, spikes=1.6, stress_fibres=-1.2, contacts=-1.5, nucleus_area=-0.9,
+        cell_elongation=3.2, cell_area=-5.5, spikes=1.6, stress_fibres=-1.2, contacts=-1.5, nucleus_area=-0.9,
         nucleus_elongation=0.7, tubulin=0.5, alignment=1.2, rounded=1.6, density=-0.45,
     ),
     "DNA damage": dict(
@@ -73,7 +73,7 @@ MECHANISMS: dict[str, dict[str, float | str]] = {
         puncta=0.6, mitotic=-1.5, density=-0.55,
     ),
     "Eg5 inhibitors": dict(
-        mitotic=3.3, fragmented=1.5, rounded=1.2, nucleus_area=0.3, cell_area=-0.6, cortex=0.5, density=-0.75,
+        mitotic=3.3, fragmented=1.5, rounded=1.2, nucleus_area=0.3, cell_area=-1.6, cortex=0.5, density=-0.75,
         spindle="monopolar",
     ),
     "Epithelial": dict(
@@ -85,19 +85,19 @@ MECHANISMS: dict[str, dict[str, float | str]] = {
         tubulin_perinuclear=-0.9, polarity=1.0, density=-0.25,
     ),
     "Microtubule destabilizers": dict(
-        filaments=-3.5, tubulin_perinuclear=-1.0, mitotic=2.3, fragmented=3.6, cell_area=-0.9, nucleus_lobes=1.0,
-        tubulin=-0.4, cortex=0.6, density=-0.75, spindle="disordered",
+        filaments=-3.5, tubulin_perinuclear=-1.0, mitotic=2.3, fragmented=3.6, cell_area=-3.0, nucleus_lobes=1.0,
+        tubulin=-0.4, cortex=0.6, spikes=0.8, density=-0.75, spindle="disordered",
     ),
     "Microtubule stabilizers": dict(
         bundling=3.2, filaments=1.6, alignment=1.0, tubulin=1.0, mitotic=1.6, fragmented=3.2, nucleus_area=0.4,
-        density=-0.75, spindle="disordered",
+        cell_area=-2.4, spikes=1.0, cell_elongation=1.2, density=-0.75, spindle="disordered",
     ),
     "Protein degradation": dict(
-        rounded=2.4, tubulin_perinuclear=2.6, tubulin=1.2, cell_area=-1.4, cell_elongation=0.8, nucleus_area=-0.6,
-        dna=0.5, stress_fibres=-0.8, filaments=-0.6, density=-0.6,
+        rounded=2.4, tubulin_perinuclear=2.6, tubulin=1.2, cell_area=-3.6, cell_elongation=0.8, nucleus_area=-0.6,
+        dna=0.5, stress_fibres=-0.8, filaments=-0.6, spikes=0.6, density=-0.6,
     ),
     "Protein synthesis": dict(
-        nucleus_area=-1.7, nucleoli=-2.0, nucleus_texture=-0.8, tubulin=-1.1, actin=-0.9, cell_area=-0.6, dna=0.4,
+        nucleus_area=-1.7, nucleoli=-2.0, nucleus_texture=-0.8, tubulin=-1.1, actin=-0.9, cell_area=-1.8, dna=0.4,
         filaments=-0.5, mitotic=-2.0, density=-0.45,
     ),
     # The genetic screen: overexpressed genes act more mildly.

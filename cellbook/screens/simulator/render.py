@@ -83,12 +83,13 @@ def draw(c: Canvas, cell: dict[str, torch.Tensor], design: str) -> list[torch.Te
     border, contact, edge = (cell[name] @ c.around for name in ("border", "contact", "nucleus"))
     # Where cells touch, their thin edges overlap: both fade slowly and add up to about one sheet.
     inside = torch.sigmoid((border - r) / (column["softness"] * (1 + 1.6 * contact)))
-    nucleus = torch.sigmoid((edge - r) / 0.65)
+    nucleus = torch.sigmoid((edge - r) / (0.6 * column["softness"]))
     dome = (1 - (r / border).square()).clamp_min(0.0)
     height = inside * (0.45 + 0.55 * dome)
     near = torch.exp((edge - r).clamp_max(0.0) / _NEAR)
     mottle, fine, coarse, spots = _lie(c, cell["offsets"])
     dna, nucleoli = _dna(c, cell, column, nucleus, edge, fine, coarse)
+    dna = dna + 0.03 * inside  # a trace of the stain everywhere in the cell
 
     # Microtubules: two layers of lines that turn with the distance from the nucleus; alignment closes their angle.
     turn = cell["cross"] * (1 - cell["alignment"])
@@ -163,7 +164,7 @@ def _dna(c, cell, column, nucleus, edge, fine, coarse) -> tuple[torch.Tensor, to
         u = (dx * cos + dy * sin) / pieces[:, :, 2]
         v = (dy * cos - dx * sin) / pieces[:, :, 3]
         rho = (u.square() + v.square() + 1e-6).sqrt()
-        parts = torch.sigmoid((1 - rho) * pieces[:, :, 3] / 0.6) * pieces[:, :, 5]
+        parts = torch.sigmoid((1 - rho) * pieces[:, :, 3] / 0.7) * pieces[:, :, 5]
         shape = shape.index_copy(0, rows, torch.maximum(shape[rows], parts.amax(1)))
     nucleoli = shape * hole * column["nucleoli"]
     return column["dna"] * shape * (1 + column["texture"] * grain).clamp_min(0.05) * (
