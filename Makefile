@@ -27,7 +27,7 @@ test: .venv/done-test
 	$(BIN)/mypy
 	$(BIN)/cellbook sync --check
 	$(BIN)/jupyter-book build --all -W -n --keep-going .
-	CELLBOOK_SITE=_build/html $(BIN)/pytest
+	CELLBOOK_SITE=_build/html $(BIN)/pytest -n auto --dist loadfile
 	$(BIN)/cellbook verify
 
 # Replace the committed pages and results by those that `make book` executed (PAGES="classical" for some).
