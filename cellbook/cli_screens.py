@@ -78,7 +78,7 @@ def simulate(
     where = {"plates": parse_plates(plates), "device": choose_device(device)}
     where |= {"force": force, "progress": sys.stderr.isatty()}
     if fields:
-        size = config.field or (field_shape(config) if cells else FIELD_SIZE)
+        size = config.field or (tuple(max(128, side) for side in field_shape(config)) if cells else FIELD_SIZE)
         made = write_fields(replace(config, field=size), out, **where)
         print(f"cells: {made.cells}")
         print(f"fields: {made.fields} of {size[0]} x {size[1]} pixels")
@@ -295,8 +295,8 @@ def tell(cells: Any, report: Any, path: Path) -> None:
             print(f"failed: {' '.join(str(row[key]) for key in keys)}: {row['note']}", file=sys.stderr)
         if len(bad) > SHOWN:
             print(f"and {len(bad) - SHOWN} more, see the report", file=sys.stderr)
-        noted = report[(report["status"] == "done") & (report["note"] != "")]
-        for note, count in noted["note"].value_counts().head(SHOWN).items():
+        noted = report.loc[(report["status"] == "done") & (report["note"] != ""), "note"]
+        for note, count in noted.str.split("; ").explode().value_counts().head(SHOWN).items():
             print(f"note on {count} of {len(report)} fields: {note}", file=sys.stderr)
         failed = len(bad)
     print(f"cells: {len(cells)}")

@@ -199,7 +199,7 @@ def cell_count(cells: CellSet) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Metadata that is constant in the well, ``Metadata_cell_count``, and the one feature ``cell_count``.
+        Metadata that is constant in the well, ``Metadata_cell_count``, and the one feature ``Cells_Count``.
 
     Raises
     ------
@@ -213,5 +213,5 @@ def cell_count(cells: CellSet) -> pd.DataFrame:
     constant = groups.nunique(dropna=False).le(1).all()
     wells = groups.first()[list(constant.index[constant])]
     wells["Metadata_cell_count"] = groups.size()
-    wells["cell_count"] = groups.size().astype(float)
+    wells["Cells_Count"] = groups.size().astype(float)
     return wells.reset_index()

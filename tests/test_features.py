@@ -264,7 +264,7 @@ def test_cells_are_counted_by_well():
     cells.table["Metadata_cell"] = range(6)
     wells = cell_count(cells)
     assert wells["Metadata_well"].tolist() == ["B02", "C03"]
-    assert wells["cell_count"].tolist() == wells["Metadata_cell_count"].tolist() == [4, 2]
+    assert wells["Cells_Count"].tolist() == wells["Metadata_cell_count"].tolist() == [4, 2]
     assert "Metadata_cell" not in wells
     del cells.table["Metadata_well"]
     with pytest.raises(CellbookError, match="lacks Metadata_well"):

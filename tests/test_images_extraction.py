@@ -1,6 +1,7 @@
 """Whole screens into cells: same result however it was reached, and a broken field never costs the others."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -172,9 +173,18 @@ def test_one_clear_error_when_there_is_nothing_to_cut_or_the_folder_is_taken(scr
     table, images, out = screen
     with pytest.raises(CellbookError, match=r"no cell in 4 fields \(4 failed, first: .*expected 50 x 60"):
         extract(table, images, out, workers=1, size=24, field_size=(50, 60), progress=False)
+    # nothing was finished, so other settings find the place free
+    extract(table, images, out, workers=1, illumination=False, **SMALL)
+    assert not out.with_name("cells.parts").exists()
+    lost = next(images.rglob("*_w4.tif"))
+    lost.rename(lost.with_suffix(".lost"))
+    half = out.with_name("half")
+    assert extract(table, images, half, workers=1, illumination=False, **SMALL).failed == 1
+    shutil.rmtree(half)
     with pytest.raises(CellbookError, match="other settings or other fields"):
-        extract(table, images, out, workers=1, illumination=False, **SMALL)
-    extract(table, images, out, workers=1, illumination=False, resume=False, **SMALL)
+        extract(table, images, half, workers=1, illumination=False, **SMALL | {"size": 26})
+    assert extract(table, images, half, workers=1, illumination=False, resume=False, **SMALL | {"size": 26}).done == 3
+    lost.with_suffix(".lost").rename(lost)
     with pytest.raises(CellbookError, match="holds something else"):
         extract(table, images, out, workers=1, illumination=False, **SMALL | {"size": 26})
     with pytest.raises(CellbookError, match="holds something else"):

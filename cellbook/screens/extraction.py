@@ -155,13 +155,14 @@ def extract_fields(
     with files.writing(parts):
         parts.mkdir(parents=True, exist_ok=True)
         with alone(parts / LOCK, parts):
-            if not resume:
-                _empty(parts)
-            if (parts / SETTINGS).is_file() and files.read_json(parts / SETTINGS) != state:
+            other = (parts / SETTINGS).is_file() and files.read_json(parts / SETTINGS) != state
+            if other and resume and any(parts.glob("*.npz")):
                 raise CellbookError(
                     f"{parts} holds the work of other settings or other fields; give another out, or discard it by "
-                    "resume=False"
+                    "resume=False (--force)"
                 )
+            if other or not resume:
+                _empty(parts)
             files.write_json(parts / SETTINGS, state)
             report = _work(fields, parts, settings, workers, progress)
             return _assemble(fields, report, parts, out, settings, state)

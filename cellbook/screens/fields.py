@@ -57,7 +57,8 @@ def read_tiff(path: str | Path, size: tuple[int, int] | None = None, dtypes: Seq
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     path = Path(path)
     if not path.is_file():
-        raise CellbookError(f"{path} does not exist; check the images folder and the file name in the image table")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise CellbookError(f"{path} {what}; give an image, or check the file name in the image table")
     if path.stat().st_size == 0:
         raise CellbookError(f"{path} is empty (0 bytes); download or copy it again")
     try:

@@ -93,8 +93,8 @@ def write_fields(
         need, free = count * 6 * config.field[0] * config.field[1], shutil.disk_usage(work.parent).free
         if need > free:
             raise CellbookError(
-                f"{count} fields take {need / 1e9:.1f} GB and {work.parent} has {free / 1e9:.1f} GB free; simulate "
-                "fewer plates, wells or sites, or smaller fields"
+                f"{count} fields take {need / 1e9:.1f} GB and {Path(out).parent} has {free / 1e9:.1f} GB free; "
+                "simulate fewer plates, wells or sites, or smaller fields"
             )
         index = simulate_fields(config, work, config.field, config.sites, plates, device, progress)
     cells = len(pd.read_parquet(Path(out) / TRUTH, columns=["Metadata_plate"]))
@@ -125,7 +125,7 @@ def folder_fingerprint(folder: Path) -> str:
 
 @contextmanager
 def replacing(out: Path, force: bool = False) -> Iterator[Path]:
-    """Give a working folder beside `out` that takes its place when all went well, and is removed otherwise.
+    """Give a new name, beside `out`, of a folder that takes its place when all went well, and is removed otherwise.
 
     What a killed run left of it goes with the next run.
 
@@ -150,11 +150,12 @@ def replacing(out: Path, force: bool = False) -> Iterator[Path]:
             try:
                 for left in (work, old):
                     shutil.rmtree(left, ignore_errors=True)
-                yield work
+                work.mkdir()
+                yield work / whole.name
                 if whole.exists():
                     os.replace(whole, old)
                 try:
-                    os.replace(work, whole)
+                    os.replace(work / whole.name, whole)
                 except OSError:
                     if old.exists():
                         os.replace(old, whole)
