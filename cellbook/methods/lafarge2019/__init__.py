@@ -1,0 +1,63 @@
+"""The page of VAE+ (Lafarge et al. 2019): its trainings, what is measured of them, and what it shows.
+
+The models themselves are `cellbook.methods.vae_plus`. Here each of them is trained several times, every cell is
+encoded, and profiles, images, walks and codes are measured; the page's run keeps numbers and a few small pictures.
+"""
+
+from cellbook.methods.lafarge2019.config import PAPER_MODELS, PRESETS, VERSION, Config, config_of, preset, trainings
+from cellbook.methods.lafarge2019.measures import evaluate
+from cellbook.methods.lafarge2019.predicates import PREDICATES
+from cellbook.methods.lafarge2019.run import run
+from cellbook.methods.lafarge2019.tables import (
+    OVERALL,
+    RATE,
+    beta_table,
+    budget_table,
+    by_plate_table,
+    channel_columns,
+    euclidean_table,
+    further_table,
+    image_table,
+    pick,
+    plain_table,
+    table_1,
+    takeaways,
+    truth_rows,
+    verdict_table,
+    walk_table,
+    warning,
+    week_table,
+    whitening_table,
+)
+
+__all__ = [
+    "OVERALL",
+    "PAPER_MODELS",
+    "PREDICATES",
+    "PRESETS",
+    "RATE",
+    "VERSION",
+    "Config",
+    "beta_table",
+    "budget_table",
+    "by_plate_table",
+    "channel_columns",
+    "config_of",
+    "euclidean_table",
+    "evaluate",
+    "further_table",
+    "image_table",
+    "pick",
+    "plain_table",
+    "preset",
+    "run",
+    "table_1",
+    "takeaways",
+    "trainings",
+    "truth_rows",
+    "verdict_table",
+    "walk_table",
+    "warning",
+    "week_table",
+    "whitening_table",
+]

@@ -1,0 +1,160 @@
+"""How much of the paper is repeated: which trainings, on how many cells, and how large."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cellbook.errors import CellbookError
+from cellbook.methods import vae_plus
+from cellbook.runs import seeds
+from cellbook.screens.simulator import SimulatedScreen
+
+VERSION = 1
+LABELS = {
+    "ae": "AE",
+    "vae": "VAE",
+    "vae_plus": "VAE+",
+    "vae_plus_at_once": "VAE+ at once",
+    "ae_deterministic": "AE without noise",
+    "vae_gan": "VAE/GAN",
+}
+PAPER_MODELS = ("VAE+", "VAE", "AE")  # in the order of the paper's table
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the page trains and measures; the values are those of the preset `quick`, the paper's are in comments."""
+
+    screen: str = "simulated"  # or bbbc021-sample, or the folder of a cell set; the paper: all of BBBC021
+    # The simulated screen; the same values as on the page about the cells, so that it is drawn once.
+    wells: int = 3  # of a treatment
+    controls: int = 3  # DMSO wells a plate; BBBC021 has 6
+    positive_controls: int = 1  # taxol 0.3 wells a plate, for naming the week
+    cells: int = 22  # expected in an untreated well; BBBC021 has hundreds
+    sites: int = 1
+    week_effect: float = 1.0
+    per_well: int = 6  # cells of a well that are used at most, drawn once; 0: all. The paper: all
+    # Training
+    iterations: int = 240  # 40,000
+    batch: int | None = 32  # None: one cell of every treatment and of DMSO, 104 in BBBC021 as in the published code
+    ramp: int = 30  # T: 2,500
+    latent: int = 64  # 256
+    width: int = 8  # 32
+    models: tuple[str, ...] = ("vae_plus", "vae", "ae", "vae_plus_at_once")  # trained `repeats` times, judged
+    once: tuple[str, ...] = ("ae_deterministic", "vae_gan")  # trained once: shown, not judged
+    betas: tuple[float, ...] = (0.25, 4.0)  # of further VAEs, trained once
+    repeats: int = 3  # 3
+    seed: int = 0
+    # Measurement
+    looked_at: int = 312  # cells whose reconstructions are measured, balanced over treatments
+    frames: int = 9  # images of a walk; the paper's rows have 6 to 11
+    walks: int = 6  # treatments that are walked to in a figure
+    resamples: int = 10_000  # of compounds, behind every interval
+    permutations: int = 1_000  # of labels, behind chance
+    probe_folds: int = 5  # of the linear probe, plates held out
+    originals: bool = False  # whether products hold crops as they came; simulated crops always are kept
+
+    @property
+    def simulated(self) -> SimulatedScreen:
+        """The simulated screen of this configuration."""
+        return SimulatedScreen(
+            seed=self.seed,
+            wells=self.wells,
+            controls=self.controls,
+            positive_controls=self.positive_controls,
+            cells=self.cells,
+            sites=self.sites,
+            week_effect=self.week_effect,
+        )
+
+    @property
+    def keeps_originals(self) -> bool:
+        """Whether original crops may be in products and on the page."""
+        return self.originals or self.screen == "simulated"
+
+
+PRESETS = {
+    "smoke": Config(
+        wells=1,
+        controls=2,
+        cells=4,
+        per_well=0,
+        iterations=6,
+        batch=8,
+        ramp=1,
+        latent=8,
+        width=2,
+        once=(),
+        betas=(),
+        repeats=1,
+        looked_at=40,
+        frames=5,
+        walks=2,
+        resamples=200,
+        permutations=50,
+        probe_folds=2,
+    ),
+    "quick": Config(),
+    "paper": Config(
+        controls=6,
+        positive_controls=6,
+        cells=480,
+        sites=4,
+        per_well=0,
+        iterations=40_000,
+        batch=None,
+        ramp=2500,
+        latent=256,
+        width=32,
+        betas=(0.25, 0.5, 2.0, 4.0, 8.0),
+        looked_at=1_040,
+        permutations=10_000,
+    ),
+}
+
+
+def preset(name: str) -> Config:
+    """The configuration of a preset."""
+    if name not in PRESETS:
+        raise CellbookError(f"preset {name!r} is not known: use one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of the page: the name its numbers have, which repeat it is, and what is trained."""
+
+    variant: str
+    repeat: int
+    config: vae_plus.Config
+
+
+def trainings(config: Config) -> list[Training]:
+    """All trainings of the page: those that are judged repeat by repeat, then those that are only shown."""
+    base = vae_plus.Config(
+        iterations=config.iterations,
+        batch=config.batch,
+        ramp=config.ramp,
+        latent=config.latent,
+        width=config.width,
+        seed=config.seed,
+    )
+    found = [
+        Training(LABELS[model], repeat, replace(base, model=model, seed=seed))
+        for repeat, seed in enumerate(seeds(config.seed, config.repeats))
+        for model in config.models
+    ]
+    found += [Training(LABELS[model], 0, replace(base, model=model)) for model in config.once]
+    found += [Training(beta_name(beta), 0, replace(base, model="vae", beta=beta)) for beta in config.betas]
+    return found
+
+
+def beta_name(beta: float) -> str:
+    """Name of a VAE with another weight of the KL term than its own."""
+    return f"VAE, beta {beta:g}"
+
+
+def config_of(values: dict[str, Any]) -> Config:
+    """The configuration of a stored run."""
+    return Config(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

@@ -1,0 +1,97 @@
+"""The realism test of the book: half original and half reconstructed cells, for a reader to judge.
+
+The run of the page keeps one picture of all of them and a table with the answers; `write_page` copies both to where
+the interactive page finds them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cellbook.cells import CellSet
+from cellbook.files import write_atomically, write_text
+from cellbook.methods import vae_plus
+from cellbook.methods.lafarge2019.pictures import colours
+from cellbook.methods.lafarge2019.profile import TREATMENT
+from cellbook.methods.lafarge2019.quality import normalised
+from cellbook.runs import Run, save_table
+from cellbook.training import State
+
+HALF = 50  # cells of each kind, as in the paper
+ACROSS = 10  # cells in a row of the picture
+PUBLISHED = 0.407  # share of VAE+ reconstructions that three biologists took for real
+
+
+def choose(table: pd.DataFrame, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of original and of reconstructed cells: as many of each, of the same mechanisms, no cell twice.
+
+    Cells are dealt in pairs of one mechanism (DMSO is one of them), one of each pair to either side.
+    """
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(table))
+    shuffled = table.iloc[order].reset_index(drop=True)
+    # Another treatment before a second cell of one, then one pair of every mechanism before a second of any.
+    turn = shuffled.groupby(TREATMENT, dropna=False).cumcount()
+    shuffled = shuffled.assign(row=order, turn=turn).sort_values("turn", kind="stable")
+    shuffled["pair"] = shuffled.groupby("Metadata_moa").cumcount() // 2
+    groups = shuffled.groupby(["pair", "Metadata_moa"])["row"].agg(list)
+    pairs = np.array([generator.permutation(rows) for rows in groups if len(rows) == 2][:HALF])
+    return pairs[:, 0], pairs[:, 1]
+
+
+def save(cells: CellSet, state: State, folder: Path, seed: int = 0) -> None:
+    """Write ``realism.png``, shuffled cells in rows of ten, and ``realism.parquet``, what each of them is."""
+    from PIL import Image
+
+    real, made = choose(cells.table, seed)
+    images = np.concatenate(
+        [colours(normalised(cells.select(real))), colours(vae_plus.reconstruct(state, cells.select(made)))]
+    )
+    order = np.random.default_rng(seed).permutation(len(images))
+    table = cells.table.loc[np.concatenate([real, made])[order], [*TREATMENT, "Metadata_moa"]].reset_index(drop=True)
+    table.insert(0, "made", order >= len(real))
+    save_table(table, folder / "realism.parquet")
+    shown = images[order]
+    missing = -len(shown) % ACROSS
+    shown = np.concatenate([shown, np.zeros((missing, *shown.shape[1:]), np.uint8)])
+    side = shown.shape[1]
+    sheet = shown.reshape(-1, ACROSS, side, side, 3).swapaxes(1, 2).reshape(-1, ACROSS * side, 3)
+    write_atomically(
+        folder / "realism.png", lambda path: Image.fromarray(sheet).save(path, format="PNG", optimize=True)
+    )
+
+
+def script(run: Run, side: int) -> str:
+    """The answers and where they come from, as a script: a page opened from a file may load no JSON."""
+    table = run.table("realism")
+    content = {
+        "run": run.key,
+        "screen": run.record["config"]["screen"],
+        "iterations": run.record["config"]["iterations"],
+        "width": run.record["config"]["width"],
+        "side": side,
+        "across": ACROSS,
+        "published": PUBLISHED,
+        "made": table["made"].astype(int).tolist(),
+        "treatment": [
+            name if name == "DMSO" else f"{name} {dose:g} µM"
+            for name, dose in table[TREATMENT].itertuples(index=False, name=None)
+        ],
+    }
+    return f"window.REALISM = {json.dumps(content, ensure_ascii=False, indent=1)};\n"
+
+
+def write_page(run: Run, folder: str | Path) -> None:
+    """Put the cells of a page's run where the interactive page looks for them (``book/_static/realism``)."""
+    from PIL import Image
+
+    source, folder = run.path("realism.png"), Path(folder)
+    with Image.open(source) as sheet:
+        side = sheet.width // ACROSS
+    write_atomically(folder / "cells.png", lambda path: shutil.copyfile(source, path))
+    write_text(folder / "cells.js", script(run, side))
