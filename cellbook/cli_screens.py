@@ -25,7 +25,7 @@ Plates = Annotated[list[str] | None, typer.Option(metavar="NAME", help="plates, 
 Force = Annotated[bool, typer.Option("--force", help="replace whatever is there")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")]
 Workers = Annotated[int, typer.Option(help="processes")]
-Method = Annotated[str, typer.Option(help="how nuclei are found: dog or otsu")]
+Method = Annotated[str, typer.Option(help="how nuclei are found: otsu (centroids) or dog (maxima)")]
 Border = Annotated[str, typer.Option(help="crops over the edge: drop, reflect or zero")]
 Illumination = Annotated[bool, typer.Option(help="correct the illumination of each plate")]
 FieldSize = Annotated[str | None, typer.Option(metavar="HxW", help="height x width of a field, or 'any'")]
@@ -134,7 +134,7 @@ def extract(
     moa: Annotated[Path | None, typer.Option(help="table of mechanisms; the one beside the image table")] = None,
     plates: Plates = None,
     size: Annotated[int, typer.Option(help="side of a crop in pixels")] = 68,
-    method: Method = "dog",
+    method: Method = "otsu",
     border: Border = "drop",
     illumination: Illumination = True,
     field_size: FieldSize = "1024x1280",
@@ -230,7 +230,7 @@ def import_(
 @app.command()
 def nuclei(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="16-bit TIFF of the DNA channel")],
-    method: Method = "dog",
+    method: Method = "otsu",
 ) -> None:
     """Print the centres of the nuclei of one image as CSV: y,x in pixels."""
     from cellbook.screens.nuclei import nuclei_csv

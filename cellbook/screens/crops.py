@@ -19,7 +19,7 @@ class Settings:
     """How fields become cells; what decides the content of an extraction."""
 
     size: int = 68  # pixels
-    method: str = "dog"  # see `nuclei.detect`
+    method: str = "otsu"  # see `nuclei.detect`
     border: str = "drop"  # see `crop`
     illumination: bool = True  # per plate and channel
     channels: tuple[str, ...] = CHANNELS  # the first one shows the nuclei

@@ -4,7 +4,8 @@ Both ways start from the same contrast scale (0 = background, 1 = the typical nu
 field so that one mitotic cell or a piece of debris, ten times brighter than the rest, does not set the threshold for
 all. The constants below were chosen once, for all five reassembled fields of BBBC021 together, and never per field.
 There, 17 pixels and more inside the known area, the mean F1 against CellProfiler's centres is 0.982 for "dog" (0.980
-when the two widths and the distance are chosen on the other four fields) and 0.985 for "otsu".
+when the two widths and the distance are chosen on the other four fields) and 0.985 for "otsu", at 10 pixels.
+Within 2 pixels "dog" finds 40 % of the centres and "otsu" 95 %, as a maximum is not a centroid; so "otsu" is the default.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Matching(NamedTuple):
 
 def detect(
     image: np.ndarray,
-    method: str = "dog",
+    method: str = "otsu",
     *,
     known: np.ndarray | None = None,
     sigmas: tuple[float, float] = DOG_SIGMAS,
@@ -184,7 +185,7 @@ def match_centres(found: np.ndarray, truth: np.ndarray, radius: float = 10.0) ->
     return Matching(len(rows) / len(found), len(rows) / len(truth), np.stack([rows, nearest[rows]], axis=1))
 
 
-def nuclei_csv(path: str | Path, method: str = "dog") -> str:
+def nuclei_csv(path: str | Path, method: str = "otsu") -> str:
     """Centres of one DNA image as CSV text: the header `y,x`, then one line a nucleus."""
     from cellbook.screens.fields import read_tiff
 
