@@ -14,6 +14,7 @@ from cellbook.metrics.retrieval import (
     percent_replicating,
 )
 from cellbook.metrics.scores import Score, as_json, prepare, score
+from cellbook.metrics.thinning import thinned
 from cellbook.metrics.uncertainty import accuracy, bootstrap_compounds, wilson
 from cellbook.metrics.wells import bootstrap_wells
 
@@ -47,5 +48,6 @@ __all__ = [
     "score",
     "silhouette",
     "silhouettes",
+    "thinned",
     "wilson",
 ]

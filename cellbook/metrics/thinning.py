@@ -1,0 +1,91 @@
+"""What fewer candidates cost: the share of a fall in accuracy that is no batch effect."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from cellbook.errors import CellbookError
+from cellbook.metrics.baselines import Baseline
+from cellbook.metrics.moa import check_distances, factorize
+from cellbook.metrics.neighbours import Bools, Floats, candidates
+from cellbook.profiles.table import require
+
+
+def thinned(
+    profiles: pd.DataFrame,
+    distances: ArrayLike,
+    *,
+    label: str = "Metadata_moa",
+    exclude: tuple[str, ...] = ("Metadata_compound",),
+    removed: tuple[str, ...] = ("Metadata_batch",),
+    alike: bool = False,
+    n: int = 200,
+    seed: int = 0,
+) -> Baseline:
+    """Compute the 1-NN accuracy that is left when as many candidates as a further exclusion takes go at random.
+
+    NSCB takes from every query of NSC the candidates of its own batch. That leaves fewer candidates, and fewer right
+    ones, whether or not there is a batch effect; the fall from NSC to NSCB beyond this accuracy is what is left for it.
+
+    Parameters
+    ----------
+    profiles : DataFrame (rows)
+        The units to match, without controls.
+    distances : float (rows, rows)
+    label : str
+        The column to be matched.
+    exclude, removed : tuple of str
+        What may be no candidate anyway, and what the further exclusion takes besides.
+    alike : bool
+        False removes any candidates. True removes as many right and as many wrong ones as the further exclusion does,
+        compound by compound, as the doses of one compound leave together: the stricter comparison.
+    n : int
+        Draws.
+    seed : int
+
+    Returns
+    -------
+    Baseline
+        Accuracies on the queries that can still be scored under the further exclusion; 0 to 1.
+
+    Raises
+    ------
+    CellbookError
+        On missing columns, a distance matrix of another shape, or no draw.
+    """
+    require(profiles, [label, *exclude, *removed, "Metadata_compound"])
+    if n < 1:
+        raise CellbookError(f"n={n}: at least one draw is needed.")
+    d = check_distances(distances, len(profiles))
+    labels, _ = factorize(profiles[label])
+    compounds = pd.factorize(profiles["Metadata_compound"])[0]
+    before = candidates(profiles, exclude)
+    after = candidates(profiles, (*exclude, *removed))
+    right = labels[:, None] == labels[None, :]
+    groups = [before & right, before & ~right] if alike else [before]
+    scored = (after & right).any(axis=1)
+    rng = np.random.default_rng(seed)
+    values = np.full(n, np.nan)
+    for draw in range(n if scored.any() else 0):
+        kept = before.copy()
+        key = rng.random(d.shape)
+        if alike:  # one random number a query and compound; the own one of each dose only breaks the tie
+            key = rng.random((len(d), compounds.max() + 1))[:, compounds] + 1e-9 * key
+        for group in groups:
+            kept &= ~_first(key, group, (group & ~after).sum(axis=1))
+        nearest = np.where(kept, d, np.inf).argmin(axis=1)
+        correct = kept.any(axis=1) & (labels[nearest] == labels)
+        values[draw] = correct[scored].mean()
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        nan = float("nan")
+        return Baseline(nan, nan, nan, values)
+    return Baseline(float(finite.mean()), float(finite.std()), float(np.quantile(finite, 0.95)), values)
+
+
+def _first(key: Floats, group: Bools, count: np.ndarray) -> Bools:
+    """Mark, in each row, the `count` members of the group with the smallest keys."""
+    rank = np.where(group, key, np.inf).argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
+    return np.asarray(group & (rank < count[:, None]))
