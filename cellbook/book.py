@@ -139,6 +139,7 @@ def publish(page: str, folder: Path, book: Path | None = None, *, smoke: bool = 
         for key, path in record["runs"].items():
             shutil.copytree(path, new / "runs" / key, ignore=shutil.ignore_patterns(*(f"*{s}" for s in UNVERIFIED)))
         record["runs"] = {key: f"runs/{key}" for key in record["runs"]}
+        record["run_records"] = {key: sha256(new / "runs" / key / "run.json") for key in record["runs"]}
         record["page_sha256"] = sha256(folder / f"{page}.ipynb")
         write_json(new / "page.json", record)
         shutil.rmtree(target, ignore_errors=True)

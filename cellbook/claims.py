@@ -5,7 +5,8 @@ protocol) and the *claims* (sentences that a predicate in the page's module can 
 the same for all papers:
 
 number
-    *reproduced* if the two differ by no more than the last printed digit plus one treatment;
+    *reproduced* if the two differ by no more than half the last printed digit plus one of the units that were scored (a
+    treatment, or a neighbour where neighbours are pooled);
     *partly* if the published value lies inside the interval of the measured one;
     *not reproduced* otherwise;
     *not comparable* where the file gives a reason, whatever the two values are.
@@ -66,7 +67,7 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def judge_number(published: float, measured: float, low: float, high: float, scored: float, digits: int = 3) -> str:
-    """Verdict on one published number, printed with `digits` decimals; `scored` is NaN for what is no proportion."""
+    """Verdict on one published number, printed with `digits` decimals; `scored` is NaN for what counts no units."""
     one_unit = 0.0 if np.isnan(scored) else 1 / scored
     if abs(published - measured) <= one_unit + 0.5 * 10.0**-digits + 1e-12:
         return REPRODUCED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -135,6 +136,19 @@ def results(
         print(table[columns].to_string(index=False))
 
 
+def in_words_of_the_shell(message: str) -> str:
+    """Name options where the library's errors name arguments and functions."""
+    words = {
+        "drop them with drop_unusable(df)": "leave them out with --drop-unusable",
+        "drop_unusable=True": "--drop-unusable",
+        "drop_unlabelled=True": "--drop-unlabelled",
+        "controls=": "--controls ",
+    }
+    for argument, option in words.items():
+        message = message.replace(argument, option)
+    return message
+
+
 @app.command()
 def score(
     file: Path,
@@ -145,7 +159,7 @@ def score(
     drop_unusable: Annotated[
         bool, typer.Option(help="leave out NaN, infinite or constant features instead of refusing them")
     ] = False,
-    seed: Annotated[int, typer.Option(help="of the resampling behind the intervals")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of the resampling behind the intervals")] = 0,
 ) -> None:
     """Score a profile table (Parquet or CSV) under a named protocol."""
     from cellbook.metrics import as_json as to_json
@@ -155,14 +169,17 @@ def score(
     table = read_profiles(file)
     if not drop_unusable:
         check_finite(table)  # of the controls too, which the scores do not see: a NaN there is a fault of the table
-    scores = score_profiles(
-        table,
-        protocol,
-        controls=controls,
-        drop_unlabelled=drop_unlabelled,
-        drop_unusable=drop_unusable,
-        seed=seed,
-    )
+    try:
+        scores = score_profiles(
+            table,
+            protocol,
+            controls=controls,
+            drop_unlabelled=drop_unlabelled,
+            drop_unusable=drop_unusable,
+            seed=seed,
+        )
+    except CellbookError as error:
+        raise CellbookError(in_words_of_the_shell(str(error))) from error
     rows = to_json(scores)
     if as_json:
         print(json.dumps(rows, indent=1))
@@ -170,10 +187,10 @@ def score(
     print(f"{'measure':10} {'k':>2} {'accuracy':>9} {'95 % interval':>15} {'correct':>8} {'scored':>7} {'excluded':>9}")
     for row in rows:
         low, high = row["interval"]
-        print(
-            f"{row['measure']:10} {row['k']:>2} {100 * row['accuracy']:>7.1f} % {100 * low:>6.1f} to {100 * high:>5.1f}"
-            f" {row['correct']:>8} {row['scored']:>7} {row['excluded']:>9}"
-        )
+        accuracy = "–" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f} %"
+        interval = "–" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"
+        counts = f"{row['correct']:>8} {row['scored']:>7} {row['excluded']:>9}"
+        print(f"{row['measure']:10} {row['k']:>2} {accuracy:>9} {interval:>15} {counts}")
     for note in dict.fromkeys(note for one in scores for note in one.notes):
         print(note)
 
@@ -255,6 +272,11 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print("error: no space left where the output goes: free some or send it elsewhere", file=sys.stderr)
+        sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as stop:
         # Typer turns Ctrl-C into an exit with this code, without a word.
         if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:

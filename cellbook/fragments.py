@@ -42,11 +42,9 @@ def results_json(book: Path) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-def verdict_counts(folder: Path) -> dict[str, int]:
-    """How many published numbers and claims of a page got each verdict."""
-    tables = [read(folder / f"{name}.csv") for name in ("verdicts", "claims")]
-    found = pd.concat([table["verdict"] for table in tables if len(table)]) if any(map(len, tables)) else pd.Series()
-    return {verdict: int((found == verdict).sum()) for verdict in VERDICTS}
+def verdict_counts(table: pd.DataFrame) -> dict[str, int]:
+    """How many rows of a table of verdicts got each of them."""
+    return {verdict: int((table["verdict"] == verdict).sum()) if len(table) else 0 for verdict in VERDICTS}
 
 
 def title(page: str) -> str:
@@ -58,15 +56,21 @@ def title(page: str) -> str:
 
 
 def summary(book: Path) -> str:
-    """State of the results, one row a page: verdicts, preset, device."""
-    lines = ["| page | " + " | ".join(VERDICTS) + " | preset | device |", "| --- |" + " --- |" * (len(VERDICTS) + 2)]
+    """State of the results, two rows a page: verdicts on published numbers, and on claims."""
+    lines = [
+        "| page | judged | " + " | ".join(VERDICTS) + " | preset, device |",
+        "| --- | --- |" + " ---: |" * len(VERDICTS) + " --- |",
+    ]
     for folder in published_pages(book):
         stamp = read_json(folder / "stamp.json")
-        counts = " | ".join(str(count) for count in verdict_counts(folder).values())
-        lines.append(
-            f"| [{title(folder.name)}](/book/papers/{folder.name}.ipynb) | {counts} "
-            f"| {stamp['parameters'].get('preset')} | {stamp['device']} |"
-        )
+        made = f"{stamp['parameters'].get('preset')}, {stamp['device']}"
+        name = f"[{title(folder.name)}](/book/papers/{folder.name}.ipynb)"
+        for kind, file in (("numbers", "verdicts"), ("claims", "claims")):
+            table = read(folder / f"{file}.csv")
+            if len(table):
+                counts = " | ".join(str(count) for count in verdict_counts(table).values())
+                lines.append(f"| {name} | {kind} | {counts} | {made} |")
+                name = made = ""
     return "\n".join(lines) + "\n"
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 from cellbook import claims
 from cellbook.errors import CellbookError
 from cellbook.files import read_json, sha256, write_json, write_text, writing
-from cellbook.runs import Run, environment
+from cellbook.runs import Run, environment, run_key
 
 TOLERANCE = 1e-9  # between a stored number and the same number computed again
 
@@ -132,6 +132,11 @@ def verify_page(folder: Path) -> list[str]:
     runs = [Run(folder / "runs" / key) for key in record["runs"]]
     for run in runs:
         faults += [f"{name}: {damage}" for damage in run.damage()]
+        stored = run.record
+        if run.key != run_key(stored["method"], stored["method_version"], stored["config"], stored["fingerprint"]):
+            faults.append(f"{name}: {run.key} does not follow from its method, version, configuration and data")
+        if sha256(run.folder / "run.json") != record["run_records"].get(run.key):
+            faults.append(f"{name}: {run.key}/run.json has other bytes than when it was published")
     try:
         tables = measure(record["module"], runs, claims_path(name))
     except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -33,14 +34,18 @@ def percents(table: pd.DataFrame) -> list[str]:
 
 
 def show(table: pd.DataFrame, caption: str) -> HTML:
-    """Return a table as HTML with a caption; text is escaped, numbers are written as they come."""
+    """Return a table as HTML that scrolls in its own box under its caption; text in back quotes becomes code."""
     from IPython.display import HTML
 
     body = table.rename_axis(columns=None).to_html(
         index=False, border=0, classes="dataframe", na_rep="–", justify="unset"
     )
-    head, tag, rest = body.partition(">")
-    return HTML(f'<div class="table-wrapper" tabindex="0">{head}{tag}<caption>{escape(caption)}</caption>{rest}</div>')
+    words = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(caption))
+    label = escape(caption.replace("`", ""), quote=True)
+    return HTML(
+        f'<p class="table-caption">{words}</p><div class="table-wrapper" role="region" tabindex="0" '
+        f'aria-label="{label}">{body}</div>'
+    )
 
 
 def protocol_box(name: str) -> Markdown:

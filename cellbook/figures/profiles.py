@@ -49,24 +49,34 @@ def forest(verdicts: pd.DataFrame) -> Figure:
 
 
 def settings(numbers: pd.DataFrame, published: dict[str, float] | None = None) -> Figure:
-    """NSC and NSCB of each setting with 95 % intervals, best NSCB on top; published values as vertical lines.
+    """NSC and NSCB of each setting with 95 % intervals, a panel a scaling, a row a transform; published as lines.
 
-    `numbers` has the columns setting, measure ("NSC" or "NSCB"), value, low, high.
+    `numbers` has the columns scaling, transform, measure ("NSC" or "NSCB"), value, low, high.
     """
-    order = numbers[numbers["measure"] == "NSCB"].sort_values("value", kind="stable")["setting"].tolist()
-    figure, axes = plt.subplots(figsize=(8, 0.27 * len(order) + 1.5))
-    for measure, (colour, marker) in SERIES.items():
-        rows = numbers[numbers["measure"] == measure].set_index("setting").loc[order]
-        y = np.arange(len(order)) + (0.13 if measure == "NSC" else -0.13)
-        axes.hlines(y, 100 * rows["low"], 100 * rows["high"], color=colour, alpha=0.35, lw=2)
-        axes.plot(100 * rows["value"], y, marker, color=colour, ms=5, label=measure)
-        if published and measure in published:
-            axes.axvline(100 * published[measure], color=colour, ls=":", lw=1.3, label=f"{measure}, published")
-    axes.set_yticks(range(len(order)), order, fontsize=8)
-    axes.set_ylim(-0.7, len(order) - 0.3)
-    axes.set_xlabel("accuracy (%)")
-    axes.grid(axis="y", alpha=0.25)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=4)
+    panels_of = {name: rows for name, rows in numbers.groupby("scaling", sort=False) if len(set(rows["transform"])) > 1}
+    order = list(dict.fromkeys(name for rows in panels_of.values() for name in rows["transform"]))
+    figure, panels = plt.subplots(
+        2, -(-len(panels_of) // 2), figsize=(8.4, 0.46 * len(order) + 1.6), sharex=True, sharey=True, squeeze=False
+    )
+    for axes in panels.flat[len(panels_of) :]:
+        axes.set_visible(False)
+    for axes, (scaling, part) in zip(panels.flat, panels_of.items(), strict=False):
+        for measure, (colour, marker) in SERIES.items():
+            rows = part[part["measure"] == measure].set_index("transform").reindex(order)
+            y = np.arange(len(order)) + (-0.15 if measure == "NSC" else 0.15)
+            axes.hlines(y, 100 * rows["low"], 100 * rows["high"], color=colour, alpha=0.35, lw=2)
+            axes.plot(100 * rows["value"], y, marker, color=colour, ms=5, label=measure)
+            if published and measure in published:
+                axes.axvline(100 * published[measure], color=colour, ls=":", lw=1.4, label=f"{measure}, published")
+        axes.set_title(scaling, fontsize=11)
+        axes.grid(axis="y", alpha=0.25)
+        axes.tick_params(labelsize=10)
+    panels[0][0].set_yticks(range(len(order)), order)
+    panels[0][0].invert_yaxis()
+    for axes in panels[-1]:
+        axes.set_xlabel("accuracy (%)")
+    figure.tight_layout(rect=(0, 0, 1, 0.96))
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="upper center", ncols=4, fontsize=10)
     return figure
 
 
@@ -77,19 +87,26 @@ def path(numbers: pd.DataFrame, x: str, label: str) -> Figure:
     """
     scalings = list(dict.fromkeys(numbers["scaling"]))
     figure, panels = plt.subplots(
-        1, len(scalings), figsize=(3.1 * len(scalings) + 0.6, 3.4), sharey=True, squeeze=False
+        -(-len(scalings) // 2),
+        2,
+        figsize=(8.4, 2.7 * -(-len(scalings) // 2) + 0.5),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
     )
-    for axes, scaling in zip(panels[0], scalings, strict=True):
+    for axes, scaling in zip(panels.flat, scalings, strict=False):
         for measure, (colour, marker) in SERIES.items():
             rows = numbers[(numbers["scaling"] == scaling) & (numbers["measure"] == measure)].sort_values(x)
             axes.fill_between(rows[x], 100 * rows["low"], 100 * rows["high"], color=colour, alpha=0.13, lw=0)
-            axes.plot(rows[x], 100 * rows["value"], marker=marker, color=colour, ms=4, label=measure)
+            axes.plot(rows[x], 100 * rows["value"], marker=marker, color=colour, ms=5, label=measure)
         axes.set_xscale("log")
-        axes.set_title(scaling, fontsize=10)
+        axes.set_title(scaling, fontsize=11)
+    for axes in panels[-1]:
         axes.set_xlabel(label)
-    panels[0][0].set_ylabel("accuracy (%)")
-    panels[0][0].legend(loc="lower center")
-    figure.tight_layout()
+    for axes in panels[:, 0]:
+        axes.set_ylabel("accuracy (%)")
+    figure.tight_layout(rect=(0, 0, 1, 0.95))
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="upper center", ncols=2, fontsize=10)
     return figure
 
 
@@ -169,18 +186,17 @@ def retrieval(table: pd.DataFrame) -> Figure:
     """
     questions = list(dict.fromkeys(table["question"]))
     names = sorted(table["moa"].unique(), reverse=True)
-    figure, panels = plt.subplots(
-        1, len(questions), figsize=(2.6 * len(questions) + 2.2, 4.4), sharey=True, squeeze=False
-    )
+    figure, panels = plt.subplots(1, len(questions), figsize=(8.6, 4.6), sharey=True, squeeze=False)
     for axes, question in zip(panels[0], questions, strict=True):
         rows = table[table["question"] == question].set_index("moa").reindex(names)
         y = np.arange(len(names))
         axes.barh(y, rows["value"], color=[colours(names)[name] for name in names], height=0.65)
         axes.plot(rows["null"], y, "|", color="black", ms=11, mew=1.6, label="random ranking")
         for place, (value, text) in enumerate(rows[["value", "text"]].itertuples(index=False)):
-            axes.text(0.03 if np.isnan(value) else value + 0.03, place, text, va="center", fontsize=8)
-        axes.set_yticks(y, names, fontsize=9)
-        axes.set_xlim(0, 1.75)
+            right = 0.0 if np.isnan(value) else max(value, rows["null"].iloc[place])
+            axes.text(right + 0.05, place, text, va="center", fontsize=9)
+        axes.set_yticks(y, names, fontsize=10)
+        axes.set_xlim(0, 1.95)
         axes.set_xticks([0, 0.5, 1])
         axes.set_title(question, fontsize=10)
         axes.set_xlabel("mean average precision")

@@ -101,6 +101,7 @@ def units(
         )
     rows = profiles[keep]
     _check_missing(rows)
+    _check_values(rows)
     _check_duplicates(rows)
     _check_labels(rows)
     rows = rows.assign(Metadata_batch=rows["Metadata_batch"].astype("str"))
@@ -170,6 +171,32 @@ def _check_missing(rows: pd.DataFrame) -> None:
             raise CellbookError(
                 f"{column} is missing in {missing} of {len(rows)} rows that are not controls; fill it in, or {mend}."
             )
+
+
+def _check_values(rows: pd.DataFrame) -> None:
+    """Refuse what would make one treatment two, or two one, without a word."""
+    concentration = pd.to_numeric(rows["Metadata_concentration"], errors="coerce").to_numpy(np.float64)
+    if bad := int((~np.isfinite(concentration) | (concentration < 0)).sum()):
+        raise CellbookError(
+            f"Metadata_concentration is infinite, negative or no number in {bad} of {len(rows)} rows; write it in "
+            "micromolar."
+        )
+    for column in ("Metadata_compound", "Metadata_moa", "Metadata_batch"):
+        text = rows[column].astype("str")
+        parts = text.str.split(SEVERAL).explode() if column == "Metadata_batch" else text
+        spaced = parts[parts != parts.str.strip()]
+        if len(spaced):
+            raise CellbookError(
+                f"{column} has spaces at its ends in {len(spaced)} of {len(rows)} rows (first: {spaced.iloc[0]!r}), "
+                "which make it another name; take them out."
+            )
+    names = pd.Series(rows["Metadata_compound"].astype("str").unique())
+    alike = names[names.str.casefold().duplicated(keep=False)]
+    if len(alike):
+        raise CellbookError(
+            f"{len(alike)} compounds differ in upper and lower case alone ({', '.join(sorted(alike)[:4])}); write each "
+            "compound one way, or it is not recognised as itself."
+        )
 
 
 def _check_duplicates(rows: pd.DataFrame) -> None:

@@ -92,7 +92,16 @@ def _read_csv(path: Path, suffix: str) -> pd.DataFrame:
     data = path.read_bytes()
     if suffix == ".csv.gz":
         data = gzip.decompress(data)
-    header = next(csv.reader([data.split(b"\n", 1)[0].decode("utf-8-sig")]), [])
+    try:
+        first = data.split(b"\n", 1)[0].decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CellbookError(f"{path} is not text in UTF-8; save it as CSV with UTF-8 encoding") from error
+    header = next(csv.reader([first]), [])
+    separator = next((c for c in (";", "\t") if len(header) == 1 and c in first), None)
+    if separator:
+        raise CellbookError(
+            f"{path} has {separator!r} between its columns; save it with commas between columns and a point in numbers"
+        )
     _check_header(header, path)
     # pandas fills a row that was cut short with NaN, so a truncated file has to be noticed here.
     last = data[data.rstrip(b"\n").rfind(b"\n") + 1 :]
@@ -123,6 +132,11 @@ def _check_header(header: list[str], path: Path) -> None:
 
 
 def _typed(df: pd.DataFrame) -> pd.DataFrame:
+    hidden = [str(name) for name in df.index.names if str(name).startswith("Metadata_")]
+    if hidden:
+        raise CellbookError(
+            f"{', '.join(hidden)} is in the table's index and not a column; call reset_index() and save"
+        )
     names = features(df)
     # A plate number under another name would be taken for a feature.
     wrong = misnamed(names)
@@ -139,7 +153,7 @@ def _typed(df: pd.DataFrame) -> pd.DataFrame:
         if len(bad):
             raise CellbookError(
                 f"{name} is not a number in {len(bad)} of {len(df)} rows (first: {str(bad.iloc[0])!r}); "
-                "write the bare number, a concentration in micromolar"
+                f"write the bare number{', in micromolar' if name == 'Metadata_concentration' else ''}"
             )
     if "Metadata_concentration" in numbers:
         numbers["Metadata_concentration"] = numbers["Metadata_concentration"].astype("float64")

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from cellbook import metrics, profiles
 from cellbook.errors import CellbookError
 from cellbook.metrics.scores import prepare
-from cellbook.runs import Run, obtain, save_table, table_fingerprint, to_float32
+from cellbook.runs import Run, choose_device, obtain, save_table, table_fingerprint, to_float32
 
 VERSION = 1
 SCREENS = ("bbbc021-features", "planted")
@@ -61,6 +61,10 @@ class Config:
     def __post_init__(self) -> None:
         if self.repeats < 1:
             raise CellbookError(f"repeats must be at least 1, got {self.repeats}")
+        if self.seed < 0:
+            raise CellbookError(f"seed must be zero or more, got {self.seed}")
+        if self.screen not in SCREENS:
+            raise CellbookError(f"screen {self.screen!r} holds no profiles: use one of {', '.join(SCREENS)}")
 
 
 PRESETS = {
@@ -95,11 +99,7 @@ def load(screen: str) -> pd.DataFrame:
     """Well profiles of a screen: the published features of BBBC021, or a planted stand-in that needs no data."""
     from cellbook.screens import bbbc021, planted
 
-    if screen == "bbbc021-features":
-        return bbbc021.ljosa2013()
-    if screen == "planted":
-        return planted.planted_wells(n_features=120)
-    raise CellbookError(f"screen {screen!r} holds no profiles: use one of {', '.join(SCREENS)}")
+    return bbbc021.ljosa2013() if screen == "bbbc021-features" else planted.planted_wells(n_features=120)
 
 
 # --- the grid -------------------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def maps(config: Config, folder: Path) -> pd.DataFrame:
 
 def run(config: Config, store: str | Path, *, device: str = "cpu", force: bool = False) -> Run:
     """The run of this configuration, computed only if it is not in the store."""
-    wells = load(config.screen)
+    device, wells = choose_device(device), load(config.screen)
 
     def make_products(folder: Path) -> None:
         # Many small matrices: a second thread costs more than it brings, and one thread gives the same bits everywhere.

@@ -160,22 +160,27 @@ def paired(config: Config, whole: dict[tuple[str, str], metrics.Match]) -> pd.Da
         queries = a.assign(correct=(a["correct"] - b["correct"]) * both, counted=both)
         return query_row(name, "paired", measure, queries, config)
 
-    rows = []
-    smallest = f"standardised, whitened {min(config.ridges):g}"
     pairs = {
         "percentile, 20 factors - percentile": ("percentile, 20 factors", "percentile"),
         "percentile, 50 factors, CORAL - percentile, 50 factors": (
             "percentile, 50 factors, CORAL",
             "percentile, 50 factors",
         ),
-        "standardised: whitened 1 - smallest ridge": ("standardised, whitened 1", smallest),
+        "percentile, CORAL - percentile": ("percentile, CORAL", "percentile"),
     }
+    small = f"whitened {min(config.ridges):g}"
+    pairs |= {
+        f"{scaling}: whitened 1 - {small}": (f"{scaling}, whitened 1", f"{scaling}, {small}")
+        for scaling in config.scalings
+    }
+    rows = []
     for (name, (left, right)), measure in product(pairs.items(), ("NSC", "NSCB")):
         if (left, measure) in whole and (right, measure) in whole:
             rows.append(difference(name, measure, whole[left, measure], whole[right, measure]))
-    setting = "percentile, 20 factors"
-    both = (whole[setting, "NSC"], whole[setting, "NSCB"])
-    rows.append(difference(f"{setting}: NSC - NSCB", "same queries", *both))
+    for setting in config.closer:
+        if (setting, "NSC") in whole:
+            both = (whole[setting, "NSC"], whole[setting, "NSCB"])
+            rows.append(difference(f"{setting}: NSC - NSCB", "same queries", *both))
     return pd.DataFrame(rows)
 
 
