@@ -1,0 +1,53 @@
+"""The cells: a simulated screen beside the real one, from pixels to accuracies.
+
+Simulated screens of several seeds, with and without the effect of weeks, go through classical features, principal
+components of the pixels and a network that was never trained, all scaled on DMSO cells alone. The real sample, five
+real fields and the published profiles stand beside them where they are on the machine.
+"""
+
+from cellbook.methods.cells import grids, real
+from cellbook.methods.cells.config import PRESETS, VERSION, Config, preset
+from cellbook.methods.cells.making import run, simulated_cells
+from cellbook.methods.cells.measures import evaluate
+from cellbook.methods.cells.tables import (
+    ABSENT,
+    PREDICATES,
+    accuracy_table,
+    apart_sentence,
+    compound_key,
+    design,
+    drop_rows,
+    drop_table,
+    furthest,
+    has_real,
+    known_rows,
+    nuclei_table,
+    takeaways,
+    week_table,
+)
+
+__all__ = [
+    "ABSENT",
+    "PREDICATES",
+    "PRESETS",
+    "VERSION",
+    "Config",
+    "accuracy_table",
+    "apart_sentence",
+    "compound_key",
+    "design",
+    "drop_rows",
+    "drop_table",
+    "evaluate",
+    "furthest",
+    "grids",
+    "has_real",
+    "known_rows",
+    "nuclei_table",
+    "preset",
+    "real",
+    "run",
+    "simulated_cells",
+    "takeaways",
+    "week_table",
+]

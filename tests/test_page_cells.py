@@ -1,0 +1,202 @@
+"""The page of cells: probes, pictures and claims on what is known, and the page itself without the real cells."""
+
+from dataclasses import replace
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from cellbook import book, notebooks, results
+from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED
+from cellbook.errors import CellbookError
+from cellbook.methods import cells
+from cellbook.methods.cells import config as settings
+from cellbook.methods.cells import encoding, grids, making, measures
+from cellbook.methods.cells.making import fingerprint
+from cellbook.screens.bbbc021 import MOAS
+from cellbook.screens.simulator import preset
+
+PUBLISHED_LIMIT = 4_000_000  # bytes of a page's published runs
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """The page at the smoke preset without the real cells."""
+    store = tmp_path_factory.mktemp("store")
+    folder, now = book.run_page("cells", {"preset": "smoke", "real": False, "results": str(store)})
+    assert now
+    return folder
+
+
+def test_every_number_is_named_once_and_lies_in_its_interval(executed):
+    numbers = pd.read_csv(executed / "numbers.csv")
+    assert {*book.KEYS, "value", "low", "high", "correct", "scored", "excluded"} <= set(numbers)
+    assert not numbers.duplicated(book.KEYS).any()
+    scored = numbers[numbers["protocol"].isin(["ljosa2013", "drop", "week"])]
+    assert scored[["low", "high"]].notna().all(axis=None)
+    assert (scored["low"] <= scored["value"] + 1e-9).all()
+    assert (scored["value"] <= scored["high"] + 1e-9).all()
+    assert set(numbers.loc[(numbers["protocol"] == "ljosa2013") & (numbers["measure"] == "NSC"), "scored"]) == {103}
+
+
+def test_claims_about_real_cells_are_not_judged_without_them(executed):
+    claims = pd.read_csv(executed / "claims.csv").set_index("id")["verdict"]
+    assert (claims[["as-hard-as-real", "nuclei-found", "classical-wins"]] == INCOMPARABLE).all()
+    assert INCOMPARABLE not in set(claims[["week-zero", "permuted-labels"]])
+    page = nbformat.read(executed / "cells.ipynb", as_version=4)
+    assert cells.ABSENT in str(page)
+    assert notebooks.page_faults(page) == []
+
+
+def test_figures_come_with_their_data(executed):
+    page = nbformat.read(executed / "cells.ipynb", as_version=4)
+    drawn = [
+        cell.metadata["mystnb"]["figure"]["name"].removeprefix("cells-")
+        for cell in page.cells
+        if "mystnb" in cell.metadata
+    ]
+    of_real = {"nuclei", "calibration"}
+    assert of_real < set(drawn)
+    assert sorted({*drawn} - of_real) == sorted(path.stem for path in (executed / "figures").glob("*.csv"))
+
+
+def test_published_page_is_small_and_can_be_verified(executed, tmp_path):
+    book.publish("cells", executed, tmp_path, smoke=True)
+    folder = tmp_path / "results" / "cells"
+    assert results.verify_page(folder) == []
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < PUBLISHED_LIMIT
+
+
+def test_other_screens_and_unknown_presets_are_refused():
+    with pytest.raises(CellbookError, match="takes only 'simulated'"):
+        settings.screen_runs(replace(cells.preset("smoke"), screen="bbbc021-sample"))
+    with pytest.raises(CellbookError, match="preset 'large'"):
+        cells.preset("large")
+    with pytest.raises(CellbookError, match="week_effects"):
+        settings.screen_runs(replace(cells.preset("smoke"), week_effects=(0.0, 1.0)))
+
+
+def test_runs_are_one_a_seed_and_week_effect_and_only_the_first_keeps_pictures():
+    runs = settings.screen_runs(cells.preset("quick"))
+    assert [(each.simulated.seed, each.simulated.week_effect) for each in runs] == [
+        (seed, effect) for seed in (0, 1, 2) for effect in (1.0, 0.0)
+    ]
+    assert [each.grid > 0 for each in runs] == [True] + 5 * [False]
+    assert {len(each.encoders) for each in runs[1::2]} == {1}
+
+
+def test_fingerprint_follows_the_content_of_the_screen():
+    config = preset("smoke")
+    assert fingerprint(config) == fingerprint(replace(config))
+    others = [replace(config, seed=1), replace(config, week_effect=0.5), replace(config, cells=4)]
+    assert len({fingerprint(config), *map(fingerprint, others)}) == 4
+
+
+def probe_input(n_plates=10, wells=8, per_well=12):
+    """Features that hold one parameter of the cell linearly, one of the well, and one that they do not hold."""
+    rng = np.random.default_rng(0)
+    n = n_plates * wells * per_well
+    plate, well = np.repeat(np.arange(n_plates), wells * per_well), np.repeat(np.arange(n_plates * wells), per_well)
+    seen, hidden, gain = rng.normal(50, 3, n), rng.normal(size=n), rng.normal(size=n_plates * wells)[well]
+    values = np.stack([1e4 * seen + 10 * rng.normal(size=n), 1e-3 * gain, rng.normal(size=n)], axis=1)
+    encoded = pd.DataFrame(values, columns=["a", "b", "c"])
+    encoded.insert(0, "Metadata_well", [f"B{w:03d}" for w in well])
+    encoded.insert(0, "Metadata_plate", [f"Week1_{p}" for p in plate])
+    truth = pd.DataFrame({"truth_seen": seen, "truth_hidden": hidden, "truth_gain": gain, "truth_phase": seen})
+    truth["truth_constant"] = 1.0
+    return encoded, truth.assign(truth_state=np.where(seen > 50, "mitotic", "interphase"))
+
+
+def test_probe_reads_what_is_there_and_nothing_else():
+    found = encoding.probe(*probe_input(), folds=5).set_index("parameter")
+    assert found.loc["seen", "r2"] > 0.99
+    assert found.loc["gain", "r2"] > 0.99
+    assert found.loc["hidden", "r2"] < 0.05
+    assert 0.4 < found.loc["state: mitotic", "r2"] < 0.8  # a step seen by a line: 2 / pi at most
+    assert found["kind"].to_dict()["gain"] == "nuisance"
+    assert found["kind"].to_dict()["seen"] == "cell"
+    assert not {"constant", "phase"} & set(found.index)
+
+
+def test_one_dead_crop_does_not_turn_the_probe():
+    encoded, truth = probe_input()
+    encoded.loc[encoded.index[3], "a"] = 1e12
+    assert encoding.probe(encoded, truth, folds=5).set_index("parameter").loc["gain", "r2"] > 0.9
+
+
+def test_picked_cells_are_of_different_compounds_while_there_are_any():
+    rng = np.random.default_rng(1)
+    moa = rng.choice([*MOAS, "DMSO"], 800)
+    table = pd.DataFrame({"Metadata_moa": moa, "Metadata_compound": [f"{m} {rng.integers(3)}" for m in moa]})
+    table["Metadata_role"] = np.where(moa == "DMSO", "negative control", "treatment")
+    table.loc[:100, "Metadata_role"] = "positive control"
+    found = grids.pick(table, 3)
+    assert found["row"].min() > 100
+    assert (found.groupby("moa").size() == 3).all()
+    compounds = table["Metadata_compound"].to_numpy()[found["row"]]
+    assert (pd.Series(compounds).groupby(found["moa"]).nunique() == 3).all()
+
+
+def test_colours_are_channels_in_order_clipped_at_the_range():
+    images = np.zeros((1, 3, 2, 2), np.uint16)
+    images[0, 0], images[0, 1], images[0, 2, 0, 0] = 1000, 300, 60_000
+    shown = grids.composite(images, np.array([0, 200, 0]), np.array([2000, 400, 100]))
+    assert shown.shape == (1, 2, 2, 3)
+    assert shown[0, 0, 0].tolist() == [128, 128, 255]
+    assert shown[0, 1, 1].tolist() == [128, 128, 0]
+
+
+def test_the_same_cell_differs_between_weeks_only_as_far_as_weeks_do():
+    names, images = grids.one_cell(preset("smoke", cells=6))
+    assert names == [f"Week{i}" for i in range(1, 11)]
+    spread = images.astype(float).std(axis=1).mean(axis=(1, 2, 3))
+    assert spread[0] > 2 * spread[1] > 0
+    silent = preset("smoke", cells=6, plate_effect=0, position_effect=0, delay_effect=0)
+    assert (np.ptp(grids.one_cell(silent)[1][1].astype(int), axis=0) <= 1).all()
+
+
+def number(screen, measure, value, protocol="ljosa2013", seed=np.nan, effect=np.nan, **more):
+    profile = "CellProfiler" if screen == "CellProfiler" else "classical features"
+    where = {"screen": screen, "seed": seed, "week_effect": effect, "profile": profile, "scaling": "by plate"}
+    return {"protocol": protocol, "measure": measure, "value": value, "low": value - 0.05, "high": value + 0.05} | (
+        where | more
+    )
+
+
+@pytest.mark.parametrize(("nsc", "verdict"), [(0.75, REPRODUCED), (0.95, PARTLY)])
+def test_as_hard_as_real_compares_the_mean_over_seeds(nsc, verdict):
+    rows = [number("sample", "NSC", 0.5)]
+    for measure, value, real in (("NSC", nsc, 0.8), ("NSCB", 0.7, 0.7), ("NSC - NSCB", 0.1, 0.1)):
+        protocol = "drop" if "-" in measure else "ljosa2013"
+        rows += [number("simulated", measure, value + off, protocol, s, 1.0) for s, off in ((0, -0.15), (1, 0.15))]
+        rows.append(number("CellProfiler", measure, real, protocol))
+    assert cells.PREDICATES["as-hard-as-real"](pd.DataFrame(rows)).verdict == verdict
+
+
+@pytest.mark.parametrize(("without", "verdict"), [(0.79, REPRODUCED), (0.60, NOT)])
+def test_week_zero_wants_a_smaller_drop_and_one_that_thinning_explains(without, verdict):
+    rows = []
+    for effect, nscb in ((1.0, 0.6), (0.0, without)):
+        for scaling in ("by plate", "all plates alike"):
+            for measure, value in (("NSC", 0.8), ("NSCB", nscb), ("NSC - NSCB", 0.8 - nscb), ("alike at random", 0.78)):
+                rows.append(number("simulated", measure, value, "drop", 0, effect, scaling=scaling))
+    assert cells.PREDICATES["week-zero"](pd.DataFrame(rows)).verdict == verdict
+
+
+@pytest.mark.data
+def test_real_cells_are_measured_and_none_of_their_pixels_is_kept(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("CELLBOOK_DATA", str(data_dir))
+    config = settings.real_run(cells.preset("smoke"))
+    config = replace(config, simulated=preset("smoke"), encoders=("classical features", "pixel PCA"))
+    made = making.make_real_run(config, tmp_path)
+    assert {name.rsplit(".")[-1] for name in made.products()} == {"parquet"}
+    assert max(entry["bytes"] for entry in made.record["products"].values()) < 100_000
+    found = measures.nuclei(made)
+    assert len(found) == 6 * 2 * 2  # five fields and all together, methods, precision and recall
+    assert found["value"].min() > 0.9
+    sample, published = measures.sources(made)
+    assert len(sample.treatments) == len(published.treatments) == 103
+    assert (measures.paired(sample)["value"] > 0).all()
+    assert 0.5 < measures.told_apart(made)["value"].item() <= 1
+    assert measures.week(sample)["scored"].tolist() == [652, 652]
