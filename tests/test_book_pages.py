@@ -87,7 +87,7 @@ def test_the_readme_links_to_files_that_exist():
 
 
 def test_styles_and_drawings_load_nothing_from_elsewhere():
-    for file in (ROOT / "book/_static").iterdir():
+    for file in filter(Path.is_file, (ROOT / "book/_static").rglob("*")):
         text = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert "http" not in text, file.name
         assert "url(" not in text, file.name
