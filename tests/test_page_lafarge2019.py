@@ -1,0 +1,432 @@
+"""The page of VAE+: trainings kept and reused, profiles against slow loops, verdicts, no pixels in products."""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.distance import cdist, squareform
+from sklearn.covariance import LedoitWolf
+
+from cellbook import book, claims, notebooks, results
+from cellbook.cells import CellSet
+from cellbook.errors import CellbookError
+from cellbook.methods import lafarge2019 as lafarge
+from cellbook.methods.lafarge2019 import profile, realism, walks
+from cellbook.methods.lafarge2019.quality import normalised
+from cellbook.methods.lafarge2019.screen import balanced_rows
+
+MOAS = {"actin": ("a1", "a2", "a3"), "dna": ("d1", "d2", "d3"), "tubulin": ("t1", "t2", "t3")}
+STATIC = notebooks.root() / "book" / "_static" / "realism"
+
+
+@pytest.fixture(scope="module")
+def screen(tmp_path_factory):
+    """A cell set of one's own: three weeks of a plate each, nine compounds in two doses, controls; a folder."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for place, compound in enumerate(name for names in MOAS.values() for name in names):
+        moa = next(moa for moa, names in MOAS.items() if compound in names)
+        week = f"Week{place % 3 + 1}"
+        for dose in (0.1, 3.0):
+            for replicate in (1, 2):
+                well = f"{'BCDEFG'[place % 6]}{2 * replicate + (dose > 1):02d}"
+                rows += [(f"{week}_1", f"{well}{place}", week, compound, dose, moa, "treatment")] * 3
+    for week in ("Week1", "Week2", "Week3"):
+        rows += [(f"{week}_1", f"A{k}", week, "DMSO", 0.0, "DMSO", "negative control") for k in range(4) for _ in "123"]
+    names = ["plate", "well", "batch", "compound", "concentration", "moa", "role"]
+    table = pd.DataFrame(rows, columns=[f"Metadata_{name}" for name in names])
+    smooth = gaussian_filter(rng.random((len(table), 3, 68, 68)), (0, 0, 4, 4))
+    images = (smooth / smooth.max() * 50_000).astype(np.uint16)
+    folder = tmp_path_factory.mktemp("own") / "cells"
+    CellSet(images, table, ("DNA", "Tubulin", "Actin"), 0.65).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(screen):
+    """Two trainings of each judged model, two steps each."""
+    changes = {"iterations": 2, "repeats": 2, "latent": 6, "frames": 3, "looked_at": 20}
+    return replace(lafarge.preset("smoke"), screen=str(screen), **changes)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def run(config, store):
+    return lafarge.run(config, store, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def tables(run):
+    return results.measure(
+        "cellbook.methods.lafarge2019", [run], notebooks.root() / "book" / "claims" / "lafarge2019.yml"
+    )
+
+
+def test_training_is_never_done_twice(run, config, store):
+    made = {path: path.stat().st_mtime_ns for path in store.glob("vae_plus-*/run.json")}
+    assert len(made) == 8
+    assert lafarge.run(config, store, device="cpu").key == run.key
+    other = lafarge.run(replace(config, repeats=1, looked_at=12), store, device="cpu")
+    assert other.key != run.key
+    assert {path: path.stat().st_mtime_ns for path in store.glob("vae_plus-*/run.json")} == made
+
+
+def test_where_a_folder_lies_decides_nothing(run, config, store, screen, tmp_path):
+    shutil.copytree(screen, tmp_path / "cells")
+    moved = lafarge.run(replace(config, screen=str(tmp_path / "cells")), store, device="cpu")
+    assert moved.key == run.key
+    assert str(screen) not in (run.folder / "run.json").read_text()
+
+
+def test_products_hold_no_original_unless_asked_for(run, config, store):
+    assert not (run.table("pictures")["column"] == "original").any()
+    assert "random cells" not in set(run.table("pictures")["figure"])
+    assert not [name for name in run.products() if name.startswith("realism")]
+    shown = lafarge.run(replace(config, repeats=1, originals=True), store, device="cpu")
+    assert (shown.table("pictures")["column"] == "original").any()
+    assert {"realism.png", "realism.parquet"} <= set(shown.products())
+
+
+def test_every_picture_has_its_place(run):
+    with np.load(run.path("pictures.npz")) as stored:
+        assert stored["images"].shape == (len(run.table("pictures")), 68, 68, 3)
+    assert {"cells", "walks", "targets", "prior", "direction"} <= set(run.table("pictures")["figure"])
+
+
+def test_tables_are_those_of_a_second_evaluation(run, tables):
+    again = lafarge.evaluate([run])
+    for name, table in again.items():
+        pd.testing.assert_frame_equal(table, tables[name])
+
+
+def test_numbers_have_one_meaning_each_and_lie_in_their_intervals(tables):
+    numbers = tables["numbers"]
+    assert not numbers.duplicated(book.KEYS).any()
+    bounded = numbers.dropna(subset=["low", "high"])
+    assert (bounded["low"] <= bounded["value"] + 1e-9).all()
+    assert (bounded["value"] <= bounded["high"] + 1e-9).all()
+    judged = numbers[numbers["setting"].str.startswith(lafarge.PAPER_MODELS) & (numbers["protocol"] == "lafarge2019")]
+    assert (judged["trainings"] == 2).all()
+
+
+def slow_accuracy(embedded, same_week):
+    """NSC or NSCB of mean profiles by plain loops."""
+    names = [name for name in embedded if name.startswith("z")]
+    treated = embedded[embedded["Metadata_compound"] != "DMSO"]
+    wells = treated.groupby(["Metadata_plate", "Metadata_well"])[names].mean()
+    who = treated.groupby(["Metadata_plate", "Metadata_well"])[
+        ["Metadata_compound", "Metadata_concentration", "Metadata_moa", "Metadata_batch"]
+    ].first()
+    units = wells.join(who).groupby(["Metadata_compound", "Metadata_concentration"])
+    x, who = units[names].median().to_numpy(), units[["Metadata_moa", "Metadata_batch"]].first().reset_index()
+    distance, right = cdist(x, x, "cosine"), 0
+    for i in range(len(x)):
+        allowed = who["Metadata_compound"] != who["Metadata_compound"][i]
+        if same_week:
+            allowed &= who["Metadata_batch"] != who["Metadata_batch"][i]
+        nearest = min(np.flatnonzero(allowed), key=lambda j: distance[i, j])
+        right += who["Metadata_moa"][nearest] == who["Metadata_moa"][i]
+    return right / len(x)
+
+
+@pytest.mark.parametrize(("measure", "same_week"), [("NSC", False), ("NSCB", True)])
+def test_accuracy_of_each_training_is_that_of_a_slow_loop(run, tables, store, measure, same_week):
+    single = tables["accuracies"].query("summary == 'mean' and protocol == 'lafarge2019' and measure == @measure")
+    trained = run.table("trainings")
+    for _, line in trained[trained["variant"].isin(lafarge.PAPER_MODELS)].iterrows():
+        embedded = pd.read_parquet(store / line["key"] / "embeddings.parquet")
+        mine = single[(single["variant"] == line["variant"]) & (single["repeat"] == line["repeat"])]
+        found = mine["accuracy"].item()
+        assert found == pytest.approx(slow_accuracy(embedded, same_week))
+
+
+def test_distances_lose_little_by_being_stored_in_16_bits(run, store):
+    first = run.table("trainings").iloc[0]
+    summaries, _ = profile.summaries(pd.read_parquet(store / first["key"] / "embeddings.parquet"))
+    exact = profile.distances({"mean": summaries["mean"]}, ("cosine",))["mean|cosine"]
+    with np.load(run.path("distances.npz")) as stored:
+        place = list(stored["names"]).index(f"{first['variant']}|0|mean|cosine")
+        kept = stored["values"][place] * stored["scale"][place]
+    np.testing.assert_allclose(kept, exact, atol=exact.max() / 65535)
+
+
+def test_whitened_distances_are_those_of_the_shrunk_covariance():
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((60, 8)) @ rng.standard_normal((8, 8)) * 10.0 ** np.arange(-2, 2).repeat(2) + 7
+    wells = pd.DataFrame(x, columns=[f"z{i}" for i in range(8)])
+    wells.insert(0, "Metadata_compound", np.where(np.arange(60) < 25, "DMSO", "x"))
+    white, used = profile.whiten(wells)
+    estimate = LedoitWolf().fit(x[:25])
+    oracle = cdist(x, x, "mahalanobis", VI=np.linalg.inv(estimate.covariance_))
+    ratio = cdist(*[white.filter(like="z").to_numpy()] * 2)[oracle > 0] / oracle[oracle > 0]
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-6)
+    assert used == {"controls": 25, "features": 8, "rank": 8, "ridge": pytest.approx(used["ridge"])}
+    assert used["ridge"] == pytest.approx(estimate.shrinkage_ / (1 - estimate.shrinkage_))
+
+
+def test_a_well_of_one_cell_has_a_deviation_only_if_its_treatment_has_no_other():
+    wells = ["A1"] * 3 + ["A2"] + ["B1"]
+    cells = pd.DataFrame({"Metadata_plate": "Week1_1", "Metadata_well": wells, "Metadata_batch": "Week1"})
+    cells["Metadata_compound"], cells["Metadata_concentration"] = ["x"] * 4 + ["y"], 1.0
+    cells["Metadata_moa"], cells["z0"] = "m", [1.0, 2.0, 6.0, 9.0, 4.0]
+    mean, both = profile.wells_of(cells)
+    assert mean["z0_mean"].tolist() == [3, 9, 4]
+    assert both["Metadata_well"].tolist() == ["A1", "B1"]
+    np.testing.assert_allclose(both["z0_sd"], [np.std([1, 2, 6], ddof=1), 0])
+
+
+def test_the_positive_control_is_no_part_of_a_profile():
+    cells = pd.DataFrame({"Metadata_plate": "Week1_1", "Metadata_well": ["A1", "A1", "A2"], "Metadata_batch": "Week1"})
+    cells["Metadata_role"] = ["treatment", "treatment", "positive control"]
+    cells["Metadata_compound"], cells["Metadata_concentration"], cells["z0"] = "taxol", 0.3, 1.0
+    assert profile.wells_of(cells)[0]["Metadata_well"].tolist() == ["A1"]
+
+
+def test_path_of_a_walk_is_that_of_changing_one_feature_after_another():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        z, goal = rng.standard_normal((2, 12)) * rng.uniform(0.1, 100)
+        slow, moving = [], z.copy()
+        for feature in [None, *sorted(range(12), key=lambda i: -abs(goal[i] - z[i]))]:
+            if feature is not None:
+                moving[feature] = goal[feature]
+            slow.append(moving @ goal / np.linalg.norm(moving) / np.linalg.norm(goal))
+        np.testing.assert_allclose(walks.path_similarity(z, goal), slow, rtol=1e-9)
+
+
+def test_clusters_have_a_target_of_their_own():
+    rng = np.random.default_rng(0)
+    codes = np.concatenate([rng.normal(centre, 0.1, (n, 4)) for centre, n in ((0, 10), (5, 6), (-5, 3))])
+    found = walks.cluster_targets(codes, np.arange(19))
+    assert [size for _, size in found] == [10, 6, 3]
+    assert [target // 10 + (target >= 16) for target, _ in found] == [0, 1, 2]
+
+
+def test_looked_at_cells_are_balanced_over_treatments(screen):
+    cells = CellSet.open(screen)
+    rows = balanced_rows(cells, 19)
+    assert len(set(rows)) == 19
+    assert cells.table.loc[rows].groupby(profile.TREATMENT).size().tolist() == [1] * 19
+
+
+def numbers_of(*lines):
+    """Measured differences as (setting, measure, value, low, high, agree), of three trainings."""
+    table = pd.DataFrame(lines, columns=["setting", "measure", "value", "low", "high", "agree"])
+    table["protocol"] = ["walk" if setting == "VAE+" else "paired" for setting in table["setting"]]
+    return table.assign(trainings=3, sd=0.01)
+
+
+SHARP = "sharpness"
+WHITE = [(f"{name}: whitened - mean", "NSCB") for name in (*lafarge.PAPER_MODELS, "all models")]
+RISING = ("walks that only rise", "largest fall", "features that lower the similarity")
+CASES = [
+    ("sharper", [("VAE+ - VAE", SHARP, 0.2, 0.1, 0.3, 1), ("VAE+ - AE", SHARP, 0.2, 0.1, 0.3, 1)], "reproduced"),
+    ("sharper", [("VAE+ - VAE", SHARP, 0.2, 0.1, 0.3, 1), ("VAE+ - AE", SHARP, 0.2, 0.1, 0.3, 2 / 3)], "partly"),
+    ("sharper", [("VAE+ - VAE", SHARP, -0.2, -0.3, -0.1, 1), ("VAE+ - AE", SHARP, 0, -0.1, 0.1, 1)], "not reproduced"),
+    ("at-least-as-accurate", [("VAE+ - VAE", m, 0.01, -0.1, 0.1, 1) for m in ("NSC", "NSCB")], "reproduced"),
+    ("at-least-as-accurate", [("VAE+ - VAE", m, -0.01, -0.1, 0.1, 1) for m in ("NSC", "NSCB")], "partly"),
+    ("at-least-as-accurate", [("VAE+ - VAE", m, -0.1, -0.2, -0.01, 1) for m in ("NSC", "NSCB")], "not reproduced"),
+    ("ae-matches", [("VAE+ - AE", m, 0.01, -0.1, 0.1, 1) for m in ("NSC", "NSCB")], "reproduced"),
+    ("ae-matches", [("VAE+ - AE", m, 0.1, 0.05, 0.2, 1) for m in ("NSC", "NSCB")], "not reproduced"),
+    ("whitening-helps", [(*w, 0.1, 0.05, 0.2, 1) for w in WHITE], "reproduced"),
+    (
+        "whitening-helps",
+        [(*w, v, v - 0.1, v + 0.1, 1) for w, v in zip(WHITE, (0.1, -0.1, 0.1, 0.03), strict=True)],
+        "partly",
+    ),
+    ("whitening-helps", [(*w, -0.1, -0.2, -0.05, 1) for w in WHITE], "not reproduced"),
+    ("walk-rises", [("VAE+", m, v, v, v, 1) for m, v in zip(RISING, (0.96, 0.001, 0.0), strict=True)], "reproduced"),
+    ("walk-rises", [("VAE+", m, v, v, v, 1) for m, v in zip(RISING, (0.5, 0.001, 0.01), strict=True)], "partly"),
+    ("walk-rises", [("VAE+", m, v, v, v, 1) for m, v in zip(RISING, (0.5, 0.1, 0.3), strict=True)], "not reproduced"),
+    (
+        "progression-matters",
+        [("VAE+ - VAE+ at once", m, 0.1, 0.05, 0.2, 1) for m in (SHARP, "NSC", "NSCB")],
+        "reproduced",
+    ),
+    (
+        "progression-matters",
+        [("VAE+ - VAE+ at once", m, 0.0, -0.1, 0.1, 1) for m in (SHARP, "NSC", "NSCB")],
+        "not reproduced",
+    ),
+]
+
+
+@pytest.mark.parametrize(("claim", "lines", "verdict"), CASES)
+def test_verdicts_follow_their_rule_and_need_three_trainings(claim, lines, verdict):
+    numbers = numbers_of(*lines)
+    assert lafarge.PREDICATES[claim](numbers).verdict == verdict
+    few = lafarge.PREDICATES[claim](numbers.assign(trainings=2))
+    assert few.verdict == claims.INCOMPARABLE
+    assert "3 are needed" in few.evidence
+    assert lafarge.PREDICATES[claim](numbers.iloc[:0]).verdict == claims.INCOMPARABLE
+
+
+def test_all_of_table_1_is_written_down_and_nothing_of_it_is_comparable_here(tables):
+    published = claims.load(notebooks.root() / "book" / "claims" / "lafarge2019.yml")
+    printed = [entry for entry in published["numbers"] if entry["protocol"] == "lafarge2019"]
+    assert len(printed) == 28
+    assert sum(entry["value"] for entry in printed if entry["setting"].startswith("VAE+, mean")) == pytest.approx(6.678)
+    assert {claim["id"] for claim in published["claims"]} == set(lafarge.PREDICATES)
+    assert set(tables["verdicts"]["verdict"]) == {claims.INCOMPARABLE}
+    assert len(lafarge.table_1(tables["numbers"], tables["verdicts"])) == 12
+
+
+def test_an_unknown_screen_or_preset_is_refused_in_words(tmp_path):
+    with pytest.raises(CellbookError, match="neither simulated nor"):
+        lafarge.run(replace(lafarge.preset("smoke"), screen="nowhere"), tmp_path)
+    with pytest.raises(CellbookError, match="smoke, quick, paper"):
+        lafarge.preset("fast")
+
+
+def test_the_papers_preset_has_the_papers_numbers():
+    (first, *_) = lafarge.trainings(lafarge.preset("paper"))
+    expected = {"iterations": 40_000, "batch": None, "ramp": 2500, "latent": 256, "width": 32, "model": "vae_plus"}
+    assert expected.items() <= asdict(first.config).items()
+
+
+@pytest.mark.skipif("lafarge2019" not in notebooks.pages(), reason="the page is not in the book")
+def test_page_runs_on_a_screen_of_ones_own(screen, tmp_path):
+    given = {"preset": "smoke", "screen": str(screen), "iterations": 1, "results": str(tmp_path)}
+    folder, _ = book.run_page("lafarge2019", given)
+    assert {"numbers.csv", "accuracies.csv", "quality.csv", "claims.csv"} <= {path.name for path in folder.iterdir()}
+    assert len(list((folder / "figures").glob("*.csv"))) >= 9
+
+
+# --- the realism test -----------------------------------------------------------------------------------------------
+
+
+def test_both_halves_of_the_realism_test_have_the_same_mechanisms_and_no_cell_twice(screen):
+    table = CellSet.open(screen).table
+    real, made = realism.choose(table)
+    assert len(real) == len(made) == realism.HALF
+    assert len({*real, *made}) == 2 * realism.HALF
+    counts = [table.loc[rows, "Metadata_moa"].value_counts().sort_index() for rows in (real, made)]
+    pd.testing.assert_series_equal(*counts)
+
+
+@pytest.fixture(scope="module")
+def test_page(config, store, tmp_path_factory):
+    """The interactive page in a folder of its own, with cells of the tiny screen."""
+    shown = lafarge.run(replace(config, repeats=1, originals=True), store, device="cpu")
+    folder = tmp_path_factory.mktemp("realism")
+    for name in ("index.html", "realism.js", "realism.css"):
+        shutil.copyfile(STATIC / name, folder / name)
+    realism.write_page(shown, folder)
+    return folder
+
+
+def answers_of(folder):
+    return json.loads((folder / "cells.js").read_text().removeprefix("window.REALISM = ").rstrip(";\n"))
+
+
+def test_cells_of_the_realism_test_are_what_its_answers_say(test_page, screen):
+    from PIL import Image
+
+    content, cells = answers_of(test_page), CellSet.open(screen)
+    sheet = np.asarray(Image.open(test_page / "cells.png"))
+    side = content["side"]
+    shades = np.round(255 * normalised(cells)).astype(np.uint8).transpose(0, 2, 3, 1)
+    for place, made in enumerate(content["made"]):
+        y, x = divmod(place, content["across"])
+        crop = sheet[y * side : (y + 1) * side, x * side : (x + 1) * side]
+        assert (shades == crop).all(axis=(1, 2, 3)).any() != bool(made)
+    assert sum(content["made"]) == len(content["made"]) - sum(content["made"]) == realism.HALF
+
+
+def test_the_books_own_realism_test_holds_simulated_cells_only():
+    if not (STATIC / "cells.js").exists():
+        pytest.skip("the cells of the test are not made yet")
+    content = answers_of(STATIC)
+    assert content["screen"] == "simulated"
+    assert (len(content["made"]), sum(content["made"])) == (100, 50)
+    folder = notebooks.root() / "book" / "results" / "lafarge2019" / "runs" / content["run"]
+    if folder.parent.exists():
+        assert (folder / "realism.png").read_bytes() == (STATIC / "cells.png").read_bytes()
+
+
+@pytest.fixture
+def tab(test_page):
+    """The interactive page in a real browser, opened as a file."""
+    from playwright.sync_api import sync_playwright
+
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        context = browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True, accept_downloads=True)
+        page = context.new_page()
+        page.faults = []
+        page.on("pageerror", lambda error: page.faults.append(str(error)))
+        page.on("requestfailed", lambda request: page.faults.append(request.url))
+        page.goto((test_page / "index.html").as_uri())
+        yield page
+        browser.close()
+
+
+@pytest.mark.browser
+def test_realism_test_by_keyboard_gives_the_right_score_and_saves_it(tab, test_page, tmp_path):
+    made = answers_of(test_page)["made"]
+    tab.get_by_role("button", name="Start").click()
+    shown = []
+    for place in range(len(made)):
+        assert f"Cell {place + 1} of 100" in tab.inner_text("#realism")
+        shown.append(tab.eval_on_selector(".realism-cell", "e => e.style.backgroundPosition"))
+        if place == 7:  # think again
+            tab.keyboard.press("d")
+            tab.keyboard.press("u")
+            assert "Cell 8 of 100" in tab.inner_text("#realism")
+        tab.keyboard.press("r" if place % 4 else "d")
+    assert len(set(shown)) == 100
+    with tab.expect_download() as waiting:
+        tab.get_by_role("button", name="Save").click()
+    waiting.value.save_as(tmp_path / "answers.json")
+    saved = json.loads((tmp_path / "answers.json").read_text())
+    assert [cell["called_real"] for cell in saved["cells"]] == [place % 4 > 0 for place in range(100)]
+    drawn = [cell["called_real"] for cell in saved["cells"] if made[cell["cell"]]]
+    real = [cell["called_real"] for cell in saved["cells"] if not made[cell["cell"]]]
+    assert (saved["drawn_called_real"], saved["drawn"]) == (sum(drawn), 50)
+    assert (saved["real_called_drawn"], saved["real"]) == (50 - sum(real), 50)
+    assert f"{sum(drawn)} of 50" in tab.inner_text("#realism")
+    assert "40.7 %" in tab.inner_text("#realism")
+    assert tab.faults == []
+
+
+@pytest.mark.browser
+def test_realism_test_by_touch_fits_a_telephone_and_starts_in_another_order(tab):
+    orders = []
+    for start in ("Start", "Again"):
+        tab.get_by_role("button", name=start).tap()
+        order = []
+        for _ in range(100):
+            order.append(tab.eval_on_selector(".realism-cell", "e => e.style.backgroundPosition"))
+            tab.locator(".realism-answer").first.tap()
+        overflow = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert overflow <= 0
+        orders.append(order)
+        assert "You took 50 of 50" in tab.inner_text("#realism")
+    assert sorted(orders[0]) == sorted(orders[1])
+    assert orders[0] != orders[1]
+    size = tab.locator(".realism-answer").first.bounding_box()
+    assert min(size["width"], size["height"]) >= 44
+    assert tab.faults == []
+
+
+@pytest.mark.browser
+def test_intervals_of_the_realism_test_are_wilsons(tab):
+    from cellbook.metrics import wilson
+
+    for k, n in ((0, 50), (20, 50), (50, 50), (3, 7), (0, 0)):
+        np.testing.assert_allclose(tab.evaluate(f"realism.wilson({k}, {n})"), wilson(k, n), atol=1e-12)
+
+
+def test_square_of_distances_fits_the_treatments(run):
+    with np.load(run.path("distances.npz")) as stored:
+        assert squareform(stored["values"][0].astype(float)).shape == (18, 18)
+    assert len(run.table("treatments")) == 18
