@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +11,11 @@ from threadpoolctl import threadpool_limits
 
 from cellbook import metrics
 from cellbook.methods.classical.grid import Config, config_of, kind
-from cellbook.metrics.scores import prepare
+from cellbook.methods.classical.lines import draws_row, query_row, row, score_row
+from cellbook.methods.classical.retrieving import retrieval
 from cellbook.runs import Run, seeds
 
 BENCHMARK = metrics.PROTOCOLS["ljosa2013"]
-FAR = 1e9  # a distance that no candidate wins with
 
 
 @threadpool_limits.wrap(1, user_api="blas")
@@ -39,29 +38,6 @@ def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
     ]
     numbers = pd.concat(parts, ignore_index=True)
     return {"numbers": numbers, "choices": choices, "retrieval": per_moa}
-
-
-def row(setting: str, protocol: str, measure: str, k: int, value: float, **more: Any) -> dict[str, Any]:
-    """One line of the table of numbers; what does not apply is missing."""
-    line = {"low": np.nan, "high": np.nan, "correct": np.nan, "scored": np.nan, "excluded": np.nan, "null": np.nan}
-    return {"setting": setting, "protocol": protocol, "measure": measure, "k": k, "value": value, **line, **more}
-
-
-def score_row(setting: str, score: metrics.Score) -> dict[str, Any]:
-    """The line of one score."""
-    return row(
-        setting,
-        score.protocol,
-        score.measure,
-        score.k,
-        score.accuracy,
-        low=score.interval[0],
-        high=score.interval[1],
-        correct=score.correct,
-        scored=score.scored,
-        excluded=score.excluded,
-        null=np.nan if score.null is None else score.null,
-    )
 
 
 def distances_of(run: Run, protocol: metrics.Protocol) -> dict[str, np.ndarray]:
@@ -131,30 +107,10 @@ def choose(run: Run, config: Config, whole: dict[tuple[str, str], metrics.Match]
     return pd.DataFrame(rows), choices
 
 
-def query_row(setting: str, protocol: str, measure: str, queries: pd.DataFrame, config: Config) -> dict[str, Any]:
-    """The line of an accuracy over queries, or of a mean difference, with its interval over compounds."""
-    low, high = metrics.bootstrap_compounds(
-        queries["correct"], queries["counted"], queries["compound"], config.resamples, config.seed
-    )
-    correct, counted = int(queries["correct"].sum()), int(queries["counted"].sum())
-    return row(
-        setting,
-        protocol,
-        measure,
-        1,
-        correct / counted,
-        low=low,
-        high=high,
-        correct=correct,
-        scored=counted,
-        excluded=int((queries["counted"] == 0).sum()),
-    )
-
-
 def paired(config: Config, whole: dict[tuple[str, str], metrics.Match]) -> pd.DataFrame:
     """Differences between two settings, or two measures, on the same queries, with intervals over compounds."""
 
-    def difference(name: str, measure: str, left: metrics.Match, right: metrics.Match) -> dict[str, Any]:
+    def difference(name: str, measure: str, left: metrics.Match, right: metrics.Match) -> dict[str, object]:
         a, b = left.per_query, right.per_query
         both = ((a["counted"] > 0) & (b["counted"] > 0)).astype(int)
         queries = a.assign(correct=(a["correct"] - b["correct"]) * both, counted=both)
@@ -187,25 +143,14 @@ def paired(config: Config, whole: dict[tuple[str, str], metrics.Match]) -> pd.Da
 def drop(run: Run, config: Config, whole: dict[tuple[str, str], metrics.Match]) -> pd.DataFrame:
     """NSC and NSCB on the queries of NSCB, and NSC with as many random candidates removed as NSCB excludes."""
     treatments, squares = run.table("treatments"), distances_of(run, BENCHMARK)
-    compound, batch = (treatments[name].to_numpy() for name in ("Metadata_compound", "Metadata_batch"))
-    allowed = compound[:, None] != compound[None, :]  # (n, n), candidates of NSC
-    excluded = (allowed & (batch[:, None] == batch[None, :])).sum(axis=1)  # (n,), what NSCB takes away besides
-    (nsc,) = [measure for measure in BENCHMARK.measures if measure.name == "NSC"]
     rows = []
     for setting in [name for name in config.closer if name in squares]:
         queries = whole[setting, "NSCB"].per_query["counted"] > 0
         for name in ("NSC", "NSCB"):
-            chosen = whole[setting, name].per_query[queries]
-            rows.append(query_row(setting, "drop", name, chosen, config))
-        draws = []
-        generator = np.random.default_rng(config.seed)
-        for _ in range(config.thinnings):
-            order = np.where(allowed, generator.random(allowed.shape), np.inf).argsort(axis=1).argsort(axis=1)
-            thinned = np.where(order < excluded[:, None], FAR, squares[setting])
-            found = metrics.match(treatments, distances=thinned, **nsc.arguments()).per_query
-            draws.append(found.loc[queries, "correct"].mean())
-        low, high = np.quantile(draws, [0.025, 0.975])
-        rows.append(row(setting, "drop", "as many removed at random", 1, np.mean(draws), low=low, high=high))
+            rows.append(query_row(setting, "drop", name, whole[setting, name].per_query[queries], config))
+        for name, alike in (("as many removed at random", False), ("as many right and wrong", True)):
+            draws = metrics.thinned(treatments, squares[setting], alike=alike, n=config.thinnings, seed=config.seed)
+            rows.append(draws_row(setting, name, draws.values, "drop"))
     return pd.DataFrame(rows)
 
 
@@ -227,12 +172,6 @@ def baselines(run: Run, config: Config) -> pd.DataFrame:
                 queries = metrics.match(treatments, distances=distances, **measure.arguments()).per_query
                 rows.append(query_row(name, "baseline", measure.name, queries, config))
     return pd.DataFrame(rows)
-
-
-def draws_row(setting: str, measure: str, values: np.ndarray) -> dict[str, Any]:
-    """The line of a random baseline: mean and central 95 % of its draws."""
-    low, high = np.quantile(values, [0.025, 0.975])
-    return row(setting, "baseline", measure, 1, float(np.mean(values)), low=low, high=high)
 
 
 def single_properties(wells: pd.DataFrame, treatments: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -284,80 +223,3 @@ def silhouettes(run: Run, config: Config) -> pd.DataFrame:
         )
         rows.append(row(setting, "silhouette", "MOA", 1, float(values.mean()), low=low, high=high))
     return pd.DataFrame(rows)
-
-
-def retrieval(run: Run, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Retrieval of replicates and mechanisms: one row a question and mechanism, and the numbers over all."""
-    setting, wells = config.drawn, run.table("drawn")
-    treatments = prepare(wells, BENCHMARK).profiles
-    draws = {"null_size": config.null_size, "seed": config.seed}
-    active = metrics.activity(wells, **draws).merge(
-        treatments[["Metadata_compound", "Metadata_concentration", "Metadata_moa"]]
-    )
-    questions = {
-        "activity": active.groupby("Metadata_moa", as_index=False).agg(
-            value=("mean_average_precision", "mean"),
-            positives=("positives", "sum"),
-            pairs=("pairs", "sum"),
-            significant=("q_value", lambda q: (q < 0.05).mean()),
-            treatments=("scored", lambda scored: (scored > 0).sum()),
-        ),
-        "consistency": by_mechanism(metrics.consistency(treatments, **draws)),
-        "consistency across weeks": by_mechanism(metrics.consistency_across_batches(treatments, **draws)),
-    }
-    table = pd.concat([part.assign(question=name) for name, part in questions.items()], ignore_index=True)
-    table["null"] = table["positives"] / table["pairs"].where(table["pairs"] > 0)
-    share = (table["significant"] * table["treatments"]).round().fillna(0).astype(int).astype(str)
-    whole = table["significant"].map({1.0: "significant", 0.0: "not significant"})
-    table["text"] = (share + " of " + table["treatments"].astype(str)).where(table["question"] == "activity", whole)
-    table.loc[table["treatments"] == 0, "text"] = "not scorable"
-    columns = ["question", "moa", "value", "null", "significant", "treatments", "text"]
-    table = table.rename(columns={"Metadata_moa": "moa"})[columns]
-
-    found = active[active["scored"] > 0]
-    significant = (found["q_value"] < 0.05).astype(int)
-    low, high = metrics.bootstrap_compounds(
-        significant, np.ones(len(found)), found["Metadata_compound"], config.resamples, config.seed
-    )
-    replicating = metrics.percent_replicating(wells, null_size=config.null_size, seed=config.seed)
-    several = replicating.per_treatment.dropna(subset="replicates")
-    repeats = several["replicates"].astype(int)
-    bounds = metrics.bootstrap_compounds(
-        repeats, np.ones(len(several)), several["Metadata_compound"], config.resamples, config.seed
-    )
-    rows = [
-        row(
-            setting,
-            "retrieval",
-            "share of active treatments",
-            1,
-            significant.mean(),
-            low=low,
-            high=high,
-            correct=int(significant.sum()),
-            scored=len(found),
-            excluded=len(active) - len(found),
-        ),
-        row(
-            setting,
-            "retrieval",
-            "percent replicating",
-            1,
-            replicating.share,
-            low=bounds[0],
-            high=bounds[1],
-            correct=int(repeats.sum()),
-            scored=replicating.scored,
-            excluded=replicating.excluded,
-        ),
-    ]
-    return table, pd.DataFrame(rows)
-
-
-def by_mechanism(table: pd.DataFrame) -> pd.DataFrame:
-    """Retrieval of one question, one row a mechanism; a mechanism is significant or not as a whole."""
-    return table.assign(
-        value=table["mean_average_precision"],
-        significant=(table["q_value"] < 0.05).astype(float).where(table["scored"] > 0),
-        treatments=table["scored"],
-    )

@@ -113,7 +113,7 @@ def protocol_table(numbers: pd.DataFrame, setting: str) -> pd.DataFrame:
 
 
 def drop_table(numbers: pd.DataFrame) -> pd.DataFrame:
-    """NSC, NSCB and NSC with as many candidates removed at random, on the same queries."""
+    """NSC, NSCB, and NSC with as many candidates removed at random in two ways, on the same queries."""
     rows = pick(numbers, protocol="drop")
     wide = rows.assign(text=percents(rows)).pivot_table(
         index="setting", columns="measure", values="text", aggfunc="first", sort=False
@@ -217,11 +217,11 @@ def batch_drop(numbers: pd.DataFrame) -> Verdict:
 
 
 def drop_beyond_thinning(numbers: pd.DataFrame) -> Verdict:
-    """NSCB below what random removal of as many candidates leaves."""
+    """NSCB below what random removal of as many right and wrong candidates leaves."""
     found = []
     for setting in pick(numbers, protocol="drop")["setting"].unique():
         nscb = one(numbers, protocol="drop", setting=setting, measure="NSCB")
-        thinned = one(numbers, protocol="drop", setting=setting, measure="as many removed at random")
+        thinned = one(numbers, protocol="drop", setting=setting, measure="as many right and wrong")
         below = nscb["value"] < thinned["low"]
         found.append((below, f"{setting}: {percent(nscb['value'])} against {percents(thinned.to_frame().T)[0]}"))
     beyond = [text for below, text in found if below]
