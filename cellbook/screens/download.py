@@ -317,5 +317,5 @@ def _refuse_escape(entry: zipfile.ZipInfo, archive: Path) -> None:
     else:
         return
     raise CellbookError(
-        f"{archive.name} is refused: its entry {entry.orig_filename!r} {what}; get the official archive"
+        f"{archive.name} is refused: its entry {entry.orig_filename!r} {what}; delete it and get the official archive"
     )

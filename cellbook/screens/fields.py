@@ -226,9 +226,16 @@ def index_fields(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
             f"{int(twice.sum())} wells of the image table have two compounds, concentrations or replicates, first "
             f"{first['Metadata_plate']} {first['Metadata_well']}; give all fields of a well the same values"
         )
+    named = table["Image_PathName_DAPI"].astype(str).str.extract(r"(Week\d+_\d+)[\\/]?$")[0].reset_index(drop=True)
+    other = named.notna() & (named != fields["Metadata_plate"])
+    if other.any():
+        raise CellbookError(
+            f"{int(other.sum())} of {len(fields)} rows of the image table name another plate than their folder, first "
+            f"{fields['Metadata_plate'][other].iloc[0]} in {named[other].iloc[0]}; correct the plate"
+        )
     places = _files_below(folder)
     for channel, stain in zip(CHANNELS, STAINS, strict=True):
-        folders, files = (table[f"Image_{part}_{stain}"].astype(str) for part in ("PathName", "FileName"))
+        folders, files = (table[f"Image_{part}_{stain}"].fillna("").astype(str) for part in ("PathName", "FileName"))
         alone = ~files.str.lower().duplicated(keep=False)
         found = [_place(places, *wanted) for wanted in zip(folders, files, alone, strict=True)]
         fields[f"path_{channel}"] = pd.Series(found, dtype=object)

@@ -72,7 +72,7 @@ def import_screen(
     findings = _findings(images, frame, used, channels, controls)
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
-        more = f" (and {len(errors) - 1} more; check_screen lists them)" if len(errors) > 1 else ""
+        more = f" (and {len(errors) - 1} more; check_screen, or --check, lists them)" if len(errors) > 1 else ""
         raise CellbookError(f"{errors[0].subject}: {errors[0].message}{more}")
     for finding in findings:
         if finding.level == "warning":

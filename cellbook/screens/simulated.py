@@ -93,7 +93,7 @@ def write_fields(
         need, free = count * 6 * config.field[0] * config.field[1], shutil.disk_usage(work.parent).free
         if need > free:
             raise CellbookError(
-                f"{count} fields take {need / 1e9:.1f} GB and {Path(out).parent} has {free / 1e9:.1f} GB free; "
+                f"{count} fields take {need / 1e6:,.0f} MB and {Path(out).parent} has {free / 1e6:,.0f} MB free; "
                 "simulate fewer plates, wells or sites, or smaller fields"
             )
         index = simulate_fields(config, work, config.field, config.sites, plates, device, progress)
