@@ -167,9 +167,9 @@ def score(
     from cellbook.profiles import check_finite, read_profiles
 
     table = read_profiles(file)
-    if not drop_unusable:
-        check_finite(table)  # of the controls too, which the scores do not see: a NaN there is a fault of the table
     try:
+        if not drop_unusable:
+            check_finite(table)  # of the controls too, which the scores do not see: a NaN there is a fault of the table
         scores = score_profiles(
             table,
             protocol,
