@@ -225,12 +225,22 @@ def numbers_of(*lines):
 
 
 SHARP = "sharpness"
+
+
+def sharp(more, misfit):
+    """Lines on sharpness with the same numbers against VAE and AE."""
+    return [
+        (f"VAE+ - {m}", name, *v) for m in ("VAE", "AE") for name, v in ((SHARP, more), (f"misfit of {SHARP}", misfit))
+    ]
+
+
 WHITE = [(f"{name}: whitened - mean", "NSCB") for name in (*lafarge.PAPER_MODELS, "all models")]
 RISING = ("walks that only rise", "largest fall", "features that lower the similarity")
 CASES = [
-    ("sharper", [("VAE+ - VAE", SHARP, 0.2, 0.1, 0.3, 1), ("VAE+ - AE", SHARP, 0.2, 0.1, 0.3, 1)], "reproduced"),
-    ("sharper", [("VAE+ - VAE", SHARP, 0.2, 0.1, 0.3, 1), ("VAE+ - AE", SHARP, 0.2, 0.1, 0.3, 2 / 3)], "partly"),
-    ("sharper", [("VAE+ - VAE", SHARP, -0.2, -0.3, -0.1, 1), ("VAE+ - AE", SHARP, 0, -0.1, 0.1, 1)], "not reproduced"),
+    ("sharper", sharp((0.2, 0.1, 0.3, 1), (-0.2, -0.3, -0.1, 1)), "reproduced"),
+    ("sharper", sharp((0.2, 0.1, 0.3, 1), (0.2, 0.1, 0.3, 1)), "partly"),  # a grid of artefacts
+    ("sharper", sharp((0.2, 0.1, 0.3, 2 / 3), (-0.2, -0.3, -0.1, 1)), "not reproduced"),
+    ("sharper", sharp((-0.2, -0.3, -0.1, 1), (0, -0.1, 0.1, 1)), "not reproduced"),
     ("at-least-as-accurate", [("VAE+ - VAE", m, 0.01, -0.1, 0.1, 1) for m in ("NSC", "NSCB")], "reproduced"),
     ("at-least-as-accurate", [("VAE+ - VAE", m, -0.01, -0.1, 0.1, 1) for m in ("NSC", "NSCB")], "partly"),
     ("at-least-as-accurate", [("VAE+ - VAE", m, -0.1, -0.2, -0.01, 1) for m in ("NSC", "NSCB")], "not reproduced"),

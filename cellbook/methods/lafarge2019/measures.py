@@ -18,7 +18,7 @@ from cellbook.runs import Run
 OURS = metrics.PROTOCOLS[PROTOCOL]
 EUCLIDEAN = f"{PROTOCOL}, Euclidean"
 PAIRS = (("VAE+", "VAE"), ("VAE+", "AE"), ("VAE+", "VAE+ at once"))
-IMAGES = ("sharpness", "MSE", "SSIM", "feature distance")
+IMAGES = ("sharpness", "misfit of sharpness", "MSE", "SSIM", "feature distance")
 
 
 @threadpool_limits.wrap(1, user_api="blas")

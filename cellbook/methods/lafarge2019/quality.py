@@ -19,6 +19,9 @@ from cellbook.runs import Run
 from cellbook.training import State, load_run
 
 
+MISFIT = "misfit of sharpness"  # octaves between the power of fine detail in reconstruction and original
+
+
 @dataclass(frozen=True)
 class Kept:
     """What the page keeps of one training; every table has the columns variant and repeat."""
@@ -81,6 +84,9 @@ def reconstructions(state: State, cells: CellSet, config: Config) -> dict[str, p
         for channel, column in zip(cells.channels, values.T, strict=True):
             rows[f"{name}, {channel}"] = column.astype(np.float32)
         rows[name] = np.nanmean(values, axis=1).astype(np.float32)
+    # A grid of artefacts has power, too: how far from the original's, up or down, tells it from detail.
+    octaves = np.abs(np.log2(np.maximum(images.spectral_sharpness(x, x_hat), 2.0**-20)))
+    rows[MISFIT] = np.nanmean(octaves, axis=1).astype(np.float32)
     rows["feature distance"] = images.feature_distance(x, x_hat).astype(np.float32)
     if state.config.terms.noise:
         rows["KL (nats)"] = images.kl_nats(mu, logvar).astype(np.float32)

@@ -137,7 +137,16 @@ def image_table(numbers: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame
     )
 
 
-OVERALL = ("MSE", "SSIM", "sharpness", "feature distance", "told apart", "made, taken for real", "real, taken for made")
+OVERALL = (
+    "MSE",
+    "SSIM",
+    "sharpness",
+    "misfit of sharpness",
+    "feature distance",
+    "told apart",
+    "made, taken for real",
+    "real, taken for made",
+)
 RATE = ("KL (nats)", "active units")
 
 
@@ -222,6 +231,7 @@ def budget_table(config: Config, run: Run) -> pd.DataFrame:
         ("cells", f"{size['cells']:,}", "about a million"),
         ("iterations of a training", f"{config.iterations:,}", f"{paper.iterations:,}"),
         ("cells in a batch", batch(config.batch), "104, one of each treatment and DMSO"),
+        ("learning rate of encoder and decoder", f"{config.adam_rate:g}", f"{paper.adam_rate:g}"),
         ("channels of a hidden layer", f"{config.width}", f"{paper.width}"),
         ("features of a code", f"{config.latent}", f"{paper.latent}"),
         ("iterations in which a feature term comes in (T)", f"{config.ramp:,}", f"{paper.ramp:,}"),
