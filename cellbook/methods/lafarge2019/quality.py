@@ -18,7 +18,6 @@ from cellbook.metrics import images
 from cellbook.runs import Run
 from cellbook.training import State, load_run
 
-
 MISFIT = "misfit of sharpness"  # octaves between the power of fine detail in reconstruction and original
 
 
