@@ -28,7 +28,7 @@ def open_own(screen: str) -> CellSet:
 def fingerprint(config: Config) -> str:
     """Digest of what the cells will be, known before any pixel is drawn or read."""
     if config.screen == "simulated":
-        from cellbook.methods.cells.run import fingerprint as of_simulated
+        from cellbook.methods.cells.making import fingerprint as of_simulated
 
         return of_simulated(config.simulated)
     if config.screen == SAMPLE:
@@ -45,7 +45,7 @@ def load(config: Config, store: str | Path, device: str = "cpu") -> CellSet:
     The choice of cells does not depend on the seed of a training.
     """
     if config.screen == "simulated":
-        from cellbook.methods.cells.run import simulated_cells
+        from cellbook.methods.cells.making import simulated_cells
 
         cells = simulated_cells(config.simulated, store, device)
     elif config.screen == SAMPLE:
