@@ -81,14 +81,15 @@ def montage(rows: list[tuple[str, list[np.ndarray | None]]], titles: list[str], 
     axes = figure.add_axes((0, 0, 1, 1))
     # A pixel of the camera is drawn as a square of pixels of the screen: nothing is smoothed.
     axes.imshow(canvas, interpolation="nearest", aspect="auto", extent=(0, width, height, 0))
+    enlarge = max(1.0, len(titles) / 7)  # a wide montage is shown smaller
     for x, title in enumerate(titles):
         place = x * (side + gap) + side / 2
-        axes.text(place, -4, fill(title, 14), ha="center", va="bottom", fontsize=8.5)
+        axes.text(place, -4, fill(title, 14), ha="center", va="bottom", fontsize=8.5 * enlarge)
     names = [name for name, _ in rows]
     for name in dict.fromkeys(names):
         own = [y for y, other in enumerate(names) if other == name]
         middle = (own[0] + own[-1] + 1) / 2 * (side + gap)
-        axes.text(-5, middle, name, ha="right", va="center", rotation=90, fontsize=9.5)
+        axes.text(-5, middle, name, ha="right", va="center", rotation=90, fontsize=9.5 * enlarge)
         length = BAR_UM / pixel_um
         bottom = (own[0] + 1) * (side + gap) - gap - 5
         axes.plot([4, 4 + length], [bottom, bottom], color="white", lw=2.5, solid_capstyle="butt")

@@ -9,10 +9,9 @@ from cellbook.methods.cells import grids, real
 from cellbook.methods.cells.config import PRESETS, VERSION, Config, preset
 from cellbook.methods.cells.making import run, simulated_cells
 from cellbook.methods.cells.measures import evaluate
+from cellbook.methods.cells.predicates import PREDICATES
 from cellbook.methods.cells.tables import (
     ABSENT,
-    PREDICATES,
-    accuracy_table,
     apart_sentence,
     compound_key,
     design,
@@ -22,6 +21,8 @@ from cellbook.methods.cells.tables import (
     has_real,
     known_rows,
     nuclei_table,
+    real_table,
+    simulated_table,
     takeaways,
     week_table,
 )
@@ -32,7 +33,6 @@ __all__ = [
     "PRESETS",
     "VERSION",
     "Config",
-    "accuracy_table",
     "apart_sentence",
     "compound_key",
     "design",
@@ -46,8 +46,10 @@ __all__ = [
     "nuclei_table",
     "preset",
     "real",
+    "real_table",
     "run",
     "simulated_cells",
+    "simulated_table",
     "takeaways",
     "week_table",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from cellbook.errors import CellbookError
 from cellbook.runs import seeds
@@ -117,8 +116,3 @@ def real_run(config: Config) -> RealRun:
     """The run of the real cells, set beside the first simulated screen."""
     first = screen_runs(config)[0]
     return RealRun(first.simulated, config.resamples, config.permutations, config.thinnings, config.seed)
-
-
-def values(run_config: dict[str, Any], *names: str) -> tuple[Any, ...]:
-    """Values of a stored run's configuration by name."""
-    return tuple(run_config[name] for name in names)

@@ -23,13 +23,16 @@ PROTOCOL = "ljosa2013"
 PLACE = ("Metadata_site", "Metadata_field", "Metadata_cell", "Metadata_y", "Metadata_x", "Metadata_dapi_centre_ratio")
 CONTROL, POSITIVE = "negative control", "positive control"
 NO_PARAMETER = ("truth_phase",)  # orders mitoses only
+CHUNK = 2048  # cells
 ALPHAS = tuple(10.0**power for power in range(6))
 
 
 def encode(cells: CellSet, encoder: str, device: str = "cpu", seed: int = 0) -> pd.DataFrame:
     """Features of every cell by the name of the encoder; metadata of its well, without its place."""
     if encoder == "classical features":
-        table = features.classical(cells)
+        # In parts, as the memory of many small tensors is handed back only between calls.
+        parts = [features.classical(cells.select(slice(i, i + CHUNK))) for i in range(0, len(cells), CHUNK)]
+        table = pd.concat(parts, ignore_index=True)
     elif encoder == "pixel PCA":
         table = features.pixel_pca(cells, n=min(50, len(cells)), seed=seed)
     else:

@@ -220,7 +220,7 @@ def nuclei(run: Run) -> pd.DataFrame:
             ("recall", line.published_matched, line.published),
         ):
             low, high = metrics.wilson(hits, n)
-            place = f"{line.plate} {line.field[:8]}".strip()
+            place = f"{line.plate} {line.field[:6]}".strip()  # plate, well and site
             counts = {"correct": hits, "scored": n, "low": low, "high": high}
             entry = row(source, line.method, place, "nuclei", measure, hits / n if n else float("nan"), **counts)
             rows.append(entry | {"setting": f"{line.method}, {place}", "screen": "fields"})

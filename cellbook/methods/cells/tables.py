@@ -1,19 +1,17 @@
-"""What the page of cells shows: selections of the measured numbers, and the predicates of its claims."""
+"""What the page of cells shows: selections of the measured numbers."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED, Predicate, Verdict
+from cellbook.claims import REPRODUCED
 from cellbook.methods.cells.config import BY_PLATE, ENCODERS, PERMUTED, POOLED
 from cellbook.methods.cells.measures import CELLPROFILER, SAMPLE, SIMULATED
 from cellbook.screens.bbbc021 import MOAS, treatments
 from cellbook.tables import percent, percents
 
 ABSENT = "The real cells are not on this machine, so this part of the page is left out."
-NEAR = 0.10  # proportions: what "about as hard as the real screen" means
-CHANCE = 0.02  # proportions: how near to chance permuted labels must come
 
 
 def pick(numbers: pd.DataFrame, **where: object) -> pd.DataFrame:
@@ -58,30 +56,46 @@ def compound_key(table: pd.DataFrame) -> pd.DataFrame:
 # --- accuracies -----------------------------------------------------------------------------------------------------
 
 
-def over_seeds(rows: pd.DataFrame, *names: str) -> pd.DataFrame:
-    """Mean, smallest and largest value over seeds, grouped by `names`."""
-    groups = rows.groupby(list(names), sort=False)["value"]
-    return groups.agg(value="mean", low="min", high="max", sd="std", seeds="size").reset_index()
+ORDER = (*ENCODERS, CELLPROFILER, "labels permuted", "cell count alone", "week alone")
+SHORT = {BY_PLATE: "by plate", POOLED: "all plates", "": "–"}
 
 
-def accuracy_table(numbers: pd.DataFrame) -> pd.DataFrame:
-    """Accuracies of all encoders: the first simulated screen with intervals, all seeds, the sample, CellProfiler."""
-    full = numbers[(numbers["week_effect"] != 0) & numbers["protocol"].isin(["ljosa2013", "baseline"])]
-    rows = []
-    for (profile, scaling), group in full.groupby(["profile", "scaling"], sort=False):
-        line = {"profile": profile, "scaled on DMSO": scaling or "–"}
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a table for the page in the order of the profiles, scalings in short words."""
+    table = table.assign(scaled=table["scaled"].map(SHORT)).fillna("–")
+    return table.sort_values("profile", key=lambda names: names.map(ORDER.index), kind="stable", ignore_index=True)
+
+
+def simulated_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies on the simulated screens: the first seed with its interval, and the spread over seeds."""
+    rows = pick(numbers, screen=SIMULATED, week_effect=strengths(numbers)[0])
+    rows = rows[rows["protocol"].isin(["ljosa2013", "baseline"])]
+    found = []
+    for (profile, scaling), group in rows.groupby(["profile", "scaling"], sort=False):
+        line = {"profile": profile, "scaled": scaling}
         for measure in ("NSC", "NSCB"):
-            here = pick(group, measure=measure)
-            seeds = pick(here, screen=SIMULATED)
-            first, real = seeds.head(1), here[here["screen"] != SIMULATED]
-            line[f"{measure}, simulated"] = percents(first)[0] if len(first) else "–"
+            seeds = pick(group, measure=measure)
+            line[measure] = percents(seeds.head(1))[0]
             if len(seeds) > 1:
-                line[f"{measure}, seeds"] = f"{100 * seeds['value'].mean():.1f} ± {100 * seeds['value'].std():.1f}"
-            line[f"{measure}, real"] = percents(real.tail(1))[0] if len(real) else "–"
-        rows.append(line)
-    order = [*ENCODERS, CELLPROFILER, "labels permuted", "cell count alone", "week alone"]
-    table = pd.DataFrame(rows).fillna("–")
-    return table.sort_values("profile", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
+                line[f"{measure}, seeds"] = (
+                    f"{100 * seeds['value'].mean():.1f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
+                    + (f"{100 * seeds['value'].std():.1f}")
+                )
+        found.append(line)
+    return in_order(pd.DataFrame(found))
+
+
+def real_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies on the real sample of crops, and those of the published well profiles."""
+    rows = numbers[numbers["screen"].isin([SAMPLE, CELLPROFILER]) & numbers["protocol"].isin(["ljosa2013", "baseline"])]
+    found = []
+    for (screen, profile, scaling), group in rows.groupby(["screen", "profile", "scaling"], sort=False):
+        of = group.assign(text=percents(group)).set_index("measure")["text"]
+        words = {SAMPLE: "crops", CELLPROFILER: "published wells"}[screen]
+        found.append(
+            {"measured on": words, "profile": profile, "scaled": scaling, "NSC": of["NSC"], "NSCB": of["NSCB"]}
+        )
+    return in_order(pd.DataFrame(found)).sort_values("measured on", kind="stable", ignore_index=True)
 
 
 def drop_rows(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -114,9 +128,9 @@ def drop_table(numbers: pd.DataFrame) -> pd.DataFrame:
         found.append(
             {
                 "screen": name,
-                "scaled on DMSO": scaling,
-                "NSC": percent(*of.loc["NSC", ["value", "low", "high"]]),
-                "NSCB": percent(*of.loc["NSCB", ["value", "low", "high"]]),
+                "scaled": SHORT[scaling],
+                "NSC": percent(of.loc["NSC", "value"]),
+                "NSCB": percent(of.loc["NSCB", "value"]),
                 "as many at random": percent(of.loc["at random", "value"]),
                 "as many right and wrong": percent(of.loc["alike at random", "value"]),
                 "drop": points(of.loc["NSC - NSCB"]),
@@ -131,20 +145,18 @@ def points(line: pd.Series) -> str:
 
 
 def week_table(numbers: pd.DataFrame) -> pd.DataFrame:
-    """How often the week of a taxol control cell is named: screens in columns, profiles in rows."""
+    """How often the week of a taxol control cell is named, first seed: screens in columns, profiles in rows."""
     rows = pick(numbers, protocol="week")
     found: dict[tuple[str, str], dict[str, str]] = {}
+    largest = {"profile": "always the largest week", "scaled": "–"}
     for line in rows.itertuples():
         if line.screen == SIMULATED and line.seed != rows["seed"].min():
             continue
         screen = line.screen if line.screen != SIMULATED else f"simulated, weeks × {line.week_effect:g}"
-        entry = found.setdefault(
-            (line.profile, line.scaling), {"profile": line.profile, "scaled on DMSO": line.scaling}
-        )
+        entry = found.setdefault((line.profile, line.scaling), {"profile": line.profile, "scaled": SHORT[line.scaling]})
         entry[screen] = percent(line.value, line.low, line.high)
-        entry[f"largest week, {line.screen}"] = percent(line.null)
-    table = pd.DataFrame(found.values()).fillna("–")
-    return table[[*[c for c in table if not c.startswith("largest")], *[c for c in table if c.startswith("largest")]]]
+        largest[screen] = percent(line.null)
+    return pd.DataFrame([*found.values(), largest]).fillna("–")
 
 
 # --- pixels ---------------------------------------------------------------------------------------------------------
@@ -190,8 +202,7 @@ def apart_sentence(numbers: pd.DataFrame) -> str:
     return (
         f"A random forest on all these measurements together tells a simulated cell from a real one in "
         f"**{percent(line['value'])} %** of cases (five-fold cross-validation on equal numbers; 50 % would be "
-        "indistinguishable). Each measurement alone is close; together, and above all in the relations of channels "
-        "and rings, they give the simulation away."
+        "indistinguishable). Most measurements are close one by one; together they give the simulation away."
     )
 
 
@@ -248,93 +259,3 @@ def takeaways(tables: dict[str, pd.DataFrame]) -> str:
         f"- {int((claims['verdict'] == REPRODUCED).sum())} of {len(claims)} claims hold in full.",
     ]
     return "\n".join(["```{admonition} Key takeaways", ":class: important", *lines, "```"])
-
-
-# --- claims ---------------------------------------------------------------------------------------------------------
-
-
-def judged(held: list[bool], evidence: list[str]) -> Verdict:
-    """Reproduced if everything holds, partly if something does."""
-    return Verdict(REPRODUCED if all(held) else PARTLY if any(held) else NOT, "; ".join(evidence))
-
-
-def week_zero(numbers: pd.DataFrame) -> Verdict:
-    """Without weeks the drop is smaller, and NSCB inside what as many right and wrong candidates less leave."""
-    held, evidence = [], []
-    strong, weak = strengths(numbers)[0], strengths(numbers)[-1]
-    for scaling in (BY_PLATE, POOLED):
-        of = {}
-        for effect in (strong, weak):
-            rows = pick(numbers, protocol="drop", screen=SIMULATED, scaling=scaling, week_effect=effect)
-            of[effect] = rows.groupby("measure")[["value", "low"]].mean()  # over seeds
-        falls = {effect: table.loc["NSC - NSCB", "value"] for effect, table in of.items()}
-        costs = {effect: t.loc["NSC", "value"] - t.loc["alike at random", "value"] for effect, t in of.items()}
-        smaller = falls[weak] < falls[strong]
-        explained = of[weak].loc["NSCB", "value"] >= of[weak].loc["alike at random", "low"]
-        held.append(bool(smaller and explained))
-        evidence.append(
-            f"{scaling}: the fall is {100 * falls[strong]:.1f} points with weeks and {100 * falls[weak]:.1f} without; "
-            f"fewer candidates alone cost {100 * costs[strong]:.1f} and {100 * costs[weak]:.1f}"
-        )
-    return judged(held, evidence)
-
-
-def permuted_labels(numbers: pd.DataFrame) -> Verdict:
-    """Permuted labels are near the chance that two labels agree, and every true accuracy is above them."""
-    keys = ["screen", "seed", "week_effect", "scaling", "measure"]
-    rows = pick(numbers, protocol="baseline", profile="labels permuted")
-    true = numbers[(numbers["protocol"] == "ljosa2013") & numbers["profile"].isin([PERMUTED, CELLPROFILER])]
-    both = rows.merge(true[[*keys, "value"]], on=keys, suffixes=("", "_true"), validate="one_to_one")
-    near = bool(((rows["value"] - rows["null"]).abs() < CHANCE).all())
-    above = int((both["value_true"] > both["high"]).sum())
-    lowest, highest, chance = (percent(v) for v in (rows["value"].min(), rows["value"].max(), rows["null"].iloc[0]))
-    text = f"permuted {lowest} to {highest}, chance {chance}"
-    return judged([near, above == len(rows)], [text, f"true labels above that in {above} of {len(rows)}"])
-
-
-def as_hard(numbers: pd.DataFrame) -> Verdict:
-    """Mean over seeds within ten points of the CellProfiler profiles: NSC, NSCB and the drop."""
-    if not has_real(numbers):
-        return Verdict(INCOMPARABLE, ABSENT)
-    effect = strengths(numbers)[0]
-    rows = pick(numbers, scaling=BY_PLATE)
-    simulated = pick(rows, screen=SIMULATED, week_effect=effect, profile=PERMUTED)
-    real = pick(rows, screen=CELLPROFILER, profile=CELLPROFILER)
-    held, evidence = [], []
-    for protocol, measure in (("ljosa2013", "NSC"), ("ljosa2013", "NSCB"), ("drop", "NSC - NSCB")):
-        found = pick(simulated, protocol=protocol, measure=measure)["value"]
-        wanted = pick(real, protocol=protocol, measure=measure)["value"].iloc[0]
-        held.append(bool(abs(found.mean() - wanted) <= NEAR))
-        spread = f" (seeds {percent(found.min())} to {percent(found.max())})" if len(found) > 1 else ""
-        evidence.append(f"{measure}: {percent(found.mean())}{spread}, CellProfiler {percent(wanted)}")
-    return judged(held, evidence)
-
-
-def nuclei_found(numbers: pd.DataFrame) -> Verdict:
-    """Recall above 90 % in all fields together and in each, for both methods."""
-    if not has_real(numbers):
-        return Verdict(INCOMPARABLE, ABSENT)
-    rows = pick(numbers, protocol="nuclei", measure="recall")
-    together = pick(rows, scaling="all fields")
-    text = [f"{line.profile}: {percent(line.value, line.low, line.high)}" for line in together.itertuples()]
-    worst = rows["value"].min()
-    held = [bool((together["low"] > 0.9).all()), bool(worst > 0.9)]
-    return judged(held, [*text, f"worst field {percent(worst)}"])
-
-
-def classical_wins(numbers: pd.DataFrame) -> Verdict:
-    """The whole interval of each paired difference is above zero."""
-    if not has_real(numbers):
-        return Verdict(INCOMPARABLE, ABSENT)
-    rows = pick(numbers, protocol="paired")
-    text = [f"{line.profile}, {line.measure}: {points(pd.Series(line._asdict()))}" for line in rows.itertuples()]
-    return judged((rows["low"] > 0).tolist(), text)
-
-
-PREDICATES: dict[str, Predicate] = {
-    "week-zero": week_zero,
-    "permuted-labels": permuted_labels,
-    "as-hard-as-real": as_hard,
-    "nuclei-found": nuclei_found,
-    "classical-wins": classical_wins,
-}
