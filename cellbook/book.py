@@ -89,6 +89,7 @@ def add_stamp(notebook: NotebookNode, stamp: dict[str, Any]) -> None:
         f"```{{admonition}} What it costs\n:class: tip\n"
         f"Executed on {stamp['executed'][:10]} ({stamp['device']}; {stamp['system']}), {stamp['wall_seconds']:.0f} s, "
         f"at most {stamp['peak_memory_mib'] / 1024:.1f} GiB of memory, preset `{stamp['parameters'].get('preset')}`.\n"
+        f"The runs behind it took {sum(run['seconds'] for run in stamp['runs']):.0f} s when they were made.\n"
         f"Again: `cellbook run {stamp['page']}`.\n```"
     )
     rows = [f"| `{name}` | `{value}` |" for name, value in stamp["parameters"].items()]
