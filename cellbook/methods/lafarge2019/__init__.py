@@ -5,9 +5,9 @@ encoded, and profiles, images, walks and codes are measured; the page's run keep
 """
 
 from cellbook.methods.lafarge2019.config import PAPER_MODELS, PRESETS, VERSION, Config, config_of, preset, trainings
+from cellbook.methods.lafarge2019.making import run
 from cellbook.methods.lafarge2019.measures import evaluate
 from cellbook.methods.lafarge2019.predicates import PREDICATES
-from cellbook.methods.lafarge2019.run import run
 from cellbook.methods.lafarge2019.tables import (
     OVERALL,
     RATE,
