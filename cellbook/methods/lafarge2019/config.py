@@ -39,8 +39,8 @@ class Config:
     iterations: int = 200  # 40,000
     batch: int | None = 24  # None: one cell of every treatment and of DMSO, 104 in BBBC021 as in the published code
     ramp: int = 25  # T: 2,500
-    # Learning rate of encoder and decoder: 0.001. Ten times that makes up for some of the missing iterations; of three
-    # rates it reconstructed best on a simulated screen of another seed, which nothing here is scored on.
+    # Learning rate of encoder and decoder: 0.001 in the paper. Ten times that makes up for some of the missing
+    # iterations: chosen by reconstructions of a simulated screen of another seed, where five times did as well.
     adam_rate: float = 1e-2
     latent: int = 64  # 256
     width: int = 8  # 32
