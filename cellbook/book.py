@@ -208,7 +208,7 @@ def remake(out: Path, given: dict[str, Any], *, force: bool = False, echo: bool 
     if len(lines) > 2:
         write_text(site / "book" / "this_build.md", "\n".join(lines))
         toc = (site / "_toc.yml").read_text(encoding="utf-8")
-        write_text(site / "_toc.yml", toc.rstrip("\n") + "\n  - file: book/this_build\n")
+        write_text(site / "_toc.yml", toc.rstrip("\n") + "\n      - file: book/this_build\n")
     return {"ran": ran, "skipped": skipped, "index": build(site)}
 
 
