@@ -113,12 +113,16 @@ class Alignment:
     def affine_maps(self, codes: np.ndarray, checkpoint: int) -> tuple[np.ndarray, np.ndarray]:
         """Compose the levels' maps for domains (k, levels): x M + b with M (k, n, n) and b (k, n), float64."""
         n = len(self.features)
-        m, b = np.tile(np.eye(n), (len(codes), 1, 1)), np.zeros((len(codes), n))
+        m, b = np.broadcast_to(np.eye(n), (len(codes), n, n)), np.zeros((len(codes), n))
+        moved = False
         for level, code, place in zip(self.levels, codes.T, self.place(checkpoint), strict=True):
             if place == 0:
                 continue
             maps = level.at(place)
-            m, b = m @ maps["M"][code], (b[:, None, :] @ maps["M"][code])[:, 0] + maps["b"][code]
+            here, shift = maps["M"][code], maps["b"][code]
+            # The product with the identity would be most of the time of a bootstrap.
+            m, b = (m @ here, (b[:, None, :] @ here)[:, 0] + shift) if moved else (here, shift)
+            moved = True
         return m, b
 
     def transform(self, profiles: pd.DataFrame, step: int | None = None) -> pd.DataFrame:
