@@ -86,13 +86,19 @@ def test_where_a_folder_lies_decides_nothing(run, config, store, screen, tmp_pat
     assert str(screen) not in (run.folder / "run.json").read_text()
 
 
-def test_products_hold_no_original_unless_asked_for(run, config, store):
-    assert not (run.table("pictures")["column"] == "original").any()
-    assert "random cells" not in set(run.table("pictures")["figure"])
-    assert not [name for name in run.products() if name.startswith("realism")]
-    shown = lafarge.run(replace(config, repeats=1, originals=True), store, device="cpu")
-    assert (shown.table("pictures")["column"] == "original").any()
-    assert {"realism.png", "realism.parquet"} <= set(shown.products())
+def test_products_hold_no_original_and_figures_do(run, config, store):
+    with np.load(run.path("pictures.npz")) as stored:
+        kept = stored["images"]
+    cells = lafarge.load(config, store)
+    table, stack = lafarge.with_originals(run, cells)
+    originals = (table["cell"] >= 0).to_numpy()
+    assert set(table["column"][~originals]).isdisjoint({"original", "target cell"})
+    assert originals.any()
+    assert not kept[originals].any()
+    assert (kept[~originals] == stack[~originals]).all()
+    for place in np.flatnonzero(originals):
+        crop = normalised(cells.select([int(table["cell"][place])]))[0]
+        np.testing.assert_array_equal(stack[place], np.round(255 * crop.transpose(1, 2, 0)).astype(np.uint8))
 
 
 def test_every_picture_has_its_place(run):
@@ -292,7 +298,7 @@ def test_all_of_table_1_is_written_down_and_nothing_of_it_is_comparable_here(tab
 def test_an_unknown_screen_or_preset_is_refused_in_words(tmp_path):
     with pytest.raises(CellbookError, match="neither simulated nor"):
         lafarge.run(replace(lafarge.preset("smoke"), screen="nowhere"), tmp_path)
-    with pytest.raises(CellbookError, match="smoke, quick, paper"):
+    with pytest.raises(CellbookError, match="smoke, quick, long, paper"):
         lafarge.preset("fast")
 
 
@@ -325,11 +331,10 @@ def test_both_halves_of_the_realism_test_have_the_same_mechanisms_and_no_cell_tw
 @pytest.fixture(scope="module")
 def test_page(config, store, tmp_path_factory):
     """The interactive page in a folder of its own, with cells of the tiny screen."""
-    shown = lafarge.run(replace(config, repeats=1, originals=True), store, device="cpu")
     folder = tmp_path_factory.mktemp("realism")
     for name in ("index.html", "realism.js", "realism.css"):
         shutil.copyfile(STATIC / name, folder / name)
-    realism.write_page(shown, folder)
+    realism.write_page(config, store, folder)
     return folder
 
 
@@ -351,15 +356,13 @@ def test_cells_of_the_realism_test_are_what_its_answers_say(test_page, screen):
     assert sum(content["made"]) == len(content["made"]) - sum(content["made"]) == realism.HALF
 
 
-def test_the_books_own_realism_test_holds_simulated_cells_only():
-    if not (STATIC / "cells.js").exists():
-        pytest.skip("the cells of the test are not made yet")
+def test_the_books_own_realism_test_is_complete():
+    from PIL import Image
+
     content = answers_of(STATIC)
-    assert content["screen"] == "simulated"
-    assert (len(content["made"]), sum(content["made"])) == (100, 50)
-    folder = notebooks.root() / "book" / "results" / "lafarge2019" / "runs" / content["run"]
-    if folder.parent.exists():
-        assert (folder / "realism.png").read_bytes() == (STATIC / "cells.png").read_bytes()
+    assert (len(content["made"]), sum(content["made"]), len(content["treatment"])) == (100, 50, 100)
+    with Image.open(STATIC / "cells.png") as picture:
+        assert picture.size == (content["side"] * content["across"], content["side"] * 100 // content["across"])
 
 
 @pytest.fixture

@@ -164,3 +164,45 @@ def truth_heatmap(table: pd.DataFrame) -> Figure:
         label.set_color({"cell": "black", "treatment": ACCENT, "nuisance": SECOND}[kind])
     axes.grid(visible=False)
     return figure
+
+
+def sweeps(table: pd.DataFrame) -> Figure:
+    """What codes say against the weight of the KL term (left) and the strength of the batch effect (right).
+
+    Rows: accuracy, R2 of known parameters (where there are any), and the week of a control cell. `table` has the
+    columns sweep, model, x, measure, value.
+    """
+    panels_of = [
+        ("accuracy (%)", ("NSC", "NSCB"), 100),
+        ("median $R^2$", ("R2, cell", "R2, treatment", "R2, nuisances"), 1),
+        ("week named (%)", ("week named",), 100),
+    ]
+    panels_of = [panel for panel in panels_of if table["measure"].isin(panel[1]).any()]
+    columns = {"beta": "weight of the KL term", "week effect": "strength of the batch effect"}
+    columns = {name: label for name, label in columns.items() if (table["sweep"] == name).any()}
+    shape = len(panels_of), len(columns)
+    figure, panels = plt.subplots(
+        *shape, figsize=(4.4 * shape[1] + 1.6, 2.2 * shape[0] + 0.6), squeeze=False, sharey="row", sharex="col"
+    )
+    dashes = ("-", "--", ":")
+    for row, (label, measures, scale) in zip(panels, panels_of, strict=True):
+        for axes, sweep in zip(row, columns, strict=True):
+            for (model, measure), line in table[table["sweep"] == sweep].groupby(["model", "measure"], sort=False):
+                if measure in measures:
+                    style = {"color": MODEL_COLOURS.get(str(model), OTHER), "ls": dashes[measures.index(measure)]}
+                    places = line["x"].rank().to_numpy() if sweep == "beta" else line["x"].to_numpy()
+                    axes.plot(places, scale * line["value"], marker="o", ms=4, **style)
+            axes.set_ylim(bottom=0)
+        row[0].set_ylabel(label)
+        if len(measures) > 1:
+            handles = [plt.Line2D([], [], color="black", ls=d, label=m) for d, m in zip(dashes, measures, strict=False)]
+            row[-1].legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5))
+    for axes, (sweep, label) in zip(panels[-1], columns.items(), strict=True):
+        ticks = sorted(table.loc[table["sweep"] == sweep, "x"].unique())
+        axes.set_xticks(range(1, len(ticks) + 1) if sweep == "beta" else ticks, [f"{x:g}" for x in ticks])
+        axes.set_xlabel(label)
+    models = list(dict.fromkeys(table["model"]))
+    handles = [plt.Line2D([], [], color=MODEL_COLOURS.get(name, OTHER), marker="o", label=name) for name in models]
+    figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 0.98), ncols=len(handles))
+    figure.tight_layout()
+    return figure

@@ -7,7 +7,9 @@ encoded, and profiles, images, walks and codes are measured; the page's run keep
 from cellbook.methods.lafarge2019.config import PAPER_MODELS, PRESETS, VERSION, Config, config_of, preset, trainings
 from cellbook.methods.lafarge2019.making import run
 from cellbook.methods.lafarge2019.measures import evaluate
+from cellbook.methods.lafarge2019.pictures import with_originals
 from cellbook.methods.lafarge2019.predicates import PREDICATES
+from cellbook.methods.lafarge2019.screen import load
 from cellbook.methods.lafarge2019.tables import (
     OVERALL,
     RATE,
@@ -20,6 +22,7 @@ from cellbook.methods.lafarge2019.tables import (
     image_table,
     pick,
     plain_table,
+    sweep_rows,
     table_1,
     takeaways,
     truth_rows,
@@ -47,10 +50,12 @@ __all__ = [
     "evaluate",
     "further_table",
     "image_table",
+    "load",
     "pick",
     "plain_table",
     "preset",
     "run",
+    "sweep_rows",
     "table_1",
     "takeaways",
     "trainings",
@@ -60,4 +65,5 @@ __all__ = [
     "warning",
     "week_table",
     "whitening_table",
+    "with_originals",
 ]

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,7 +21,7 @@ from cellbook import metrics, profiles
 from cellbook.cells import CellSet
 from cellbook.files import write_atomically
 from cellbook.methods import vae_plus
-from cellbook.methods.lafarge2019 import pictures, profile, realism
+from cellbook.methods.lafarge2019 import pictures, profile
 from cellbook.methods.lafarge2019.config import LABELS, VERSION, Config, Training, trainings
 from cellbook.methods.lafarge2019.quality import Kept, measure
 from cellbook.methods.lafarge2019.screen import fingerprint, load
@@ -80,8 +80,6 @@ def make_products(
         save_table(to_float32(table) if name != "trainings" else table, folder / f"{name}.parquet")
     save_distances(found, folder)
     write_atomically(folder / "pictures.npz", lambda path: np.savez_compressed(path, images=album.stack))
-    if config.keeps_originals:
-        realism.save(cells, scene.states["VAE+"], folder, config.seed)
 
 
 def save_distances(found: dict[str, np.ndarray], folder: Path) -> None:
@@ -104,15 +102,25 @@ def train_all(
 ) -> list[Kept]:
     """Train and measure everything, in several processes where that is faster; results in the order of `trainings`."""
     todo = trainings(config)
+    screens = {None: cells} | other_screens(config, todo, store, device)
     if workers is None:
         workers = min(len(todo), os.cpu_count() or 1) if device == "cpu" and config.iterations >= LARGE else 1
     if workers == 1:
-        return [train_one(training, cells, config, store, device, force) for training in todo]
+        return [train_one(one, screens[one.week_effect], config, store, device, force) for one in todo]
     # Started afresh rather than forked: a forked child of a process with running threads can hang.
     afresh = get_context("spawn")
-    with on_disk(cells, store) as folder, ProcessPoolExecutor(workers, afresh, one_thread) as pool:
-        waiting = [pool.submit(train_from_disk, one, folder, config, store, device, force) for one in todo]
+    with ExitStack() as stack, ProcessPoolExecutor(workers, afresh, one_thread) as pool:
+        folders = {effect: stack.enter_context(on_disk(found, store)) for effect, found in screens.items()}
+        waiting = [
+            pool.submit(train_from_disk, one, folders[one.week_effect], config, store, device, force) for one in todo
+        ]
         return [each.result() for each in waiting]
+
+
+def other_screens(config: Config, todo: list[Training], store: str | Path, device: str) -> dict[float, CellSet]:
+    """The same simulated cells under every other strength of the batch effect that is trained on."""
+    effects = {one.week_effect for one in todo if one.week_effect is not None}
+    return {effect: load(replace(config, week_effect=effect), store, device) for effect in sorted(effects)}
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The page's pictures as small integers: same cells by all models, walks, disagreements, prior samples, one direction.
 
-Everything is drawn by the models of the first repeat. Originals are kept only where the configuration allows it.
+Everything is drawn by the models of the first repeat. Of an original only its row in the table of cells is kept, and
+`with_originals` puts the crop there when a figure is drawn: products of a run hold no micrographs.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from cellbook.methods.lafarge2019.config import Config
 from cellbook.methods.lafarge2019.profile import TREATMENT
 from cellbook.methods.lafarge2019.quality import normalised
 from cellbook.methods.lafarge2019.screen import balanced_rows
+from cellbook.runs import Run
 from cellbook.training import State
 
 DIRECTION = (-3, -2, -1, 0, 1, 2, 3)  # standard deviations along one feature of the code
 MIXED = ("nocodazole", 3.0)  # the paper's example of a mixed population
 RANDOM_CELLS = 6
+SIZE = (68, 68)  # pixels of a crop
+MADE = -1  # instead of a row in the table of cells: a picture that a model drew
 
 
 def colours(images: np.ndarray) -> np.ndarray:
@@ -41,7 +45,12 @@ class Album:
     def add(self, figure: str, row: str, column: str, image: np.ndarray, text: str = "") -> None:
         """Put one image (C, H, W) into a figure."""
         self.images.append(colours(image[None])[0])
-        self.rows.append({"figure": figure, "row": row, "column": column, "text": text})
+        self.rows.append({"figure": figure, "row": row, "column": column, "text": text, "cell": MADE})
+
+    def keep_place(self, figure: str, row: str, column: str, cell: int) -> None:
+        """Leave room for an original, by its row in the table of cells."""
+        self.images.append(np.zeros((*SIZE, 3), np.uint8))
+        self.rows.append({"figure": figure, "row": row, "column": column, "text": "", "cell": int(cell)})
 
     @property
     def table(self) -> pd.DataFrame:
@@ -52,6 +61,18 @@ class Album:
     def stack(self) -> np.ndarray:
         """All pictures, (n, H, W, 3) uint8."""
         return np.stack(self.images)
+
+
+def with_originals(run: Run, cells: CellSet) -> tuple[pd.DataFrame, np.ndarray]:
+    """The pictures of a run with the originals in their places: table, and (n, H, W, 3) uint8 in its order."""
+    table = run.table("pictures")
+    with np.load(run.path("pictures.npz")) as stored:
+        stack = stored["images"]
+    places = np.flatnonzero(table["cell"] != MADE)
+    rows, position = np.unique(table["cell"].to_numpy()[places], return_inverse=True)
+    if len(rows):
+        stack[places] = colours(normalised(cells.select(rows)))[position]
+    return table, stack
 
 
 @dataclass(frozen=True)
@@ -87,8 +108,7 @@ def same_cells(album: Album, scene: Scene, n: int = 6) -> None:
     by_moa = scene.cells.table.loc[order].drop_duplicates("Metadata_moa").index.to_numpy()
     for row in by_moa[:n]:
         name = describe(scene.cells.table, int(row))
-        if scene.config.keeps_originals:
-            album.add("cells", name, "original", normalised(scene.cells.select([int(row)]))[0])
+        album.keep_place("cells", name, "original", int(row))
         for variant, state in scene.states.items():
             album.add("cells", name, variant, vae_plus.decode(state, scene.codes[variant][[row]])[0])
 
@@ -119,8 +139,7 @@ def add_walk(album: Album, scene: Scene, state: State, figure: str, name: str, s
     for k, image in enumerate(path.images):
         text = f"{path.similarity[k]:.2f} | {again[k]:.2f}"
         album.add(figure, name, f"{k:02d}", image, text)
-    if scene.config.keeps_originals:
-        album.add(figure, name, "target cell", normalised(scene.cells.select([target]))[0])
+    album.keep_place(figure, name, "target cell", target)
 
 
 def reencode(state: State, images: np.ndarray) -> np.ndarray:
@@ -138,16 +157,14 @@ def disagree(album: Album, scene: Scene, compound: str, concentration: float) ->
     controls = np.flatnonzero(table["Metadata_compound"] == "DMSO")
     for name, group in (("control", controls), (f"{compound} {concentration:g}", rows)):
         row = walks.typical(scene.codes["VAE+"], group)
-        if scene.config.keeps_originals:
-            album.add("disagreement", name, "original", normalised(scene.cells.select([row]))[0])
+        album.keep_place("disagreement", name, "original", row)
         for variant in ("AE", "VAE+"):
             album.add(
                 "disagreement", name, variant, vae_plus.decode(scene.states[variant], scene.codes[variant][[row]])[0]
             )
-    if scene.config.keeps_originals:
-        chosen = np.random.default_rng(scene.config.seed).permutation(rows)[:RANDOM_CELLS]
-        for place, image in enumerate(normalised(scene.cells.select(np.sort(chosen)))):
-            album.add("random cells", f"{compound} {concentration:g}", f"{place:02d}", image)
+    chosen = np.random.default_rng(scene.config.seed).permutation(rows)[:RANDOM_CELLS]
+    for place, cell in enumerate(np.sort(chosen)):
+        album.keep_place("random cells", f"{compound} {concentration:g}", f"{place:02d}", cell)
 
 
 def prior_and_direction(album: Album, scene: Scene) -> None:

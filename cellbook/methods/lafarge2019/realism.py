@@ -1,13 +1,12 @@
 """The realism test of the book: half original and half reconstructed cells, for a reader to judge.
 
-The run of the page keeps one picture of all of them and a table with the answers; `write_page` copies both to where
-the interactive page finds them.
+`write_page` draws them with the first VAE+ of a configuration, as one picture and a script with the answers, where the
+interactive page finds them.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +15,13 @@ import pandas as pd
 from cellbook.cells import CellSet
 from cellbook.files import write_atomically, write_text
 from cellbook.methods import vae_plus
+from cellbook.methods.lafarge2019.config import Config, trainings
 from cellbook.methods.lafarge2019.pictures import colours
 from cellbook.methods.lafarge2019.profile import TREATMENT
 from cellbook.methods.lafarge2019.quality import normalised
-from cellbook.runs import Run, save_table
-from cellbook.training import State
+from cellbook.methods.lafarge2019.screen import load
+from cellbook.runs import Run
+from cellbook.training import State, load_run, train_run
 
 HALF = 50  # cells of each kind, as in the paper
 ACROSS = 10  # cells in a row of the picture
@@ -44,34 +45,27 @@ def choose(table: pd.DataFrame, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return pairs[:, 0], pairs[:, 1]
 
 
-def save(cells: CellSet, state: State, folder: Path, seed: int = 0) -> None:
-    """Write ``realism.png``, shuffled cells in rows of ten, and ``realism.parquet``, what each of them is."""
-    from PIL import Image
-
+def sheet(cells: CellSet, state: State, seed: int = 0) -> tuple[np.ndarray, pd.DataFrame]:
+    """Shuffled cells in rows of ten, (H, W, 3) uint8, and a table with the column made and the treatment of each."""
     real, made = choose(cells.table, seed)
     images = np.concatenate(
         [colours(normalised(cells.select(real))), colours(vae_plus.reconstruct(state, cells.select(made)))]
     )
     order = np.random.default_rng(seed).permutation(len(images))
-    table = cells.table.loc[np.concatenate([real, made])[order], [*TREATMENT, "Metadata_moa"]].reset_index(drop=True)
+    table = cells.table.loc[np.concatenate([real, made])[order], TREATMENT].reset_index(drop=True)
     table.insert(0, "made", order >= len(real))
-    save_table(table, folder / "realism.parquet")
     shown = images[order]
     missing = -len(shown) % ACROSS
     shown = np.concatenate([shown, np.zeros((missing, *shown.shape[1:]), np.uint8)])
     side = shown.shape[1]
-    sheet = shown.reshape(-1, ACROSS, side, side, 3).swapaxes(1, 2).reshape(-1, ACROSS * side, 3)
-    write_atomically(
-        folder / "realism.png", lambda path: Image.fromarray(sheet).save(path, format="PNG", optimize=True)
-    )
+    return shown.reshape(-1, ACROSS, side, side, 3).swapaxes(1, 2).reshape(-1, ACROSS * side, 3), table
 
 
-def script(run: Run, side: int) -> str:
+def script(table: pd.DataFrame, run: Run, screen: str, side: int) -> str:
     """The answers and where they come from, as a script: a page opened from a file may load no JSON."""
-    table = run.table("realism")
     content = {
         "run": run.key,
-        "screen": run.record["config"]["screen"],
+        "screen": screen,
         "iterations": run.record["config"]["iterations"],
         "width": run.record["config"]["width"],
         "side": side,
@@ -86,12 +80,24 @@ def script(run: Run, side: int) -> str:
     return f"window.REALISM = {json.dumps(content, ensure_ascii=False, indent=1)};\n"
 
 
-def write_page(run: Run, folder: str | Path) -> None:
-    """Put the cells of a page's run where the interactive page looks for them (``book/_static/realism``)."""
+def write_page(config: Config, store: str | Path, folder: str | Path) -> None:
+    """Put cells where the interactive page looks for them (``book/_static/realism``).
+
+    Parameters
+    ----------
+    config : Config of the page; its first VAE+ draws, and is trained if the store has it not
+    store : folder of the runs
+    folder : where ``cells.png`` and ``cells.js`` go
+    """
     from PIL import Image
 
-    source, folder = run.path("realism.png"), Path(folder)
-    with Image.open(source) as sheet:
-        side = sheet.width // ACROSS
-    write_atomically(folder / "cells.png", lambda path: shutil.copyfile(source, path))
-    write_text(folder / "cells.js", script(run, side))
+    cells = load(config, store)
+    first = next(one for one in trainings(config) if one.variant == "VAE+")
+    run = train_run(vae_plus, first.config, cells, store)
+    picture, table = sheet(cells, load_run(vae_plus, first.config, cells, run, "cpu"), config.seed)
+    folder = Path(folder)
+    write_atomically(
+        folder / "cells.png", lambda path: Image.fromarray(picture).save(path, format="PNG", optimize=True)
+    )
+    answers = script(table, run, Path(config.screen).name, picture.shape[1] // ACROSS)
+    write_text(folder / "cells.js", answers)

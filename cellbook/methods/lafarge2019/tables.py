@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 
 from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED
-from cellbook.methods.lafarge2019.config import PAPER_MODELS, PRESETS, Config, beta_name
+from cellbook.methods.lafarge2019.config import LABELS, PAPER_MODELS, PRESETS, SWEPT, Config, beta_name, week_name
 from cellbook.methods.lafarge2019.measures import EUCLIDEAN
 from cellbook.methods.lafarge2019.profile import BASELINES, BY_PLATE, PROTOCOL, SUMMARIES
 from cellbook.runs import Run
 from cellbook.tables import percent
 
+MEASURES = ("NSC", "NSCB")
 SIMULATED_WORDS = "simulated cells with the plate map of BBBC021"
 
 
@@ -169,6 +170,7 @@ def walk_table(numbers: pd.DataFrame) -> pd.DataFrame:
 def truth_rows(numbers: pd.DataFrame, run: Run) -> pd.DataFrame:
     """R2 of the linear probe with the kind of each parameter; empty where no truth is known."""
     rows = pick(numbers, protocol="truth")
+    rows = rows[rows["setting"].isin(list(LABELS.values()))]
     if rows.empty:
         return pd.DataFrame()
     kinds = run.table("truth").drop_duplicates("parameter").set_index("parameter")["kind"]
@@ -177,9 +179,43 @@ def truth_rows(numbers: pd.DataFrame, run: Run) -> pd.DataFrame:
     ]
 
 
+def sweep_rows(numbers: pd.DataFrame, config: Config, run: Run) -> pd.DataFrame:
+    """What changes with the weight of the KL term and with the strength of the batch effect, one row a number.
+
+    Columns sweep, model, x, measure, value, trainings. R2 is the median over the known parameters of one kind, those
+    below 0 counted as 0.
+    """
+    settings = [("beta", "VAE", beta, name) for beta, name in betas_of(config).items()]
+    if config.screen == "simulated":
+        for model in (LABELS[name] for name in SWEPT):
+            named = {config.week_effect: model} | {x: week_name(model, x) for x in config.week_effects}
+            settings += [("week effect", model, x, name) for x, name in sorted(named.items())]
+    truth = pick(numbers, protocol="truth")
+    kinds = run.table("truth").drop_duplicates("parameter").set_index("parameter")["kind"] if len(truth) else None
+    rows = []
+    for sweep, model, x, setting in settings:
+        parts = {name: pick(numbers, setting=f"{setting}, mean", protocol=PROTOCOL, measure=name) for name in MEASURES}
+        parts["week named"] = pick(numbers, setting=setting, protocol="week")
+        found = {name: part["value"].iloc[0] for name, part in parts.items() if len(part)}
+        mine = pick(truth, setting=setting)
+        for kind, words in (("cell", "cell"), ("treatment", "treatment"), ("nuisance", "nuisances")):
+            if kinds is not None and len(values := mine["value"][mine["measure"].map(kinds) == kind]):
+                found[f"R2, {words}"] = values.clip(lower=0).median()
+        trainings = int(parts["NSC"]["trainings"].max())
+        names = {"sweep": sweep, "model": model, "x": float(x), "trainings": trainings}
+        rows += [{**names, "measure": measure, "value": float(value)} for measure, value in found.items()]
+    return pd.DataFrame(rows)
+
+
+def betas_of(config: Config) -> dict[float, str]:
+    """Models that differ in the weight of the KL term alone, in its order."""
+    return dict(sorted({0.0: "AE", 1.0: "VAE", **{beta: beta_name(beta) for beta in config.betas}}.items()))
+
+
 def week_table(numbers: pd.DataFrame) -> pd.DataFrame:
     """How often the week of a control cell is named, one row a model; empty where it was not asked."""
     rows = pick(numbers, protocol="week")
+    rows = rows[rows["setting"].isin([*LABELS.values(), "noise"])]
     majority = [percent(value) for value in rows["null"]]
     texts = [percent(line["value"], line["low"], line["high"]) for _, line in rows.iterrows()]
     return pd.DataFrame({"model": rows["setting"], "week named": texts, "largest week": majority})
@@ -201,9 +237,8 @@ def verdict_table(verdicts: pd.DataFrame) -> pd.DataFrame:
 
 def beta_table(numbers: pd.DataFrame, config: Config) -> pd.DataFrame:
     """What the weight of the KL term changes: accuracy, sharpness, rate, week, and truth, one row a beta."""
-    variants = {0.0: "AE", 1.0: "VAE"} | {beta: beta_name(beta) for beta in config.betas}
     rows = []
-    for beta, variant in sorted(variants.items()):
+    for beta, variant in betas_of(config).items():
         mine = numbers[(numbers["setting"] == variant) | (numbers["setting"] == f"{variant}, mean")]
         value = mine.set_index(["protocol", "measure"])["value"]
         probe = pick(mine, protocol="truth")
@@ -241,14 +276,14 @@ def budget_table(config: Config, run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["", "here", "in the paper"])
 
 
-def warning(config: Config, run: Run) -> str:
+def warning(config: Config, run: Run, page: str) -> str:
     """The box at the top: what this run is and is not, as Markdown."""
     trained = run.table("trainings")
     device = ", ".join(sorted(trained["device"].unique()))
     share = f"{config.iterations / PRESETS['paper'].iterations:.1%}".replace("%", " %")
     screen = {
         "simulated": SIMULATED_WORDS,
-        "bbbc021-sample": "1,941 real crops of BBBC021 (about eleven a treatment) instead of a million",
+        "bbbc021-sample": f"{run.table('size')['cells'].iloc[0]:,} real crops of BBBC021 instead of a million",
     }.get(config.screen, f"the cells of {config.screen}")
     return "\n".join(
         [
@@ -257,7 +292,7 @@ def warning(config: Config, run: Run) -> str:
             f"Trained on {screen}, on {device}: {len(trained)} trainings of {config.iterations:,} iterations "
             f"({share} of the paper's), with {config.width} channels a layer instead of {PRESETS['paper'].width} and "
             f"{config.latent} features of the code instead of {PRESETS['paper'].latent}.",
-            "The preset `paper` has the paper's numbers and needs a GPU: `cellbook run lafarge2019 -p preset=paper`.",
+            f"The preset `paper` has the paper's numbers and needs a GPU: `cellbook run {page} -p preset=paper`.",
             "Numbers from other data than the paper's are *not comparable*; its claims are judged here all the same, "
             "on these cells and at this scale.",
             "```",
