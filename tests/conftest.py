@@ -3,6 +3,7 @@
 
 import os
 import shutil
+import sys
 
 # Before numpy and torch are imported: on a busy machine a second thread makes small matrices ten times slower.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -10,11 +11,13 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ["CELLBOOK_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from cellbook.cli import main
 from cellbook.errors import CellbookError
 from cellbook.screens import bbbc021, locate
 from cellbook.screens.planted import planted_wells
@@ -78,3 +81,22 @@ def ljosa() -> pd.DataFrame:
 def planted() -> pd.DataFrame:
     """Planted screen with default effects, 639 wells x 60 features. Shared: do not change it."""
     return planted_wells()
+
+
+@pytest.fixture
+def run_main(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run `main` on some words as the console script does; returns exit code, standard output and standard error."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cellbook", *map(str, words)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

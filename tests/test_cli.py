@@ -9,21 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cellbook.cli import main, parse_given
+from cellbook.cli import parse_given
 from cellbook.errors import CellbookError
 from cellbook.profiles import write_profiles
-
-
-def run_main(monkeypatch, capsys, *words):
-    """Run `main` as the console script does; return exit code, standard output and standard error."""
-    monkeypatch.setattr(sys, "argv", ["cellbook", *map(str, words)])
-    code = 0
-    try:
-        main()
-    except SystemExit as stop:
-        code = stop.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +21,8 @@ def wells_file(planted, tmp_path_factory):
     return path
 
 
-def test_score_prints_one_object_a_measure_and_k(monkeypatch, capsys, wells_file):
-    code, out, _ = run_main(monkeypatch, capsys, "score", wells_file, "--protocol", "tabak2020", "--json")
+def test_score_prints_one_object_a_measure_and_k(run_main, wells_file):
+    code, out, _ = run_main("score", wells_file, "--protocol", "tabak2020", "--json")
     rows = json.loads(out)
     assert code == 0
     assert [(row["measure"], row["k"], row["scored"]) for row in rows if row["measure"] == "NSCB"] == [
@@ -49,8 +37,8 @@ def test_score_prints_one_object_a_measure_and_k(monkeypatch, capsys, wells_file
         assert 0 <= low <= row["accuracy"] <= high <= 1
 
 
-def test_score_without_json_is_a_table_for_people(monkeypatch, capsys, wells_file):
-    code, out, _ = run_main(monkeypatch, capsys, "score", wells_file, "--protocol", "ljosa2013")
+def test_score_without_json_is_a_table_for_people(run_main, wells_file):
+    code, out, _ = run_main("score", wells_file, "--protocol", "ljosa2013")
     assert code == 0
     lines = out.splitlines()
     assert lines[0].split()[:3] == ["measure", "k", "accuracy"]
@@ -58,10 +46,10 @@ def test_score_without_json_is_a_table_for_people(monkeypatch, capsys, wells_fil
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".csv.gz"])
-def test_treatments_and_wells_in_any_format_score_alike(monkeypatch, capsys, planted, tmp_path, suffix):
+def test_treatments_and_wells_in_any_format_score_alike(run_main, planted, tmp_path, suffix):
     path = tmp_path / f"wells{suffix}"
     write_profiles(planted, path)
-    _, out, _ = run_main(monkeypatch, capsys, "score", path, "--protocol", "ljosa2013", "--json")
+    _, out, _ = run_main("score", path, "--protocol", "ljosa2013", "--json")
     counts = [(row["correct"], row["scored"]) for row in json.loads(out)]
     from cellbook.metrics import score
 
@@ -116,12 +104,12 @@ def spoil_duplicate(table):
         (spoil_duplicate, ["well"]),
     ],
 )
-def test_bad_tables_end_in_one_sentence_and_exit_code_2(monkeypatch, capsys, planted, tmp_path, spoil, words):
+def test_bad_tables_end_in_one_sentence_and_exit_code_2(run_main, planted, tmp_path, spoil, words):
     table = planted.copy()
     spoil(table)
     path = tmp_path / "spoiled.csv"
     table.to_csv(path, index=False)
-    code, out, err = run_main(monkeypatch, capsys, "score", path, "--protocol", "ljosa2013")
+    code, out, err = run_main("score", path, "--protocol", "ljosa2013")
     assert code == 2
     assert out == ""
     assert err.startswith("error: ")
@@ -141,32 +129,32 @@ def test_bad_tables_end_in_one_sentence_and_exit_code_2(monkeypatch, capsys, pla
         (["publish", "classical", "--from", "nowhere"], "no finished execution"),
     ],
 )
-def test_bad_words_end_in_one_sentence_and_exit_code_2(monkeypatch, capsys, words, message):
-    code, _, err = run_main(monkeypatch, capsys, *words)
+def test_bad_words_end_in_one_sentence_and_exit_code_2(run_main, words, message):
+    code, _, err = run_main(*words)
     assert code == 2
     assert message in err
     assert err.count("\n") == 1
 
 
-def test_unknown_protocol_lists_the_known(monkeypatch, capsys, wells_file):
-    code, _, err = run_main(monkeypatch, capsys, "score", wells_file, "--protocol", "tabak")
+def test_unknown_protocol_lists_the_known(run_main, wells_file):
+    code, _, err = run_main("score", wells_file, "--protocol", "tabak")
     assert code == 2
     assert "tabak2020" in err
     assert "lafarge2019" in err
 
 
-def test_truncated_file_is_named(monkeypatch, capsys, wells_file, tmp_path):
+def test_truncated_file_is_named(run_main, wells_file, tmp_path):
     path = tmp_path / "short.parquet"
     path.write_bytes(wells_file.read_bytes()[:5000])
-    code, _, err = run_main(monkeypatch, capsys, "score", path, "--protocol", "ljosa2013")
+    code, _, err = run_main("score", path, "--protocol", "ljosa2013")
     assert code == 2
     assert "short.parquet" in err
 
 
-def test_unwritable_results_are_named(monkeypatch, capsys, tmp_path):
+def test_unwritable_results_are_named(run_main, tmp_path):
     (tmp_path / "file").write_text("")
     given = ["-p", f"results={tmp_path / 'file'}", "-p", "preset=smoke", "-p", "screen=planted"]
-    code, _, err = run_main(monkeypatch, capsys, "run", "classical", *given)
+    code, _, err = run_main("run", "classical", *given)
     assert code == 2
     assert "cannot write" in err
 
@@ -176,10 +164,10 @@ def test_parameters_given_twice_are_refused():
         parse_given(["a=1", "a=2"])
 
 
-def test_pages_and_results_are_listed_as_json(monkeypatch, capsys, tmp_path):
-    _, out, _ = run_main(monkeypatch, capsys, "pages", "--json")
+def test_pages_and_results_are_listed_as_json(run_main, tmp_path):
+    _, out, _ = run_main("pages", "--json")
     assert json.loads(out)["classical"]["preset"]["default"] == "quick"
-    code, out, _ = run_main(monkeypatch, capsys, "results", "--json", "--store", tmp_path)
+    code, out, _ = run_main("results", "--json", "--store", tmp_path)
     assert code == 0
     assert isinstance(json.loads(out), list)
 

@@ -3,7 +3,6 @@
 import json
 import resource
 import shutil
-import sys
 import threading
 import zipfile
 from functools import partial
@@ -14,7 +13,6 @@ import pandas as pd
 import pytest
 
 from cellbook.cells import CellSet
-from cellbook.cli import main
 from cellbook.screens import simulated
 from cellbook.screens.nuclei import match_centres
 from cellbook.screens.simulator import preset, simulate
@@ -29,19 +27,13 @@ IMAGES, MOAS = "BBBC021_v1_image.csv", "BBBC021_v1_moa.csv"
 
 
 @pytest.fixture
-def cellbook(monkeypatch, capsys, caplog):
+def cellbook(run_main, caplog):
     """Run the command line in this process: exit code, standard output, standard error with what is logged there."""
 
     def run(*words):
-        monkeypatch.setattr(sys, "argv", ["cellbook", *map(str, words)])
-        code = 0
         caplog.clear()
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        said = capsys.readouterr()
-        return code, said.out, said.err + "".join(f"{message}\n" for message in caplog.messages)
+        code, out, err = run_main(*words)
+        return code, out, err + "".join(f"{message}\n" for message in caplog.messages)
 
     return run
 

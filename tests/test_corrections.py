@@ -1,14 +1,12 @@
 """Corrections by name, and `cellbook correct` as its users meet it."""
 
 import json
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from cellbook import corrections
-from cellbook.cli import main
 from cellbook.corrections import METHODS, Settings, correct
 from cellbook.errors import CellbookError
 from cellbook.methods.wdn import PRESETS
@@ -29,17 +27,6 @@ def wells_file(wells, tmp_path_factory):
     path = tmp_path_factory.mktemp("profiles") / "wells.parquet"
     write_profiles(wells, path)
     return path
-
-
-def run_main(monkeypatch, capsys, *words):
-    monkeypatch.setattr(sys, "argv", ["cellbook", *map(str, words)])
-    code = 0
-    try:
-        main()
-    except SystemExit as stop:
-        code = stop.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "harmony"])
@@ -117,11 +104,9 @@ def test_the_ridge_decides_where_controls_are_fewer_than_dimensions():
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".csv.gz"])
-def test_the_command_writes_the_table_and_reports_leakage(monkeypatch, capsys, wells_file, tmp_path, suffix):
+def test_the_command_writes_the_table_and_reports_leakage(run_main, wells_file, tmp_path, suffix):
     output = tmp_path / f"corrected{suffix}"
-    code, out, err = run_main(
-        monkeypatch, capsys, "correct", wells_file, "--method", "standardise", "--domain", "batch", "--output", output
-    )
+    code, out, err = run_main("correct", wells_file, "--method", "standardise", "--domain", "batch", "--output", output)
     assert (code, err) == (0, "")
     assert "330 DMSO rows" in out
     assert "before" in out
@@ -133,10 +118,10 @@ def test_the_command_writes_the_table_and_reports_leakage(monkeypatch, capsys, w
     assert [p.name for p in tmp_path.iterdir()] == [output.name]
 
 
-def test_the_command_takes_the_configuration_of_wdn_and_prints_json(monkeypatch, capsys, wells_file, tmp_path):
+def test_the_command_takes_the_configuration_of_wdn_and_prints_json(run_main, wells_file, tmp_path):
     words = ["correct", wells_file, "--method", "wdn", "--preset", "smoke", "--device", "cpu", "--json"]
     words += ["-p", "distance=energy", "-p", "iterations=30", "-p", "map_rate=1e-3"]
-    code, out, err = run_main(monkeypatch, capsys, *words, "--output", tmp_path / "a.parquet")
+    code, out, err = run_main(*words, "--output", tmp_path / "a.parquet")
     assert (code, err) == (0, "")
     report = json.loads(out)
     assert report["method"] == "wdn"
@@ -159,9 +144,9 @@ def test_the_command_takes_the_configuration_of_wdn_and_prints_json(monkeypatch,
         (["--method", "wdn", "-p", "depth=deep"], "takes int"),
     ],
 )
-def test_bad_words_end_in_one_sentence_and_exit_code_2(monkeypatch, capsys, wells_file, tmp_path, words, message):
+def test_bad_words_end_in_one_sentence_and_exit_code_2(run_main, wells_file, tmp_path, words, message):
     output = tmp_path / "out.parquet"
-    code, out, err = run_main(monkeypatch, capsys, "correct", wells_file, *words, "--output", output)
+    code, out, err = run_main("correct", wells_file, *words, "--output", output)
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
@@ -190,25 +175,25 @@ def spoil_batch(wells):
         (spoil_batch, "nothing to correct"),
     ],
 )
-def test_bad_tables_are_refused_and_nothing_is_written(monkeypatch, capsys, wells, tmp_path, spoil, message):
+def test_bad_tables_are_refused_and_nothing_is_written(run_main, wells, tmp_path, spoil, message):
     table = wells.copy()
     spoil(table)
     file = tmp_path / "in.parquet"
     write_profiles(table, file)
     output = tmp_path / "out.parquet"
-    code, _, err = run_main(monkeypatch, capsys, "correct", file, "--method", "coral", "--output", output)
+    code, _, err = run_main("correct", file, "--method", "coral", "--output", output)
     assert code == 2
     assert message in err
     assert [p.name for p in tmp_path.iterdir()] == ["in.parquet"]
 
 
-def test_unusable_features_are_dropped_on_demand_and_named(monkeypatch, capsys, wells, tmp_path):
+def test_unusable_features_are_dropped_on_demand_and_named(run_main, wells, tmp_path):
     table = wells.copy()
     spoil_nan(table)
     file = tmp_path / "in.parquet"
     write_profiles(table, file)
     words = ["correct", file, "--method", "tvn", "--drop-unusable", "--output", tmp_path / "out.parquet"]
-    code, out, _ = run_main(monkeypatch, capsys, *words)
+    code, out, _ = run_main(*words)
     assert code == 0
     assert "1 features with NaN or infinity, 1 constant features" in out
     assert len(features(read_profiles(tmp_path / "out.parquet"))) == 14
@@ -217,16 +202,16 @@ def test_unusable_features_are_dropped_on_demand_and_named(monkeypatch, capsys, 
 @pytest.mark.parametrize(
     ("name", "message"), [("missing/out.parquet", "there is no folder"), ("out.xlsx", "unknown suffix")]
 )
-def test_a_place_that_cannot_be_written_is_refused_first(monkeypatch, capsys, tmp_path, name, message):
+def test_a_place_that_cannot_be_written_is_refused_first(run_main, tmp_path, name, message):
     words = ["correct", tmp_path / "absent.parquet", "--method", "tvn", "--output", tmp_path / name]
-    code, _, err = run_main(monkeypatch, capsys, *words)
+    code, _, err = run_main(*words)
     assert code == 2
     assert message in err
 
 
-def test_a_folder_in_place_of_the_output_is_refused(monkeypatch, capsys, wells_file, tmp_path):
+def test_a_folder_in_place_of_the_output_is_refused(run_main, wells_file, tmp_path):
     (tmp_path / "out.parquet").mkdir()
     words = ["correct", wells_file, "--method", "centre", "--output", tmp_path / "out.parquet"]
-    code, _, err = run_main(monkeypatch, capsys, *words)
+    code, _, err = run_main(*words)
     assert code == 2
     assert "cannot be written" in err
