@@ -9,11 +9,13 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import os
 import re
 import tempfile
 import time
 import tokenize
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,16 +157,17 @@ def execute(page: str, given: dict[str, Any], *, echo: bool = False) -> tuple[No
         nbformat.write(read_source(source_path(page)), source)
         start = time.perf_counter()
         try:
-            papermill.execute_notebook(
-                source,
-                target,
-                given,
-                kernel_name="python3",
-                cwd=root(),
-                progress_bar=echo,
-                log_output=False,
-                extra_arguments=["--log-level=ERROR"],  # the kernel's warnings about its own transport
-            )
+            with _inline_figures():
+                papermill.execute_notebook(
+                    source,
+                    target,
+                    given,
+                    kernel_name="python3",
+                    cwd=root(),
+                    progress_bar=echo,
+                    log_output=False,
+                    extra_arguments=["--log-level=ERROR"],  # the kernel's warnings about its own transport
+                )
         except papermill.PapermillExecutionError as error:
             # The kernel sends an error's name and text, not the error: ours are known again by their names.
             if error.ename == DataNotFound.__name__:
@@ -173,6 +176,20 @@ def execute(page: str, given: dict[str, Any], *, echo: bool = False) -> tuple[No
             reason = str(error.evalue) if ours else f"{error.ename}: {error.evalue}"
             raise CellbookError(f"page {page!r} did not run to its end: {reason}") from error
         return nbformat.read(target, as_version=4), time.perf_counter() - start
+
+
+@contextlib.contextmanager
+def _inline_figures() -> Iterator[None]:
+    """Let the kernel keep figures; where MPLBACKEND names a backend without display, it would drop them silently."""
+    before = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MPLBACKEND"]
+        else:
+            os.environ["MPLBACKEND"] = before
 
 
 def clean(notebook: NotebookNode) -> NotebookNode:

@@ -1,0 +1,62 @@
+"""`cellbook book`, that is `make book`, from beginning to end: pages executed, book built, checkout untouched."""
+
+import shutil
+
+import pytest
+from bs4 import BeautifulSoup
+
+from cellbook import book, notebooks
+from cellbook.errors import DataNotFound
+from cellbook.files import sha256
+
+PAGE = "classical"  # the cheapest that needs no data
+ABSENT = "its data are not on this machine"
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A copy of the checkout, in which the package looks for its book."""
+    here, root = notebooks.root(), tmp_path / "checkout"
+    for name in ("cellbook", "notebooks", "book"):
+        shutil.copytree(here / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copyfile(here / name, root / name)
+    monkeypatch.setattr(notebooks, "ROOT", root)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    return root
+
+
+def content(root):
+    """Every file outside of the build folder, and what is in it."""
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {str(path): sha256(path) for path in files if path.relative_to(root).parts[0] != "_build"}
+
+
+def test_the_command_ends_with_a_built_book_and_leaves_the_checkout_as_it_was(checkout, monkeypatch, run_main):
+    execute = book.run_page
+
+    def only_one(page, *given, **more):
+        if page != PAGE:
+            raise DataNotFound(ABSENT)
+        return execute(page, *given, **more)
+
+    monkeypatch.setattr(book, "run_page", only_one)
+    before = content(checkout)
+    code, out, err = run_main("book", "-p", "preset=smoke", "-p", "screen=planted")
+    assert (code, err) == (0, "")
+    assert content(checkout) == before
+
+    site = checkout / "_build" / "book" / "site"
+    index = site / "_build" / "html" / "index.html"
+    executed, *skipped, built = out.splitlines()
+    assert executed.startswith(f"executed: {PAGE} (")
+    assert skipped == [f"not executed: {page}: {ABSENT}" for page in notebooks.pages() if page != PAGE]
+    assert built.endswith(f"the first page is {index}")
+
+    # What was executed now is what is shown, with its figures, and beside what is published.
+    page = BeautifulSoup((index.parent / "book" / "papers" / f"{PAGE}.html").read_text(encoding="utf-8"), "html.parser")
+    assert "preset smoke" in page.select_one(".admonition.tip").get_text()
+    described = notebooks.source_path(PAGE).read_text(encoding="utf-8").count("  figure:\n")
+    assert len(page.select("figure img")) == described
+    assert "numbers are in both" in (index.parent / "book" / "this_build.html").read_text(encoding="utf-8")
+    assert book.verify(site / "book") == []
