@@ -124,7 +124,7 @@ def plain_number(line: pd.Series, digits: int = 3) -> str:
 def image_table(numbers: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
     """Measures of images, one row a model."""
     rows = pick(numbers, protocol="images")
-    wanted = rows[rows["measure"].isin(columns)]
+    wanted = rows[rows["measure"].isin(columns) & rows["setting"].isin(list(LABELS.values()))]
     few = {"KL (nats)": 1, "active units": 0, "MSE": 4}
     texts = [
         plain_number(line, next((n for k, n in few.items() if line["measure"].startswith(k)), 3))
@@ -151,15 +151,21 @@ OVERALL = (
 RATE = ("KL (nats)", "active units")
 
 
-def channel_columns(numbers: pd.DataFrame) -> tuple[str, ...]:
-    """Measures that are of one channel, in order."""
-    names = pick(numbers, protocol="images")["measure"].unique()
-    return tuple(name for name in names if name.split(",")[0] in ("MSE", "SSIM", "sharpness") and "," in name)
+def channel_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Measures of single channels, one row a model and measure, one column a channel."""
+    rows = pick(numbers, protocol="images")
+    rows = rows[rows["measure"].str.contains(", ") & rows["setting"].isin(list(LABELS.values()))]
+    kinds = rows["measure"].str.split(", ", expand=True)
+    texts = [plain_number(line, 4 if line["measure"].startswith("MSE") else 3) for _, line in rows.iterrows()]
+    wide = rows.assign(text=texts, model=rows["setting"], measure=kinds[0], channel=kinds[1])
+    wide = wide.pivot_table(index=["measure", "model"], columns="channel", values="text", aggfunc="first", sort=False)
+    return wide.reset_index()
 
 
 def walk_table(numbers: pd.DataFrame) -> pd.DataFrame:
     """How walks behave, one row a model."""
     rows = pick(numbers, protocol="walk")
+    rows = rows[rows["setting"].isin(list(LABELS.values()))]
     texts = [plain_number(line, 4 if "fall" in line["measure"] else 2) for _, line in rows.iterrows()]
     wide = rows.assign(text=texts).pivot_table(
         index="setting", columns="measure", values="text", aggfunc="first", sort=False
@@ -312,9 +318,7 @@ def takeaways(tables: dict[str, pd.DataFrame]) -> str:
     images = pick(numbers, protocol="images", measure="sharpness").set_index("setting")["value"]
     sharp = ", ".join(f"{variant} {images[variant]:.2f}" for variant in PAPER_MODELS)
     names = {REPRODUCED: "reproduced", PARTLY: "partly reproduced", NOT: "not reproduced", INCOMPARABLE: "not judged"}
-    verdicts = [
-        f"{names[verdict]}: {', '.join(group['id'])}" for verdict, group in claims.groupby("verdict", sort=False)
-    ]
+    verdicts = [f"*{names[line['verdict']]}*: {line['sentence']}" for _, line in claims.iterrows()]
     classical = pick(numbers, setting="classical features, mean", protocol=PROTOCOL).set_index("measure")["value"]
     return "\n".join(
         [
@@ -323,7 +327,7 @@ def takeaways(tables: dict[str, pd.DataFrame]) -> str:
             f"- Mean profiles reach (NSC / NSCB, per cent) {'; '.join(accuracies)}; classical features of the same "
             f"cells {percent(classical['NSC'])} / {percent(classical['NSCB'])}.",
             f"- Sharpness of reconstructions, where 1 is that of the originals: {sharp}.",
-            *(f"- Claims {line}." for line in verdicts),
+            *(f"- Claim {line}" for line in verdicts),
             "```",
         ]
     )
