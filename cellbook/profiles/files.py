@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from cellbook.errors import CellbookError
+from cellbook.files import write_atomically
 from cellbook.profiles.table import NUMBER_COLUMNS, TEXT_COLUMNS, features, matrix, metadata, misnamed
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
@@ -63,22 +64,18 @@ def write_profiles(df: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     suffix = _suffix(path)
     matrix(df)
     df = df[metadata(df) + features(df)]
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    if not path.parent.is_dir():
+        raise CellbookError(f"cannot write {path}: there is no folder {path.parent}; make it or choose another one")
+
+    def write(part: Path) -> None:
         if suffix == ".parquet":
             df.to_parquet(part, index=False)
         elif suffix == ".csv":
             df.to_csv(part, index=False)
         else:  # neither time nor name in the header: equal tables give equal files
             part.write_bytes(gzip.compress(df.to_csv(index=False).encode(), mtime=0))
-        os.replace(part, path)
-    except OSError as error:
-        raise CellbookError(
-            f"cannot write {path} ({error.strerror or _first_line(error)}); "
-            "choose a folder that exists, is writable and has space left"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
+
+    write_atomically(path, write)
 
 
 def _suffix(path: Path) -> str:
