@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -170,3 +172,18 @@ def test_failed_download_is_one_sentence_and_leaves_nothing(known, server, tmp_p
 def test_published_sizes_and_hashes_are_those_of_the_real_files(data_dir):
     found = {name for name in locate.KNOWN_FILES if locate.is_local(name) and locate.find(name).is_file()}
     assert {bbbc021.IMAGE_TABLE, bbbc021.MOA_TABLE, bbbc021.LJOSA_TABLE} <= found
+
+
+def test_looking_into_the_cache_says_nothing_on_a_page_without_widgets():
+    program = """
+import sys, types
+kernel = types.SimpleNamespace(config={"IPKernelApp": {}})
+sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: kernel)
+sys.modules["ipykernel.zmqshell"] = types.ModuleType("zmqshell")  # this is how a page is recognised
+sys.modules["ipywidgets"] = None
+from cellbook.screens import locate
+locate.cache_folder()
+print("pooch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.stderr) == ("True\n", "")

@@ -8,6 +8,7 @@ truncated download stops with a name and not with a wrong number. ``CELLBOOK_OFF
 import difflib
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -267,7 +268,10 @@ def _reason(error: Exception, url: str) -> str:
 
 def _pooch() -> ModuleType:
     try:
-        import pooch
+        with warnings.catch_warnings():
+            # The import asks for progress bars, which complain on a page where there are no widgets for them.
+            warnings.filterwarnings("ignore", message="IProgress not found")
+            import pooch
     except ImportError as error:
         raise CellbookError(
             "pooch is needed to look into the cache of downloaded files and is not installed; "

@@ -5,7 +5,6 @@ Products hold measurements only: no pixel of the real images is ever stored.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +38,7 @@ def files() -> list[str]:
 
 def missing() -> list[str]:
     """Files of the real cells that are not on this machine; empty if all are there."""
-    with warnings.catch_warnings():
-        # The first look into the cache imports pooch, whose progress bars complain in a notebook that lacks widgets.
-        warnings.simplefilter("ignore")
-        return [name for name in files() if not locate.is_local(name)]
+    return [name for name in files() if not locate.is_local(name)]
 
 
 def fingerprint() -> str:
