@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
+from cellbook.screens.fields import PIXEL_UM
 from cellbook.screens.simulator import anatomy, layout, nuisance, phenotypes, render
 from cellbook.screens.simulator.design import SimulatedScreen, plate_map, stream
 
 AREA_PER_CELL = 4850.0  # pixels; 270 cells in a field of 1024 x 1280
-PIXEL_UM = 0.656
 _BATCH_CELLS, _BATCH_PIXELS = 64, 1 << 20
 _T = TypeVar("_T")
 
