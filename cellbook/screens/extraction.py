@@ -61,10 +61,7 @@ def extract(
     *,
     moa: pd.DataFrame | None = None,
     plates: Sequence[str] | None = None,
-    workers: int = 2,
-    resume: bool = True,
-    progress: bool = True,
-    **settings: Any,
+    **how: Any,
 ) -> Extraction:
     """Cut all cells of BBBC021 (or of a screen in its layout) out of its fields and write them as a `CellSet`.
 
@@ -80,10 +77,8 @@ def extract(
         Table ``compound``, ``concentration``, ``moa``; adds ``Metadata_moa`` (missing for unlabelled treatments).
     plates
         Only these; None takes every plate of which an image is there, see `fields.choose_plates`.
-    workers, resume, progress
+    how
         See `extract_fields`.
-    settings
-        Fields of `crops.Settings`: ``size``, ``method``, ``border``, ``illumination``, ``field_size`` ...
 
     Returns
     -------
@@ -93,17 +88,17 @@ def extract(
     if moa is not None:
         labels = moa.rename(columns={name: f"Metadata_{name}" for name in ("compound", "concentration", "moa")})
         fields = fields.merge(labels, how="left", on=["Metadata_compound", "Metadata_concentration"])
-    return extract_fields(fields, out, make_settings(**settings), workers=workers, resume=resume, progress=progress)
+    return extract_fields(fields, out, **how)
 
 
 def extract_fields(
     fields: pd.DataFrame,
     out: str | Path,
-    settings: Settings | None = None,
     *,
     workers: int = 2,
     resume: bool = True,
     progress: bool = True,
+    **given: Any,
 ) -> Extraction:
     """Cut the cells of indexed fields.
 
@@ -114,14 +109,14 @@ def extract_fields(
     out
         Folder of the cell set. Beside it, ``<out>.parts`` holds finished fields until all is done, so twice the space
         of the cells is needed for a while; it stays if fields failed, and the next call tries those again.
-    settings
-        Size, method, border rule, correction.
     workers
         Processes; 1 works in this one.
     resume
         Go on with finished fields of an earlier call with the same settings and fields; False starts anew.
     progress
         Show a progress bar.
+    given
+        Fields of `crops.Settings`: ``size``, ``method``, ``border``, ``illumination``, ``field_size`` ...
 
     Returns
     -------
@@ -134,7 +129,7 @@ def extract_fields(
         If no field is given, all failed or hold no cell, the folder belongs to other settings, or the disk is full.
         Finished fields are kept; so they are on Ctrl-C.
     """
-    settings = settings or Settings()
+    settings = make_settings(**given)
     out = Path(out)
     parts = out.with_name(out.name + ".parts")
     fields = fields.reset_index(drop=True)

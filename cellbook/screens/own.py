@@ -13,7 +13,6 @@ import pandas as pd
 
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
-from cellbook.screens.crops import make_settings
 from cellbook.screens.extraction import extract_fields
 from cellbook.screens.preflight import Finding, preflight, read_table, standard_names
 
@@ -89,7 +88,7 @@ def import_screen(
         frame["Metadata_plate"] = "plate"
     kept = [c for c in frame if str(c).startswith(("Metadata_", "path_"))]
     given = {"field_size": None, "channels": tuple(channels), "pixel_um": pixel_um} | settings
-    result = extract_fields(frame[kept], out, make_settings(**given), workers=workers, progress=progress)
+    result = extract_fields(frame[kept], out, workers=workers, progress=progress, **given)
     return result.open()
 
 
