@@ -106,7 +106,7 @@ def test_simulate_names_what_is_wrong(cellbook, tmp_path, words, message):
 
 
 def test_ctrl_c_leaves_nothing_and_says_so(cellbook, tmp_path, monkeypatch):
-    def stopped(*_):
+    def stopped(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(simulated, "simulate", stopped)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,24 +36,20 @@ class Fields:
 
 
 def write_cells(
-    config: SimulatedScreen,
-    out: str | Path,
-    plates: Sequence[str] | None = None,
-    device: str = "cpu",
-    *,
-    force: bool = False,
-    progress: bool = False,
+    config: SimulatedScreen, out: str | Path, plates: Sequence[str] | None = None, *, force: bool = False, **how: Any
 ) -> CellSet:
     """Simulate a screen into a folder, some plates at a time, so that memory does not grow with the screen.
 
     Parameters
     ----------
-    config, plates, device, progress
+    config, plates
         See `simulator.simulate`; its cells are the same.
     out
         Folder of the cell set. A simulated screen or an empty folder that is there is replaced.
     force
         Replace anything else, too.
+    how
+        ``device``, ``progress``: see `simulator.simulate`.
 
     Raises
     ------
@@ -64,18 +61,12 @@ def write_cells(
     turn = (wells.cumsum() - wells) * expected // CELLS_AT_ONCE
     with replacing(Path(out), force) as work:
         turns = [list(some.index) for _, some in wells.groupby(turn)]
-        save_parts((simulate(config, device, progress, some) for some in turns), work)
+        save_parts((simulate(config, plates=some, **how) for some in turns), work)
     return CellSet.open(out)
 
 
 def write_fields(
-    config: SimulatedScreen,
-    out: str | Path,
-    plates: Sequence[str] | None = None,
-    device: str = "cpu",
-    *,
-    force: bool = False,
-    progress: bool = False,
+    config: SimulatedScreen, out: str | Path, plates: Sequence[str] | None = None, *, force: bool = False, **how: Any
 ) -> Fields:
     """Write the fields of a screen, whose configuration has a `field` size, as TIFFs with the official tables.
 
@@ -96,7 +87,7 @@ def write_fields(
                 f"{count} fields take {need / 1e6:,.0f} MB and {Path(out).parent} has {free / 1e6:,.0f} MB free; "
                 "simulate fewer plates, wells or sites, or smaller fields"
             )
-        index = simulate_fields(config, work, config.field, config.sites, plates, device, progress)
+        index = simulate_fields(config, work, config.field, config.sites, plates, **how)
     cells = len(pd.read_parquet(Path(out) / TRUTH, columns=["Metadata_plate"]))
     return Fields(Path(out), len(index), cells, folder_fingerprint(Path(out)))
 
