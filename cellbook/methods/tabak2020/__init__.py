@@ -1,0 +1,64 @@
+"""The page of WDN (Tabak et al. 2020): the profiles it aligns, what is measured of them, and what it shows.
+
+The method itself is `cellbook.methods.wdn`. Here wells and cells are aligned several times, every other correction
+stands beside it, and the simulated screen says what was restored; the page's run keeps numbers alone.
+"""
+
+from cellbook.methods.tabak2020.config import PRESETS, VARIANTS, VERSION, Config, config_of, preset
+from cellbook.methods.tabak2020.making import run
+from cellbook.methods.tabak2020.measures import evaluate
+from cellbook.methods.tabak2020.predicates import PREDICATES
+from cellbook.methods.tabak2020.tables import (
+    accuracy_table,
+    bands,
+    batch_rows,
+    batch_table,
+    beyond_table,
+    carried_table,
+    damage_rows,
+    damage_table,
+    mains,
+    paired_table,
+    source_table,
+    stopping_table,
+    takeaways,
+    truth_rows,
+    truth_table,
+    variant_table,
+    verdict_table,
+    violin_rows,
+    warning,
+    week_table,
+)
+
+__all__ = [
+    "PREDICATES",
+    "PRESETS",
+    "VARIANTS",
+    "VERSION",
+    "Config",
+    "accuracy_table",
+    "bands",
+    "batch_rows",
+    "batch_table",
+    "beyond_table",
+    "carried_table",
+    "config_of",
+    "damage_rows",
+    "damage_table",
+    "evaluate",
+    "mains",
+    "paired_table",
+    "preset",
+    "run",
+    "source_table",
+    "stopping_table",
+    "takeaways",
+    "truth_rows",
+    "truth_table",
+    "variant_table",
+    "verdict_table",
+    "violin_rows",
+    "warning",
+    "week_table",
+]

@@ -1,0 +1,398 @@
+"""What the page shows: selections of the measured numbers as tables, data for figures, and the sentences at its top."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED
+from cellbook.methods.tabak2020 import corrected as c
+from cellbook.methods.tabak2020.config import PRESETS, Config
+from cellbook.methods.tabak2020.measures import (
+    BOOTSTRAP,
+    CARRIED,
+    DAMAGE,
+    PAIRED,
+    POOLED,
+    RESTORED,
+    SILHOUETTE,
+    STOPPING,
+    week_protocol,
+)
+from cellbook.methods.tabak2020.predicates import line, pick
+from cellbook.methods.tabak2020.sources import ENGINEERED
+from cellbook.runs import Run
+from cellbook.tables import percent, plain
+
+SPACE = "\N{NO-BREAK SPACE}"
+WDN = tuple(c.CROSS_VALIDATED.values())
+SHOWN = (c.UNCORRECTED, c.CORAL, *WDN)  # the methods of the paper
+BEYOND = (c.TVN, c.CORAL_MEANS, c.CENTRED, c.ROBUST, c.HARMONY, c.LAST, *c.HINDSIGHT.values())
+BEST = c.HINDSIGHT["silhouette"]
+OUR_TYPES = {POOLED: "all cells", BOOTSTRAP: "resampled"}
+
+
+def base(sources: pd.DataFrame, source: str) -> str:
+    """What the paper calls the uncorrected features of such a source."""
+    family = sources.set_index("source").loc[source, "family"]
+    return "Preprocessed" if family == ENGINEERED else "TVN"
+
+
+def spread(value: pd.Series) -> str:
+    """Mean ± standard deviation over trainings [interval over compounds], in per cent."""
+    text = percent(value["value"])
+    if value["trainings"] > 1 and value["sd"] > 0:
+        text += f" ± {100 * value['sd']:.1f}"
+    if np.isfinite(value["se"]):
+        return f"{text} ({100 * value['se']:.1f})".replace(" ", SPACE)
+    if np.isfinite(value["low"]):
+        text += f" [{100 * value['low']:.0f}, {100 * value['high']:.0f}]"
+    return text.replace(" ", SPACE)
+
+
+def accuracy_table(
+    numbers: pd.DataFrame, sources: pd.DataFrame, source: str, measure: str, printed: pd.DataFrame
+) -> pd.DataFrame:
+    """Tables 1, 2, 4 and 5: k = 1 to 4 in columns; the paper's row under ours, for all cells and for resamples."""
+    rows = []
+    for method in SHOWN:
+        for protocol, kind in OUR_TYPES.items():
+            mine = pick(numbers, source=source, method=method, protocol=protocol, measure=measure)
+            if mine.empty:
+                continue
+            named = {"method": base(sources, source) if method == c.UNCORRECTED else method, "cells": kind}
+            cells = {f"{k}-NN": spread(line(mine, k=k)) for k in (1, 2, 3, 4)}
+            rows.append({**named, "from": "here", **cells})
+            theirs = pick(printed, setting=f"{source}: {method}", protocol=protocol, measure=measure)
+            if len(theirs):
+                at = theirs.set_index("k")
+                cells = {f"{k}-NN": published(at.loc[k]) for k in at.index}
+                rows.append({**named, "from": "paper", **cells})
+    return pd.DataFrame(rows)
+
+
+def published(verdict: pd.Series) -> str:
+    """A printed number with the standard error that stands beside it in print."""
+    _, _, error = str(verdict["where"]).partition(" (± ")
+    text = percent(verdict["published"])
+    return f"{text} ({error.rstrip(')')})".replace(" ", SPACE) if error else text
+
+
+def batch_table(numbers: pd.DataFrame, sources: pd.DataFrame, source: str, printed: pd.DataFrame) -> pd.DataFrame:
+    """Tables 3 and 6: silhouette and week named, methods in columns, the paper's row under ours."""
+    methods = {BEST: "WDN", c.CORAL: "CORAL", c.UNCORRECTED: base(sources, source)}
+    wanted = [
+        ("silhouette", SILHOUETTE, "MOA"),
+        ("silhouette, resampled", BOOTSTRAP, "silhouette"),
+        ("week, logistic regression", week_protocol(c.ROWS), "logistic"),
+        ("week, logistic regression, resampled", "week, bootstrap", "logistic"),
+        ("week, random forest", week_protocol(c.ROWS), "forest"),
+        ("week, random forest, resampled", "week, bootstrap", "forest"),
+    ]
+    rows = []
+    for label, protocol, measure in wanted:
+        ours, theirs = {"": label, "from": "here"}, {"": label, "from": "paper"}
+        for method, column in methods.items():
+            # The silhouette of resamples is the best of all steps, whatever the rule.
+            method = c.CROSS_VALIDATED["silhouette"] if (method, protocol) == (BEST, BOOTSTRAP) else method
+            found = line(numbers, source=source, method=method, protocol=protocol, measure=measure)
+            ours[column] = number(found, measure) if found is not None else "–"
+            print_ = line(printed, setting=f"{source}: {method}", protocol=protocol, measure=measure)
+            theirs[column] = "–" if print_ is None else published_plain(print_, measure)
+        rows.append(ours)
+        if any(theirs[column] != "–" for column in methods.values()):
+            rows.append(theirs)
+    return pd.DataFrame(rows)
+
+
+def number(found: pd.Series, measure: str) -> str:
+    """A silhouette as it is, an accuracy in per cent; with what is known of its uncertainty."""
+    if measure in ("logistic", "forest"):
+        return spread(found)
+    text = f"{found['value']:.3f}"
+    if np.isfinite(found["se"]):
+        return f"{text} ({found['se']:.3f})".replace(" ", SPACE)
+    return plain(found["value"], found["low"], found["high"])
+
+
+def published_plain(verdict: pd.Series, measure: str) -> str:
+    """A printed silhouette or accuracy with its standard error."""
+    if measure in ("logistic", "forest"):
+        return published(verdict)
+    _, _, error = str(verdict["where"]).partition(" (± ")
+    return f"{verdict['published']:.3f}" + (f" ({error.rstrip(')')})".replace(" ", SPACE) if error else "")
+
+
+def beyond_table(numbers: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:
+    """Corrections that the paper does not have, and steps that nobody could have chosen: 1-NN and the week."""
+    rows = []
+    for source in mains(sources):
+        for method in (*SHOWN, *BEYOND):
+            mine = pick(numbers, source=source, method=method)
+            found = [line(mine, protocol=POOLED, measure=measure, k=1) for measure in ("NSC", "NSCB")]
+            if found[0] is None or found[1] is None:
+                continue
+            week = line(mine, protocol=week_protocol(c.ROWS), measure="logistic")
+            unseen = line(mine, protocol=week_protocol(c.UNSEEN), measure="logistic")
+            shape = line(mine, protocol=SILHOUETTE, measure="MOA")
+            rows.append(
+                {
+                    "profiles": source,
+                    "method": method,
+                    "NSC": spread(found[0]),
+                    "NSCB": spread(found[1]),
+                    "silhouette": "–" if shape is None else f"{shape['value']:.3f}",
+                    "week": "–" if week is None else percent(week["value"]),
+                    "week, unseen plates": "–" if unseen is None else percent(unseen["value"]),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def mains(sources: pd.DataFrame) -> list[str]:
+    """Names of the sources that are shown, without further strengths of the week effect."""
+    return sources[sources["main"]]["source"].tolist()
+
+
+def paired_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Differences between methods, mean over k, in points with intervals over compounds."""
+    rows = pick(numbers, protocol=PAIRED)
+    rows = rows[rows["measure"].isin(["NSC", "NSCB"])]
+    texts = [f"{100 * r['value']:+.1f} [{100 * r['low']:+.1f}, {100 * r['high']:+.1f}]" for _, r in rows.iterrows()]
+    wide = rows.assign(text=[text.replace(" ", SPACE) for text in texts]).pivot_table(
+        index=["source", "method"], columns="measure", values="text", aggfunc="first", sort=False
+    )
+    return wide.reset_index().rename(columns={"source": "profiles", "method": "difference"})
+
+
+def source_table(sources: pd.DataFrame) -> pd.DataFrame:
+    """What each kind of profile is made of."""
+    shown = sources[sources["main"]]
+    return pd.DataFrame(
+        {
+            "profiles": shown["source"],
+            "rows": [f"{n:,} {unit}" for n, unit in zip(shown["rows"], shown["unit"], strict=True)],
+            "of DMSO": [f"{n:,}" for n in shown["controls"]],
+            "fewest in a week": shown["fewest_controls_of_a_week"],
+            "features": shown["features"],
+            "plates": shown["plates"],
+            "treatments": shown["treatments"],
+            "map steps": [f"{n:,}" for n in shown["map_steps"]],
+        }
+    )
+
+
+def damage_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """What is left of the controls, and how far the maps went, at the best silhouette and at the last step."""
+    rows = pick(numbers, protocol=DAMAGE)
+    few = {"variance": "variance left", "gap": "gap between weeks", "change": "mean change of a map"}
+    rows = rows[rows["measure"].isin(list(few))].assign(measure=rows["measure"].map(few))
+    texts = [f"{r['value']:.3f}" + (f" ± {r['sd']:.3f}" if r["sd"] > 0 else "") for _, r in rows.iterrows()]
+    wide = rows.assign(text=[text.replace(" ", SPACE) for text in texts]).pivot_table(
+        index=["source", "method"], columns="measure", values="text", aggfunc="first", sort=False
+    )
+    return wide[list(few.values())].reset_index().rename(columns={"source": "profiles"})
+
+
+def stopping_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Steps chosen with all compounds, and how often the same is chosen without the compound."""
+    rows = pick(numbers, protocol=STOPPING)
+    step, same = rows[rows["measure"] == "step"], rows[rows["measure"] != "step"]
+    steps = [f"{r['value']:.0f}" + (f" ± {r['sd']:.0f}" if r["sd"] > 0 else "") for _, r in step.iterrows()]
+    return pd.DataFrame(
+        {
+            "profiles": step["source"].to_numpy(),
+            "rule": step["method"].str.removeprefix("WDN, ").str.removesuffix(" in hindsight").to_numpy(),
+            "map step, all compounds": [text.replace(" ", SPACE) for text in steps],
+            "the same without the compound (%)": [percent(value) for value in same["value"]],
+        }
+    )
+
+
+def variant_table(variants: pd.DataFrame) -> pd.DataFrame:
+    """Departures from the paper's method: chosen without the compound, and what is left at the last step."""
+    rows = []
+    for variant, part in variants.groupby("variant", sort=False):
+        scores = part[part["at"] == "knn"].groupby("measure")["value"].mean()
+        last = part[part["at"] == "last"].set_index("measure")["value"]
+        best = part[(part["at"] == "best") & (part["measure"] == "silhouette")]["value"].iloc[0]
+        rows.append(
+            {
+                "variant": variant,
+                "NSC": percent(scores["NSC"]),
+                "NSCB": percent(scores["NSCB"]),
+                "best silhouette": f"{best:.3f}",
+                "silhouette at the end": f"{last['silhouette']:.3f}",
+                "gap at the end": f"{last['gap']:.3f}",
+                "variance at the end": f"{last['variance']:.3f}",
+                "seconds": f"{part['seconds'].iloc[0]:.0f}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def week_table(numbers: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:
+    """How often the week is named, by four ways of asking, before and after WDN."""
+    asked = {c.ROWS: "as in the paper", c.PLATES: "plates held out", c.UNSEEN: "plates that no map has seen"}
+    asked["positive control"] = "positive control, plates held out"
+    rows = []
+    for source in mains(sources):
+        for how, words in asked.items():
+            mine = pick(numbers, source=source, protocol=week_protocol(how), measure="logistic")
+            if mine.empty:
+                continue
+            found = {name: line(mine, method=name) for name in (c.UNCORRECTED, c.CORAL, c.CENTRED, BEST, c.LAST)}
+            noise = line(mine, method="noise")
+            cells = {name: "–" if value is None else spread(value) for name, value in found.items()}
+            rows.append({"profiles": source, "asked": words, **cells, "noise": percent(noise["value"])})
+    return pd.DataFrame(rows)
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+
+
+def course_rows(run: Run) -> pd.DataFrame:
+    """Mean and deviation over resamples of every measure at every step (figures 4 and 6)."""
+    return run.table("course")
+
+
+def bands(numbers: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:
+    """Silhouettes of methods that have no steps (figure 6)."""
+    rows = pick(numbers, protocol=BOOTSTRAP, measure="silhouette")
+    rows = rows[rows["method"].isin([c.UNCORRECTED, c.CORAL, c.CORAL_MEANS]) & rows["source"].isin(mains(sources))]
+    return rows[["source", "method", "value", "se"]].rename(columns={"value": "mean", "se": "sd"})
+
+
+def violin_rows(run: Run) -> pd.DataFrame:
+    """Bootstrapped accuracies of the paper's methods (figure 5)."""
+    table = run.table("bootstraps")
+    table = table[table["method"].isin(SHOWN) & table["measure"].isin(["NSC", "NSCB"])]
+    return table[["source", "method", "measure", "k", "value"]].reset_index(drop=True)
+
+
+def batch_rows(run: Run) -> pd.DataFrame:
+    """How often the week of controls is named, at every step or by a method without steps; folds of rows (figure 7)."""
+    table = run.table("leak")
+    table = table[(table["how"] == c.ROWS) & (table["draw"] == 0)]
+    table = table[table["method"].isin(["WDN", c.UNCORRECTED, c.CORAL])]
+    keys = ["source", "method", "model", "step", "repeat"]
+    sums = table.groupby(keys, sort=False, dropna=False).agg({"right": "sum", "total": "sum", "noise": "first"})
+    each = sums.reset_index().assign(value=lambda t: t["right"] / t["total"])
+    # A step that one training alone chose has no spread over trainings.
+    grouped = each.groupby(keys[:-1], sort=False, dropna=False)
+    found = grouped.agg(mean=("value", "mean"), sd=("value", "std"), baseline=("noise", "mean"), n=("value", "size"))
+    found = found.reset_index()
+    most = found.groupby(["source", "method"])["n"].transform("max")
+    return found[found["n"] == most].drop(columns="n").fillna({"sd": 0.0}).reset_index(drop=True)
+
+
+def damage_rows(run: Run) -> pd.DataFrame:
+    """Variance, gap and change of the maps at every step."""
+    table = run.table("steps")
+    wanted = table["measure"].isin(["variance", "gap", "change"])
+    return table[wanted][["source", "repeat", "step", "measure", "value"]].reset_index(drop=True)
+
+
+def truth_rows(numbers: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:
+    """What corrections restore, by strength of the week effect; empty where no truth is known."""
+    rows = pick(numbers, protocol=RESTORED)
+    about = sources.set_index("source")
+    return rows.assign(
+        week_effect=rows["source"].map(about["week_effect"]), embedding=rows["source"].str.split(", ").str[-1]
+    )[["source", "embedding", "week_effect", "method", "measure", "value", "low", "high", "null"]]
+
+
+def truth_table(truth: pd.DataFrame) -> pd.DataFrame:
+    """Restoration as a table, one row a source and method."""
+    texts = [plain(r["value"], r["low"], r["high"]) for _, r in truth.iterrows()]
+    wide = truth.assign(text=texts).pivot_table(
+        index=["embedding", "week_effect", "method"], columns="measure", values="text", aggfunc="first", sort=False
+    )
+    return wide.reset_index().rename(columns={"week_effect": "week effect"})
+
+
+def carried_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Gap left and week named on unseen plates, DMSO and the positive control, at the last step of each fit."""
+    rows = pick(numbers, protocol=CARRIED)
+    if rows.empty:
+        return pd.DataFrame()
+    parts = rows["method"].str.extract(r"^(?P<fit>.*), step (?P<step>\d+)$")
+    rows = rows.assign(fit=parts["fit"], step=parts["step"].astype(float))
+    last = rows[rows["step"] == rows.groupby(["source", "fit"])["step"].transform("max")]
+    last = last[~last["measure"].str.endswith(": gap")]
+    texts = [
+        percent(r["value"], r["low"], r["high"]) if "named" in r["measure"] else plain(r["value"], r["low"], r["high"])
+        for _, r in last.iterrows()
+    ]
+    wide = last.assign(text=texts).pivot_table(
+        index=["source", "fit"], columns="measure", values="text", aggfunc="first", sort=False
+    )
+    return wide.reset_index().rename(columns={"source": "profiles", "fit": "maps fitted on"})
+
+
+# --- sentences ------------------------------------------------------------------------------------------------------
+
+
+def verdict_table(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Published beside measured, with the verdict and its reason."""
+    written = [plain if "silhouette" in f"{r.protocol} {r.measure}" else percent for r in verdicts.itertuples()]
+    measured = verdicts[["measured", "low", "high"]].itertuples(index=False)
+    return pd.DataFrame(
+        {
+            "printed in": verdicts["where"],
+            "published": [write(value) for write, value in zip(written, verdicts["published"], strict=True)],
+            "measured": [write(*values) for write, values in zip(written, measured, strict=True)],
+            "verdict": verdicts["verdict"],
+            "why": verdicts["why"],
+        }
+    )
+
+
+def warning(config: Config, sources: pd.DataFrame) -> str:
+    """The box at the top: what this run is and is not, as Markdown."""
+    paper = PRESETS["paper"]
+    left_out = str(sources["left_out"].iloc[0])
+    return "\n".join(
+        [
+            "```{admonition} Not the paper's data, and not its scale",
+            ":class: warning",
+            "The paper aligns all cells of BBBC021; here are means of all its wells, and some thousands of cells.",
+            "Its deep embedding was never released; codes of VAE+ stand in for it, so that tables 4 to 6 are *not "
+            "comparable* in their numbers, and its claims are judged on what is here.",
+            f"Wells are aligned in {config.well_iterations:,} map steps after {config.well_pretraining:,} steps of the "
+            f"critics at a rate of {config.rate:g}, cells in {config.cell_iterations:,} after "
+            f"{config.cell_pretraining:,}; the published code has {paper.well_iterations:,} after "
+            f"{paper.well_pretraining:,} at {paper.rate:g}.",
+            *([left_out] if left_out else []),
+            "```",
+        ]
+    )
+
+
+def takeaways(tables: dict[str, pd.DataFrame]) -> str:
+    """Key takeaways as Markdown; every number in them is read from the tables."""
+    numbers, claims, sources = tables["numbers"], tables["claims"], tables["sources"]
+    names = {REPRODUCED: "reproduced", PARTLY: "partly reproduced", NOT: "not reproduced", INCOMPARABLE: "not judged"}
+    lines = []
+    for source in mains(sources):
+        found = [
+            [line(numbers, source=source, method=m, protocol=POOLED, measure=k, k=1) for k in ("NSC", "NSCB")]
+            for m in (c.UNCORRECTED, WDN[0])
+        ]
+        texts = [" / ".join(percent(value["value"]) for value in pair) for pair in found]
+        week = [
+            line(numbers, source=source, method=m, protocol=week_protocol(c.ROWS), measure="logistic")
+            for m in (c.UNCORRECTED, c.LAST)
+        ]
+        named = [percent(value["value"]) for value in week if value is not None]
+        also = (
+            f"; the week of a control is named in {named[0]} % and, at the last step, {named[1]} %"
+            if len(named) == 2
+            else ""
+        )
+        lines.append(f"- {source}: NSC / NSCB {texts[0]} % without a correction, {texts[1]} % with WDN{also}.")
+    verdicts = [
+        f"- Claims {names[verdict]}: {' '.join(group['sentence'])}"
+        for verdict, group in claims.groupby("verdict", sort=False)
+    ]
+    return "\n".join(["```{admonition} Key takeaways", ":class: important", *lines, *verdicts, "```"])
