@@ -32,6 +32,7 @@ def content(root):
     return {str(path): sha256(path) for path in files if path.relative_to(root).parts[0] != "_build"}
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_a_built_book_and_leaves_the_checkout_as_it_was(checkout, monkeypatch, run_main):
     execute = book.run_page
 
