@@ -1,0 +1,350 @@
+"""Time a training step of VAE+ here beside a plain loop and beside pythae, in one run with equal networks.
+
+    python benchmarks/train_loops.py --steps 5 --json loops.json
+    python benchmarks/train_loops.py --device cuda --steps 50
+
+"here" is `vae_plus.step` as training calls it: images resident on the device as they are stored, one Adam, channels
+last, bf16 where the device is good at it, nothing read back. "plain" is the same networks and objective in a loop as
+published code commonly has it: a `Dataset` of images in host memory, read and scaled one cell at a time in numpy, a
+`DataLoader`, float32, an optimiser a network without foreach or fused kernels, weight decay in a Python loop, gradients
+of the autoencoder's terms left in the discriminator and thrown away, `.item()` of every term. As in the published code,
+reals, reconstructions and originals go through its discriminator in one pass; three passes, with batch norm's moments
+of their own, are a further line. That "here" and "plain" compute the same is checked first.
+
+pythae has no VAE+; its VAE/GAN, in its own model and trainer, stands beside the one here. Their objectives differ
+(pythae's discriminator sees no reconstructions, kernels do not decay), so that ratio says less than the others.
+
+Cells are random numbers: the work is the same. Images a second count the cells that are reconstructed. Times are
+medians over steps after warm-up, on CUDA between events, without waiting for the device inside the loop; there float32
+convolutions are TF32, torch's default. The share of bf16's peak counts the convolutions that the step here needs.
+"""
+
+import argparse
+import copy
+import importlib.util
+import itertools
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+from train_step import random_cells
+
+from cellbook.cells import CellSet, channel_max, gather
+from cellbook.methods import vae_plus
+from cellbook.methods.vae_plus.networks import SIDE, activate
+from cellbook.runs import choose_device, device_name
+from cellbook.training import Batch, State
+
+CELLS = 16  # a treatment
+T = 5 * vae_plus.Config.ramp  # the step: every feature term has its full weight
+PYTHAE = "pip install --no-deps pythae==0.1.2 && pip install pydantic cloudpickle imageio"
+
+
+def begin(model: str, cells: CellSet, device: torch.device, width: int, bf16: bool | None = None) -> State:
+    """Begin a training here, as every line does: from equal weights."""
+    torch.manual_seed(0)
+    state = vae_plus.begin(vae_plus.Config(model=model, width=width), cells, device)
+    state.bf16 = state.bf16 if bf16 is None else bf16
+    return state
+
+
+class HostCells(Dataset):
+    """Cells in host memory, one at a time, each channel divided by its maximum."""
+
+    def __init__(self, cells: CellSet) -> None:
+        self.images = cells.images
+
+    def __getitem__(self, i: int) -> Tensor:
+        image = self.images[i].astype(np.float32)
+        return torch.from_numpy(image / np.maximum(image.max(axis=(1, 2), keepdims=True), 1))
+
+
+def draw_each(cells: CellSet) -> Iterator[list[int]]:
+    """Without end: rows of one cell of every treatment, then of another, for the two batches of a step."""
+    groups = list(cells.table.groupby("Metadata_compound").indices.values())
+    generator = np.random.default_rng(0)
+    while True:
+        yield [int(generator.choice(rows)) for _ in range(2) for rows in groups]
+
+
+def copies(state: State) -> dict[str, nn.Module]:
+    """The networks once more, in the memory format that torch gives them."""
+    networks = copy.deepcopy(state.networks)
+    return {name: network.to(memory_format=torch.contiguous_format) for name, network in networks.items()}
+
+
+class Plain:
+    """The plain loop's networks and optimisers, and its step."""
+
+    def __init__(self, state: State, passes: int = 1) -> None:
+        self.networks, self.config, self.passes, config = copies(state), state.config, passes, state.config
+        autoencoder = {"lr": config.adam_rate, "betas": (0.9, 0.999), "eps": 1e-7, "foreach": False}
+        encoder, decoder, judge = (network.parameters() for network in self.networks.values())
+        self.optimisers = [torch.optim.Adam(weights, **autoencoder) for weights in (encoder, decoder)]
+        self.optimisers.append(torch.optim.SGD(judge, config.sgd_rate, config.momentum, foreach=False))
+
+    def step(self, x: Tensor, real: Tensor) -> dict[str, float]:
+        """One update from originals and reals, (N, c, 68, 68) each; the terms before it."""
+        encoder, decoder, judge = self.networks.values()
+        n, pixels = len(x), x[0].numel()
+        mu, logvar = encoder(x)
+        x_hat = decoder(mu + (0.5 * logvar).exp() * torch.randn_like(mu))
+        if self.passes == 1:
+            hidden, logits = judge(torch.cat([real, x_hat, x]), first=2 * n)
+            features_hat, features = ([layer[part * n : (part + 1) * n] for layer in hidden] for part in (1, 2))
+            judged = logits[: 2 * n]
+        else:
+            (_, yes), (features_hat, no), (features, _) = judge(real), judge(x_hat), judge(x)
+            judged = torch.cat([yes, no])
+        losses = {"pixel": vae_plus.pixel_loss(x, x_hat), "kl": vae_plus.kl_loss(mu, logvar)}
+        objective = losses["pixel"] + self.config.kl_weight * losses["kl"]
+        for i in self.config.terms.layers:
+            losses[f"feature_{i}"] = vae_plus.feature_loss(features[i - 1], features_hat[i - 1], pixels)
+            objective = objective + vae_plus.gamma(T, i, self.config.ramp) * losses[f"feature_{i}"]
+        target = torch.cat([torch.ones(n, device=x.device), torch.zeros(n, device=x.device)])
+        losses["discriminator"] = vae_plus.cross_entropy(judged, target)
+
+        for optimiser in self.optimisers:
+            optimiser.zero_grad()
+        objective.backward(retain_graph=True)
+        self.optimisers[2].zero_grad()
+        losses["discriminator"].backward(inputs=list(judge.parameters()))
+        for optimiser in self.optimisers:
+            optimiser.step()
+        with torch.no_grad():
+            for p in itertools.chain.from_iterable(network.parameters() for network in self.networks.values()):
+                if p.ndim == 4:
+                    p.mul_(1 - self.config.decay)
+        return {name: loss.item() for name, loss in losses.items()}
+
+
+def compare(cells: CellSet, device: torch.device, width: int) -> dict[str, float]:
+    """Largest relative difference of "here" and "plain" in float32 from equal weights, batches and noise.
+
+    Of the terms, and by the Euclidean norm of each network's gradient and update. Both in one memory format: in the
+    other one, rounding moves a few maxima of the pooling, and with them gradients by a per cent.
+    """
+    state = begin("vae_plus", cells, device, width, bf16=False)
+    for network in state.networks.values():
+        network.to(memory_format=torch.contiguous_format)
+    plain, before, rows = Plain(state), copies(state), vae_plus.draw(state)
+    x, real = torch.stack([HostCells(cells)[i] for i in rows.flatten().tolist()]).to(device).chunk(2)
+    torch.manual_seed(1)
+    here = vae_plus.step(state, Batch(gather(cells.to(device), rows), rows), T)
+    torch.manual_seed(1)
+    there = plain.step(x, real)
+    apart = {"terms": max(abs(here[name].item() / value - 1) for name, value in there.items())}
+
+    def flat(tensors: Iterable[Tensor]) -> Tensor:
+        return torch.cat([tensor.detach().flatten().double() for tensor in tensors])
+
+    for name, network in plain.networks.items():
+        own, other, old = (list(n.parameters()) for n in (state.networks[name], network, before[name]))
+        one, two = (flat(p.grad for p in weights) for weights in (own, other))
+        apart[f"gradients of {name}"] = ((one - two).norm() / two.norm()).item()
+        apart[f"update of {name}"] = ((flat(own) - flat(other)).norm() / (flat(other) - flat(old)).norm()).item()
+    return apart
+
+
+def make_pythae(state: State, cells: CellSet, batch: int):
+    """Make pythae's trainer of its VAE/GAN around copies of the networks, with its own optimisers."""
+    from pythae.data.datasets import BaseDataset
+    from pythae.models import VAEGAN, VAEGANConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseDiscriminator, BaseEncoder
+    from pythae.trainers import CoupledOptimizerAdversarialTrainer, CoupledOptimizerAdversarialTrainerConfig
+
+    layer = state.config.terms.layers[0]
+
+    class Encoder(BaseEncoder):
+        def forward(self, x):
+            mu, logvar = self.network(x)
+            return ModelOutput(embedding=mu, log_covariance=logvar)
+
+    class Decoder(BaseDecoder):
+        def forward(self, z):
+            return ModelOutput(reconstruction=self.network(z))
+
+    class Discriminator(BaseDiscriminator):
+        depth = 5
+
+        def forward(self, x, output_layer_levels=None):
+            if output_layer_levels is None:  # pythae takes probabilities
+                return ModelOutput(embedding=torch.sigmoid(self.network(x)[1]))
+            for part in self.network.layers[:layer]:  # no further than asked for, as pythae's own networks do
+                x = activate(F.max_pool2d(part(x), 2))
+            return ModelOutput(**{f"embedding_layer_{layer}": x})
+
+    parts = encoder, decoder, judge = Encoder(), Decoder(), Discriminator()
+    encoder.network, decoder.network, judge.network = copies(state).values()
+    # A margin never reached: all three networks learn at every step, as they do here.
+    model = VAEGAN(VAEGANConfig((3, SIDE, SIDE), state.config.latent, reconstruction_layer=layer, margin=1e9), *parts)
+    settings = CoupledOptimizerAdversarialTrainerConfig(
+        per_device_train_batch_size=batch, no_cuda=state.device.type == "cpu"
+    )
+    images = channel_max(torch.from_numpy(cells.images))  # pythae wants all of them as float32 in host memory
+    trainer = CoupledOptimizerAdversarialTrainer(model, BaseDataset(images, torch.zeros(len(images))), None, settings)
+    for part in ("encoder", "decoder", "discriminator"):
+        getattr(trainer, f"set_{part}_optimizer")()
+    model.train()
+    return trainer
+
+
+def time_steps(call: Callable[[], object], steps: int, warmup: int, device: torch.device, block: int = 1) -> np.ndarray:
+    """Seconds a step, (steps,); each the mean of `block` steps on end, since batches of workers come in bunches."""
+    cuda, marks = device.type == "cuda", []
+    for k in itertools.count():
+        if k >= warmup and (k - warmup) % block == 0:
+            marks.append(torch.cuda.Event(enable_timing=True) if cuda else time.perf_counter())
+            if cuda:
+                marks[-1].record()
+            if len(marks) > steps:
+                break
+        call()
+    if not cuda:
+        return np.diff(marks) / block
+    torch.cuda.synchronize()
+    return np.array([a.elapsed_time(b) / 1000 for a, b in itertools.pairwise(marks)]) / block
+
+
+class Table:
+    """Times each line, prints it at once and keeps it."""
+
+    def __init__(self, args: argparse.Namespace, device: torch.device) -> None:
+        self.args, self.device, self.rows = args, device, []
+        print(f"{'':45} {'s/step':>9} {'spread':>9} {'images/s':>10} {'x line 1':>9} {'% of peak':>10}")
+
+    def add(self, name: str, call: Callable[[], object], workers: int = 0, work: int | None = None) -> float:
+        """Time a line; `work` is the operations that its step needs, for the share of the device's peak."""
+        # Two batches a worker are ready before the first step: time what comes after them.
+        times = time_steps(call, self.args.steps, self.args.warmup + 2 * workers, self.device, max(1, workers))
+        seconds = float(np.median(times))
+        row = {"line": name, "seconds": seconds, "spread": float(np.ptp(times))}
+        row["images_per_second"] = self.args.batch / seconds
+        row["ratio"] = seconds / (self.rows or [row])[0]["seconds"]
+        text = "{:42} {:9.4f} {:9.4f} {:10.1f} {:9.3f}".format(*row.values())
+        if work and self.device.type == "cuda":
+            row |= {"gflop": work / 1e9, "peak_share": work / seconds / (1e12 * self.args.peak_tflops)}
+            text += f" {100 * row['peak_share']:10.2f}"
+        self.rows.append(row)
+        print(f"{len(self.rows):2} {text}", flush=True)
+        return seconds
+
+
+def time_here(table: Table, cells: CellSet, device: torch.device, model: str = "vae_plus") -> int:
+    """Lines of the step here; the operations it needs."""
+    state = begin(model, cells, device, table.args.width)
+    images, rows = cells.to(device), vae_plus.draw(state)
+    fixed = Batch(gather(images, rows), rows)
+
+    def compute(batch: Batch = fixed, on: State = state) -> Tensor:
+        losses = vae_plus.step(on, batch, T)
+        return torch.stack([loss.detach().float() for loss in losses.values()])
+
+    def whole(on: State = state) -> Tensor:
+        drawn = vae_plus.draw(on)
+        return compute(Batch(gather(images, drawn), drawn), on)
+
+    with FlopCounterMode(display=False) as counter:
+        compute()
+    work, kind = counter.get_total_flops(), "bf16" if state.bf16 else "float32"
+    name = "here: VAE+" if model == "vae_plus" else "here: VAE/GAN"
+    table.add(f"{name}, {kind}", whole, work=work)
+    if state.bf16:
+        exact = begin(model, cells, device, table.args.width, bf16=False)
+        table.add(f"{name}, float32", lambda: whole(exact), work=work)
+    if model == "vae_plus":
+        drawn = "here: drawing, gathering and scaling alone"
+        table.add(drawn, lambda: channel_max(gather(images, vae_plus.draw(state))))
+        table.add("here: computing alone", compute, work=work)
+    return work
+
+
+def time_plain(table: Table, cells: CellSet, device: torch.device, work: int) -> None:
+    """Lines of the plain loop."""
+    state = begin("vae_plus", cells, device, table.args.width, bf16=False)
+    plain, three = Plain(state), Plain(state, passes=3)
+
+    def batches(workers: int) -> Iterator[Tensor]:
+        pin = device.type == "cuda"
+        return iter(DataLoader(HostCells(cells), batch_sampler=draw_each(cells), num_workers=workers, pin_memory=pin))
+
+    def load(loaded: Iterator[Tensor]) -> Tensor:
+        return next(loaded).to(device)
+
+    def whole(loaded: Iterator[Tensor]) -> dict[str, float]:
+        return plain.step(*load(loaded).chunk(2))
+
+    for workers in table.args.workers:
+        table.add(f"plain: VAE+, float32, {workers} workers", partial(whole, batches(workers)), workers, work)
+        table.add(f"plain: loading alone, {workers} workers", partial(load, batches(workers)), workers)
+    fixed = next(batches(0)).to(device).chunk(2)
+    table.add("plain: computing alone", lambda: plain.step(*fixed), work=work)
+    table.add("plain: computing alone, three passes", lambda: three.step(*fixed), work=work)
+
+
+def time_pythae(table: Table, cells: CellSet, device: torch.device) -> None:
+    """Lines of VAE/GAN here and in pythae, if it is installed."""
+    time_here(table, cells, device, "vae_gan")
+    here = table.rows[-1]["seconds"]  # in float32
+    if importlib.util.find_spec("pythae") is None:
+        print(f"   pythae is not installed: {PYTHAE}")
+        return
+    logging.disable(logging.WARNING)  # it reports its set-up, line by line
+    trainer = make_pythae(begin("vae_gan", cells, device, table.args.width), cells, table.args.batch)
+    loaded = itertools.chain.from_iterable(itertools.repeat(trainer.train_loader))  # epoch after epoch
+    fixed = trainer._set_inputs_to_device(next(loaded))
+
+    def compute(batch=fixed) -> list[float]:  # the inside of pythae's training loop
+        output = trainer.model(trainer._set_inputs_to_device(batch), epoch=1, uses_ddp=False)
+        trainer._optimizers_step(output)
+        parts = [output.encoder_loss, output.decoder_loss, output.discriminator_loss]
+        return [loss.item() for loss in (*parts, sum(parts))]
+
+    seconds = table.add("pythae: VAE/GAN, float32", lambda: compute(next(loaded)))
+    table.add("pythae: computing alone", compute)
+    print(f"   pythae's VAE/GAN takes {seconds / here:.2f} times as long a step as the one here in float32")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--batch", type=int, default=104, help="treatments, of which a batch has one cell each")
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="of the plain loop's DataLoader")
+    parser.add_argument("--threads", type=int, default=None)
+    # bf16 on dense matrices, NVIDIA's data sheet of the H200 SXM: 1,979 TFLOP/s are with sparsity, without it half.
+    parser.add_argument("--peak-tflops", type=float, default=989.0, help="the device's peak, used on CUDA")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = torch.device(choose_device(args.device))
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # for all lines, as training has it
+    cells = random_cells(CELLS * args.batch, args.batch)
+    name, threads = device_name(str(device)), torch.get_num_threads()
+    print(f"{name}, {threads} threads, batch {args.batch}, width {args.width}")
+    apart = compare(cells, device, args.width)
+    print(f"here and plain in float32 differ by {max(apart.values()):.1e} at most in terms, gradients and updates")
+    table = Table(args, device)
+    time_plain(table, cells, device, time_here(table, cells, device))
+    time_pythae(table, cells, device)
+    if args.json:
+        facts = vars(args) | {"device": name, "threads": threads, "torch": torch.__version__, "json": args.json.name}
+        args.json.write_text(json.dumps(facts | {"difference": apart, "rows": table.rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
