@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,12 +10,13 @@ import torch
 from scipy.stats import rankdata, spearmanr
 
 from cellbook.errors import CellbookError
+from cellbook.figures import tabak2020 as plots
 from cellbook.methods import wdn
 from cellbook.methods.tabak2020 import bugs, carry, truth
 from cellbook.methods.wdn.baselines import Centre
 from cellbook.methods.wdn.evaluation import control_moments
 
-SHORT = wdn.Config(pretraining=400, iterations=100, critic_steps=12, checkpoint_every=20)
+SHORT = wdn.Config(pretraining=250, iterations=100, critic_steps=8, checkpoint_every=20)
 
 
 @pytest.fixture(autouse=True)
@@ -346,3 +348,104 @@ def test_screens_without_positive_control_or_with_one_plate_a_week_give_an_empty
         assert list(found) == columns
     with pytest.raises(CellbookError, match="Metadata_plate"):
         truth.carry_over(planted, replace(FAST, domains=("Metadata_plate", "Metadata_batch")), tmp_path)
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+
+
+def legend_texts(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def lines(figure):
+    """Values along x and y of every line with more than two points."""
+    return [line.get_xydata() for axes in figure.axes for line in axes.lines if len(line.get_xdata()) > 2]
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plt.close("all")
+
+
+def test_the_layout_has_a_numbered_circle_a_dose_and_names_every_compound(planted):
+    names = ["batch", "compound", "concentration", "moa"]
+    rows = planted[[f"Metadata_{n}" for n in names]].rename(columns=lambda n: n.removeprefix("Metadata_"))
+    screen_panel, key = plots.layout(rows).axes
+    circles = [text.get_text() for text in screen_panel.texts]
+    assert circles.count("0") == 10  # DMSO in every week
+    assert len(circles) == 103 + 10
+    assert {int(text) for text in circles} == set(range(39))
+    assert sum(text.get_text()[0].isdigit() for text in key.texts) == 38
+    assert [label.get_text() for label in screen_panel.get_yticklabels()] == [f"week {i}" for i in range(1, 11)]
+
+
+def test_the_course_draws_the_mean_over_alignments_from_step_0_on():
+    steps, ks = [0, 5, 10], [1, 2, 3, 4]
+    table = pd.DataFrame(
+        [
+            ("some cells, VAE+", repeat, step, measure, k, 0.9 - 0.1 * k - 0.01 * repeat, 0.02)
+            for repeat in (0, 1)
+            for step in steps
+            for measure in ("NSC", "NSCB")
+            for k in ks
+        ],
+        columns=["source", "repeat", "step", "measure", "k", "mean", "sd"],
+    )
+    figure = plots.course(table)
+    assert legend_texts(figure) == [f"k = {k}" for k in ks]
+    thick = [line for line in figure.axes[0].lines if line.get_linewidth() == 2]
+    assert [line.get_ydata()[0] for line in thick] == pytest.approx([79.5, 69.5, 59.5, 49.5])
+    assert all(line.get_xdata().tolist() == steps for line in thick)
+    assert figure.axes[0].get_xlim()[0] < 0
+    flat = pd.DataFrame({"source": "some cells, VAE+", "method": ["uncorrected"], "mean": [0.3], "sd": [np.nan]})
+    shown = plots.silhouette(table[table["k"] == 1].assign(measure="silhouette"), flat)
+    assert legend_texts(shown) == ["WDN", "uncorrected"]
+    assert shown.axes[0].lines[0].get_ydata().tolist() == [0.3, 0.3]
+
+
+def test_methods_with_and_without_steps_stand_beside_each_other():
+    rows = [("a", "WDN", "logistic", step, 0.6 - step / 100, 0.01, 0.1) for step in (0.0, 5, 10)]
+    rows.append(("a", "CORAL", "logistic", np.nan, 0.5, np.nan, 0.1))
+    table = pd.DataFrame(rows, columns=["source", "method", "model", "step", "mean", "sd", "baseline"])
+    figure = plots.batch_accuracy(table)
+    assert legend_texts(figure) == ["WDN", "CORAL", "noise"]
+    assert figure.axes[0].get_title() == "logistic regression"
+    rng = np.random.default_rng(0)
+    drawn = pd.DataFrame({"source": "a", "measure": ["NSC"] * 40 + ["NSCB"] * 40, "k": 1, "value": rng.random(80)})
+    both = pd.concat([drawn.assign(method=m) for m in ("uncorrected", "WDN, max k-NN")])
+    figure = plots.violins(both)
+    assert legend_texts(figure) == ["uncorrected", "WDN, max k-NN"]
+    assert len(figure.axes[0].lines) == 6  # three quartiles of each
+    points = pd.DataFrame({"x": rng.random(6), "y": rng.random(6), "batch": ["Week2", "Week10", "Week1"] * 2})
+    figure = plots.controls_pca(points.assign(source="a", method=["CORAL"] * 3 + ["WDN"] * 3))
+    assert legend_texts(figure) == ["week 1", "week 2", "week 10"]
+    damage = [("a", 0, step, m, 1.0) for step in (0, 5, 10) for m in ("variance", "gap", "change")]
+    figure = plots.damage(pd.DataFrame(damage, columns=["source", "repeat", "step", "measure", "value"]))
+    assert len(figure.axes) == 3
+
+
+def test_figures_of_faults_and_of_truth_draw_what_is_in_their_tables(toy):
+    figure = plots.bugs(toy.reset_index())
+    assert legend_texts(figure) == [*bugs.VARIANTS, f"{bugs.BIAS}, in training"]
+    found = lines(figure)
+    assert any(np.array_equal(line[:, 1], toy.loc[bugs.BIAS, "gap_in_training"]) for line in found)
+    study = toy.reset_index().melt(["variant", "step"], ["gap", "variance"], "measure").assign(k=0)
+    others = [study[study["measure"] == "gap"].assign(measure=m, k=k) for m, k in (("NSCB", 1), ("silhouette", 0))]
+    assert len(plots.bugs_on_profiles(pd.concat([study, *others])).axes) == 4
+    measures = [truth.CORRELATION, truth.KEPT, truth.ERROR]
+    rows = [("VAE+", e, m, name, 0.5, 0.4, 0.6, 0.1) for e in (0.0, 1.0) for m in ("CORAL", "WDN") for name in measures]
+    names = ["embedding", "week_effect", "method", "measure", "value", "low", "high", "null"]
+    figure = plots.truth(pd.DataFrame(rows, columns=names))
+    assert legend_texts(figure) == ["week effect 0", "week effect 1", "by chance"]
+    carried = [
+        ("a, b", fit, on, carry.NAMED, step, 0.5, np.nan, np.nan, 0.1)
+        for on in ("DMSO", "taxol 0.3")
+        for fit, steps in (("nothing", [0]), ("DMSO", [0, 5, 9]))
+        for step in steps
+    ]
+    names = ["source", "fit", "measured on", "measure", "step", "value", "low", "high", "chance"]
+    figure = plots.carry_over(pd.DataFrame(carried, columns=names), carry.NAMED)
+    assert legend_texts(figure) == ["fitted on DMSO", "no map", "by chance"]
+    assert figure.axes[1].get_title() == "measured on taxol 0.3"
+    assert [line[0, 1] for line in lines(figure)] == [50, 50, 50, 50]  # single and mean, twice
