@@ -286,6 +286,8 @@ def test_a_shift_that_all_treatments_share_is_taken_away_from_one_that_was_not_s
         assert value["DMSO and taxol 0.3", on, carry.LEFT, 80] < 0.4
         assert value["nothing", on, carry.NAMED, 0] > 0.85
         assert value["DMSO", on, carry.NAMED, 80] < 0.7
+    left, gap = (found[found["measure"] == m].reset_index(drop=True) for m in (carry.LEFT, carry.GAP))
+    np.testing.assert_allclose(left["chance"] / left["value"], gap["chance"] / gap["value"])
     lines = found.dropna(subset="low")
     assert (lines["low"] <= lines["value"]).all()
     assert (lines["value"] <= lines["high"]).all()

@@ -58,10 +58,10 @@ def carry_over(
         fit ("nothing", "DMSO", "DMSO and taxol 0.3"), measured on ("DMSO", "taxol 0.3"), measure, step (0 for no map),
         value, low, high, chance. "gap": mean distance between the means of the weeks over the root of the variance
         within weeks (lower is better; chance: what as many independent rows of equal weeks give). "gap left": the gap
-        over that of no map, on the same plates (below 1: the map brings weeks together; 1 without one). "week named":
-        share of rows whose week a logistic regression names, in folds of plates (lower; chance: the same on noise);
-        of weeks with two plates or more that were kept out. Intervals are 95 %, by leaving out one plate at a time; a
-        week of one plate adds nothing to them.
+        over that of no map, on the same plates (below 1: the map brings weeks together; chance: what would be left of
+        it if weeks were equal). "week named": share of rows whose week a logistic regression names, in folds of plates
+        (lower; chance: the same on noise); of weeks with two plates or more that were kept out. Intervals are 95 %, by
+        leaving out one plate at a time; a week of one plate adds nothing to them.
 
         Weeks of one plate, or with fewer than two rows of either kind on either side, are left out. The table has no
         rows where there is no positive control or fewer than two weeks remain.
@@ -157,7 +157,7 @@ def _measure(rows: pd.DataFrame, step: int, before: Gap) -> list[tuple[str, int,
     left = jackknife(now.value / before.value, now.without / before.without, now.week)
     lines = [
         (GAP, step, *jackknife(now.value, now.without, now.week), now.chance),
-        (LEFT, step, *left, float("nan")),
+        (LEFT, step, *left, before.chance / before.value),
     ]
     several = rows[rows.groupby(BATCH)[PLATE].transform("nunique") >= 2]
     plates = several.groupby(BATCH)[PLATE].nunique()
