@@ -16,7 +16,9 @@ MEASURES = ("NSC", "NSCB")
 
 
 def pick(numbers: pd.DataFrame, **where: str | float) -> pd.DataFrame:
-    """Rows of the numbers in which every named column has the given value."""
+    """Rows of the numbers in which every named column has the given value; of an empty table none."""
+    if numbers.empty:
+        return numbers
     for column, value in where.items():
         numbers = numbers[numbers[column] == value]
     return numbers

@@ -17,6 +17,7 @@ from cellbook.methods.tabak2020.measures import (
     RESTORED,
     SILHOUETTE,
     STOPPING,
+    optional,
     week_protocol,
 )
 from cellbook.methods.tabak2020.predicates import line, pick
@@ -231,6 +232,27 @@ def variant_table(variants: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def bug_table(bugs: pd.DataFrame) -> pd.DataFrame:
+    """What every fault of the published code does to profiles, at step 0 and at the last step."""
+    few = {"gap": "gap", "gap in training": "gap under the trained maps", "estimate": "critics' distance"}
+    few |= {"variance": "variance", "change": "change of a map"}
+    rows = []
+    for variant, part in bugs.groupby("variant", sort=False):
+        last = part[part["step"] == part["step"].max()]
+        means = last.groupby("measure")["value"].mean()
+        line_ = {"variant": variant} | {
+            label: f"{means[measure]:.3f}" if np.isfinite(means.get(measure, np.nan)) else "–"
+            for measure, label in few.items()
+        }
+        rows.append(line_ | {f"{name}, mean over k": percent(means[name]) for name in ("NSC", "NSCB")})
+    start = bugs[(bugs["step"] == 0) & (bugs["variant"] == bugs["variant"].iloc[0])].groupby("measure")["value"].mean()
+    before = {"variant": "no correction"} | {
+        label: f"{start[measure]:.3f}" if measure in ("gap", "variance", "change") else "–"
+        for measure, label in few.items()
+    }
+    return pd.DataFrame([before | {f"{name}, mean over k": percent(start[name]) for name in ("NSC", "NSCB")}, *rows])
+
+
 def week_table(numbers: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:
     """How often the week is named, by four ways of asking, before and after WDN."""
     asked = {c.ROWS: "as in the paper", c.PLATES: "plates held out", c.UNSEEN: "plates that no map has seen"}
@@ -267,7 +289,24 @@ def violin_rows(run: Run) -> pd.DataFrame:
     """Bootstrapped accuracies of the paper's methods (figure 5)."""
     table = run.table("bootstraps")
     table = table[table["method"].isin(SHOWN) & table["measure"].isin(["NSC", "NSCB"])]
-    return table[["source", "method", "measure", "k", "value"]].reset_index(drop=True)
+    return in_order(table[["source", "method", "measure", "k", "value"]], run)
+
+
+def pca_rows(run: Run) -> pd.DataFrame:
+    """Two principal components of controls under the paper's methods (figure 8)."""
+    return in_order(run.table("pca"), run)[["source", "method", "x", "y", "batch"]]
+
+
+def carried_rows(run: Run) -> pd.DataFrame:
+    """What maps do on plates that they have not seen, at every step; empty where there is no positive control."""
+    return optional(run, "carry")
+
+
+def in_order(table: pd.DataFrame, run: Run) -> pd.DataFrame:
+    """Rows in the order of sources and methods, both as everywhere on the page."""
+    sources, methods = run.table("sources")["source"].tolist(), [*SHOWN, *BEYOND]
+    order = pd.DataFrame({"source": table["source"].map(sources.index), "method": table["method"].map(methods.index)})
+    return table.loc[order.sort_values(["source", "method"], kind="stable").index].reset_index(drop=True)
 
 
 def batch_rows(run: Run) -> pd.DataFrame:
@@ -360,9 +399,9 @@ def warning(config: Config, sources: pd.DataFrame) -> str:
             "Its deep embedding was never released; codes of VAE+ stand in for it, so that tables 4 to 6 are *not "
             "comparable* in their numbers, and its claims are judged on what is here.",
             f"Wells are aligned in {config.well_iterations:,} map steps after {config.well_pretraining:,} steps of the "
-            f"critics at a rate of {config.rate:g}, cells in {config.cell_iterations:,} after "
-            f"{config.cell_pretraining:,}; the published code has {paper.well_iterations:,} after "
-            f"{paper.well_pretraining:,} at {paper.rate:g}.",
+            f"critics at a rate of {config.well_rate:g}, cells in {config.cell_iterations:,} after "
+            f"{config.cell_pretraining:,} at {config.cell_rate:g}; the published code has {paper.well_iterations:,} after "
+            f"{paper.well_pretraining:,} at {paper.well_rate:g}.",
             *([left_out] if left_out else []),
             "```",
         ]

@@ -1,0 +1,442 @@
+"""The page of WDN: table cells against slow loops, step zero, weeks of controls, verdicts, screens of one's own."""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from cellbook import book, claims, notebooks, profiles, results
+from cellbook.cells import CellSet
+from cellbook.errors import CellbookError
+from cellbook.methods import tabak2020 as tabak
+from cellbook.methods import wdn
+from cellbook.methods.tabak2020 import corrected, sources
+from cellbook.methods.tabak2020.measures import CARRIED, COURSE, PAIRED, POOLED
+from cellbook.runs import Run
+
+CLAIMS = notebooks.root() / "book" / "claims" / "tabak2020.yml"
+PLANTED = "planted wells"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def config():
+    """Two short alignments whose maps move far enough to change neighbours."""
+    changes = {
+        "repeats": 2,
+        "well_rate": 3e-2,
+        "well_iterations": 20,
+        "well_every": 5,
+        "unseen_repeats": 1,
+        "bootstraps": 4,
+    }
+    return replace(tabak.preset("smoke"), screen="planted", variants=("energy distance",), **changes)
+
+
+@pytest.fixture(scope="module")
+def run(config, store):
+    return tabak.run(config, store, device="cpu", workers=1)
+
+
+@pytest.fixture(scope="module")
+def tables(run):
+    return results.measure("cellbook.methods.tabak2020", [run], CLAIMS)
+
+
+def alignments(run, store):
+    return [wdn.load(Run(store / key)) for key in run.table("trainings").sort_values("repeat")["key"]]
+
+
+# --- tables against slow loops --------------------------------------------------------------------------------------
+
+
+def slow_pooled(wells, most, same_week):
+    """Right and counted neighbours of treatment means by plain loops, k cut to the right candidates."""
+    treated = wells[wells["Metadata_compound"] != "DMSO"]
+    who = ["Metadata_compound", "Metadata_concentration", "Metadata_batch"]
+    names = [name for name in wells if not name.startswith("Metadata_")]
+    weight = treated["Metadata_cell_count"] if "Metadata_cell_count" in treated else pd.Series(1.0, treated.index)
+    units = []
+    for key, rows in treated.groupby(who):
+        x = np.average(rows[names].to_numpy(), axis=0, weights=weight[rows.index])
+        units.append((*key, rows["Metadata_moa"].iloc[0], x / np.linalg.norm(x)))
+    correct = counted = 0
+    for compound, _, week, moa, x in units:
+        others = [o for o in units if o[0] != compound and not (same_week and o[2] == week)]
+        others.sort(key=lambda o: round(1 - o[4] @ x, 12))
+        k = min(most, sum(o[3] == moa for o in others))
+        correct, counted = correct + sum(o[3] == moa for o in others[:k]), counted + k
+    return correct, counted
+
+
+@pytest.mark.parametrize(("measure", "same_week"), [("NSC", False), ("NSCB", True)])
+@pytest.mark.parametrize("method", ["uncorrected", "CORAL", "WDN, last step"])
+def test_accuracies_are_those_of_a_slow_loop(config, run, store, tables, method, measure, same_week):
+    table = sources.well_source(config, "planted").profiles
+    if method == "CORAL":
+        made = [profiles.Coral(eta=1.0).fit_transform(table)]
+    else:
+        made = [a.transform(table) for a in alignments(run, store)] if method.startswith("WDN") else [table]
+    numbers = tables["numbers"]
+    found = numbers[(numbers["setting"] == f"{PLANTED}: {method}") & (numbers["protocol"] == POOLED)]
+    found = found[found["measure"] == measure]
+    assert found["k"].tolist() == [1, 2, 3, 4]
+    for k, line in found.set_index("k").iterrows():
+        slow = [slow_pooled(one, k, same_week) for one in made]
+        assert line["scored"] == slow[0][1]
+        assert line["value"] == pytest.approx(np.mean([right / total for right, total in slow]))
+        assert line["trainings"] == len(made)
+
+
+def test_step_zero_is_no_correction_exactly(run):
+    queries = run.table("queries").query("method == 'uncorrected'")
+    sums = queries.groupby(["vote", "measure", "k"])[["correct", "counted"]].sum()
+    start = run.table("steps").query("step == 0")
+    for _, line in start[start["vote"] != ""].iterrows():
+        assert tuple(sums.loc[(line["vote"], line["measure"], line["k"])]) == (line["correct"], line["scored"])
+    shape = run.table("silhouettes").query("method == 'uncorrected'")["value"].astype(float).mean()
+    assert start.query("measure == 'silhouette'")["value"].to_numpy() == pytest.approx([shape] * 2, abs=1e-6)
+
+
+def test_maps_changed_something_so_that_the_other_tests_mean_something(run, tables):
+    steps = run.table("steps")
+    last = steps[steps["step"] == steps["step"].max()]
+    assert (last.query("measure == 'change'")["value"] > 0.01).all()
+    numbers = tables["numbers"]
+    moved = numbers[(numbers["protocol"] == PAIRED) & (numbers["method"] == "WDN, max k-NN - WDN, last step")]
+    assert moved["value"].abs().max() > 0
+
+
+@pytest.mark.data
+def test_denominators_of_the_published_wells_are_the_papers(config):
+    source = sources.well_source(replace(config, factors=5), "bbbc021-features")
+    found = corrected.outcomes(wdn.unmoved(source.profiles), source.profiles)["queries"]
+    counted = found[found["vote"] == "pooled"].groupby(["measure", "k"])["counted"].sum()
+    assert counted["NSC"].tolist() == [103, 206, 309, 398]
+    assert counted["NSCB"].tolist() == [92, 180, 268, 330]
+    assert (len(source.profiles), profiles.controls_mask(source.profiles).sum()) == (632, 330)
+
+
+def test_a_paired_difference_is_that_of_the_mean_accuracies(tables):
+    numbers = tables["numbers"]
+    mean = numbers[numbers["protocol"] == POOLED].groupby(["method", "measure"])["value"].mean()
+    paired = numbers[numbers["protocol"] == PAIRED].query("measure != 'silhouette'")
+    assert len(paired) == 2 * 10
+    for _, line in paired.iterrows():
+        left, right = line["method"].split(" - ")
+        assert line["value"] == pytest.approx(mean[left, line["measure"]] - mean[right, line["measure"]])
+
+
+def test_numbers_have_one_meaning_each_and_lie_in_their_intervals(tables):
+    numbers = tables["numbers"]
+    assert not numbers.duplicated(book.KEYS).any()
+    bounded = numbers.dropna(subset=["low", "high"])
+    assert len(bounded) > 200
+    assert (bounded["low"] <= bounded["value"] + 1e-9).all()
+    assert (bounded["value"] <= bounded["high"] + 1e-9).all()
+
+
+def test_tables_are_those_of_a_second_evaluation_and_of_the_products_alone(run, tables, tmp_path):
+    shutil.copytree(run.folder, tmp_path / run.key)
+    for name, table in tabak.evaluate([Run(tmp_path / run.key)]).items():
+        pd.testing.assert_frame_equal(table, tables[name])
+    assert sum(path.stat().st_size for path in run.folder.iterdir()) < 1e6
+
+
+def test_alignments_are_runs_of_their_own_and_never_trained_twice(config, run, store):
+    made = {path: path.stat().st_mtime_ns for path in store.glob("wdn-*/run.json")}
+    other = tabak.run(replace(config, bootstraps=2, repeats=1), store, device="cpu", workers=1)
+    assert other.key != run.key
+    assert {path: path.stat().st_mtime_ns for path in store.glob("wdn-*/run.json")} == made
+
+
+def test_what_the_rules_choose_without_a_compound_is_what_stopping_says(run, store, config):
+    table = sources.well_source(config, "planted").profiles
+    chosen, votes = run.table("choices").query("compound != 'all'"), run.table("queries").query("vote == 'pooled'")
+    for repeat, alignment in enumerate(alignments(run, store)):
+        scores, choices = wdn.stopping(alignment, table)
+        mine = chosen[chosen["repeat"] == repeat]
+        theirs = choices.query("vote == 'pooled' and rule != 'none'")
+        assert mine["step"].tolist() == theirs["step"].tolist()
+        queries = votes[(votes["repeat"] == repeat) & (votes["method"] == "WDN, max k-NN")]
+        sums = queries.groupby(["measure", "k"])["correct"].sum()
+        expected = scores.query("vote == 'pooled' and rule == 'knn'").set_index(["measure", "k"])["correct"]
+        assert sums.to_dict() == expected.to_dict()
+
+
+# --- the week of controls -------------------------------------------------------------------------------------------
+
+
+def control_cells(shift, seed=0):
+    """Three weeks of four plates of ten control cells, weeks apart by a shift."""
+    rng = np.random.default_rng(seed)
+    week = np.repeat(np.arange(3), 40)
+    table = pd.DataFrame(rng.normal(size=(120, 6)) + shift * week[:, None], columns=[f"f{i}" for i in range(6)])
+    table.insert(0, "Metadata_batch", [f"Week{w + 1}" for w in week])
+    table.insert(0, "Metadata_plate", [f"Week{w + 1}_{p}" for w, p in zip(week, np.arange(120) // 10 % 4, strict=True)])
+    table.insert(0, "Metadata_well", np.arange(120) // 5 % 2)
+    return table.assign(Metadata_compound="DMSO", Metadata_original=np.arange(120))
+
+
+@pytest.mark.parametrize("how", [corrected.ROWS, corrected.PLATES, corrected.UNSEEN])
+def test_the_week_is_named_where_weeks_are_apart_and_not_where_they_are_not(config, how):
+    both = replace(config, models=("logistic", "forest"))
+    for shift, low, high in ((3.0, 0.97, 1.0), (0.0, 0.1, 0.5)):
+        found = pd.DataFrame(list(corrected.week_named(control_cells(shift), how, both)))
+        for _, part in found.groupby("model"):
+            assert part["total"].sum() == 120
+            assert low <= part["right"].sum() / 120 <= high
+
+
+def test_copies_of_a_control_do_not_tell_its_week_to_each_other(config):
+    """Copies in training and test at once would let the forest name the week of pure noise."""
+    forest = replace(config, models=("forest",))
+    shares = {True: [], False: []}
+    for number in (1, 2):
+        rows = corrected.draw(control_cells(0.0), number, True, 0)
+        for grouped in shares:
+            numbered = number if grouped else 0
+            named = corrected.week_named(rows.reset_index(drop=True), corrected.ROWS, forest, number=numbered)
+            line = pd.DataFrame(list(named))
+            shares[grouped].append(line["right"].sum() / line["total"].sum())
+    assert np.mean(shares[True]) < 0.48
+    assert np.mean(shares[False]) > 0.6
+
+
+def test_resamples_keep_wells_and_too_small_weeks_are_not_asked_for(config):
+    rows = control_cells(0.0)
+    again = corrected.draw(rows, 1, True, 0)
+    place = ["Metadata_plate", "Metadata_well"]
+    pd.testing.assert_series_equal(again.groupby(place).size(), rows.groupby(place).size())
+    assert again["Metadata_original"].duplicated().any()
+    few = rows[(rows["Metadata_batch"] != "Week3") | (rows["Metadata_original"] < 82)]
+    assert list(corrected.week_named(few, corrected.ROWS, config)) == []
+
+
+# --- screens --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A cell set of one's own: three weeks of two plates, nine compounds, controls and positive controls; a folder."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for place in range(9):
+        week, moa = f"Week{place % 3 + 1}", f"moa{place // 3}"
+        for plate in (1, 2):
+            rows += [(f"{week}_{plate}", f"B{place:02d}", week, f"c{place}", 1.0, moa, "treatment")] * 2
+    for week in ("Week1", "Week2", "Week3"):
+        for plate in (1, 2):
+            for k in range(4):
+                rows += [(f"{week}_{plate}", f"A{k:02d}", week, "DMSO", 0.0, "DMSO", "negative control")] * 2
+            rows += [(f"{week}_{plate}", "C01", week, "taxol", 0.3, "tubulin", "positive control")] * 4
+    names = ["plate", "well", "batch", "compound", "concentration", "moa", "role"]
+    table = pd.DataFrame(rows, columns=[f"Metadata_{name}" for name in names])
+    smooth = gaussian_filter(rng.random((len(table), 3, 68, 68)), (0, 0, 4, 4))
+    folder = tmp_path_factory.mktemp("own") / "cells"
+    CellSet((smooth / smooth.max() * 50_000).astype(np.uint16), table, ("DNA", "Tubulin", "Actin"), 0.65).save(folder)
+    return folder
+
+
+def test_a_screen_of_ones_own_works_wherever_it_lies(own, tmp_path):
+    small = replace(tabak.preset("smoke"), screen=str(own), factors=5, bootstraps=2, variants=("energy distance",))
+    run = tabak.run(small, tmp_path / "store", device="cpu", workers=1)
+    assert run.table("sources")["source"].tolist() == ["own cells, classical features", "own cells, VAE+"]
+    numbers = tabak.evaluate([run])["numbers"]
+    assert set(numbers["family"]) == {"engineered", "learned"}
+    assert numbers[numbers["protocol"] == CARRIED]["measure"].str.startswith("taxol 0.3").any()
+    assert str(own) not in (run.folder / "run.json").read_text()
+    shutil.copytree(own, tmp_path / "cells")
+    moved = tabak.run(replace(small, screen=str(tmp_path / "cells")), tmp_path / "store", device="cpu", workers=1)
+    assert moved.key == run.key
+    assert tabak.carried_table(numbers).shape[0] == 6
+
+
+def test_the_positive_control_is_in_no_profile(own, tmp_path):
+    small = replace(tabak.preset("smoke"), screen=str(own), factors=5)
+    found, left_out = sources.load(small, tmp_path, "cpu")
+    assert left_out == ""
+    for source in found:
+        assert "taxol" not in set(source.profiles["Metadata_compound"])
+        assert len(source.positives) == 24
+        control = profiles.controls_mask(source.table)
+        assert np.allclose(profiles.matrix(source.table)[control].mean(axis=0), 0, atol=1e-6)
+
+
+def test_without_the_real_data_it_is_left_out_in_words(monkeypatch):
+    from cellbook.methods.cells import real
+
+    monkeypatch.setattr(real, "missing", lambda: ["a file"])
+    names, left_out = sources.screens(tabak.preset("smoke"))
+    assert names == ["simulated"]
+    assert "not on this machine" in left_out
+
+
+def test_mistakes_are_refused_in_words(tmp_path):
+    with pytest.raises(CellbookError, match="smoke, quick, long, paper"):
+        tabak.preset("fast")
+    with pytest.raises(CellbookError, match="no variant 'x'"):
+        tabak.Config(variants=("x",))
+    with pytest.raises(CellbookError, match="neither simulated nor"):
+        tabak.run(replace(tabak.preset("smoke"), screen="nowhere"), tmp_path)
+    with pytest.raises(CellbookError, match="preset 'x'"):
+        tabak.run(replace(tabak.preset("smoke"), screen="simulated", vae="x"), tmp_path)
+
+
+def test_the_papers_preset_is_the_papers_alignment():
+    paper = tabak.preset("paper")
+    for unit in ("wells", "cells"):
+        assert asdict(paper.alignment(unit, 7)) == asdict(replace(wdn.PRESETS["paper"], seed=7))
+    assert paper.bootstraps == 100
+    assert set(paper.variants) == set(tabak.VARIANTS)
+
+
+# --- claims ---------------------------------------------------------------------------------------------------------
+
+
+def numbers_of(protocol, *lines):
+    """Numbers as (source, family, method, measure, value, low, high, agree), of three trainings."""
+    names = ["source", "family", "method", "measure", "value", "low", "high", "agree"]
+    table = pd.DataFrame(lines, columns=names).assign(protocol=protocol, k=0, trainings=3, sd=0.01)
+    return table.assign(setting=table["source"] + ": " + table["method"])
+
+
+def gains(family, value, low, high, *methods):
+    return [("s", family, method, measure, value, low, high, 1) for method in methods for measure in ("NSC", "NSCB")]
+
+
+LEAK = "week, folds of rows, paired"
+FALL = "WDN, last step - uncorrected"
+TURN = [("s", "learned", what, measure) for what in ("rise", "fall") for measure in ("accuracy", "silhouette")]
+LEARNED = ("WDN, max k-NN - CORAL", "WDN, max k-NN - uncorrected", "CORAL - uncorrected")
+HAND = ("WDN, max k-NN - uncorrected", "WDN, max silhouette - uncorrected", "CORAL - uncorrected")
+STOP = ("WDN, max k-NN - WDN, k-NN in hindsight", "WDN, max silhouette - WDN, silhouette in hindsight")
+
+
+def week(value, low, high, agree=1, source="s"):
+    return [(source, "learned", FALL, model, value, low, high, agree) for model in ("logistic", "forest")]
+
+
+def turn(rise, fall):
+    return [(*t, *(rise if t[2] == "rise" else fall), 1) for t in TURN]
+
+
+def left(value, low, high):
+    return [("s", "learned", "DMSO, step 40", "taxol 0.3: gap left", value, low, high, 1)]
+
+
+CASES = [
+    ("batch-falls", LEAK, week(-0.2, -0.3, -0.1), "reproduced"),
+    ("batch-falls", LEAK, week(-0.2, -0.3, -0.1)[:1] + week(-0.1, -0.3, 0.1)[1:], "partly"),
+    ("batch-falls", LEAK, week(-0.2, -0.3, -0.1) + week(0.1, 0.0, 0.2, source="t"), "partly"),
+    ("batch-falls", LEAK, week(-0.2, -0.3, -0.1, agree=2 / 3), "not reproduced"),
+    ("rises-and-falls", COURSE, turn((0.1, 0.05, 0.2), (-0.1, -0.2, -0.05)), "reproduced"),
+    ("rises-and-falls", COURSE, turn((0.1, 0.05, 0.2), (0.0, -0.2, 0.05)), "partly"),
+    ("rises-and-falls", COURSE, turn((0.0, -0.1, 0.1), (0.0, -0.1, 0.1)), "not reproduced"),
+    ("learned-gain", PAIRED, gains("learned", 0.02, -0.1, 0.1, *LEARNED), "reproduced"),
+    (
+        "learned-gain",
+        PAIRED,
+        gains("learned", 0.02, -0.1, 0.1, *LEARNED[:2]) + gains("learned", -0.01, -0.1, 0.1, LEARNED[2]),
+        "partly",
+    ),
+    (
+        "learned-gain",
+        PAIRED,
+        gains("learned", 0.02, -0.1, 0.1, *LEARNED[:2]) + gains("learned", -0.1, -0.2, -0.01, LEARNED[2]),
+        "not reproduced",
+    ),
+    ("learned-gain", PAIRED, gains("learned", -0.01, -0.1, 0.1, *LEARNED), "not reproduced"),
+    ("nothing-to-gain", PAIRED, gains("engineered", 0.02, -0.1, 0.1, *HAND), "reproduced"),
+    ("nothing-to-gain", PAIRED, gains("engineered", 0.1, 0.05, 0.2, *HAND), "not reproduced"),
+    (
+        "nothing-to-gain",
+        PAIRED,
+        gains("engineered", 0.1, 0.05, 0.2, HAND[0]) + gains("engineered", 0.0, -0.1, 0.1, *HAND[1:]),
+        "partly",
+    ),
+    ("stopping-holds", PAIRED, gains("learned", -0.005, -0.02, 0.0, *STOP), "reproduced"),
+    ("stopping-holds", PAIRED, gains("learned", -0.02, -0.05, 0.0, *STOP), "partly"),
+    ("stopping-holds", PAIRED, gains("learned", -0.02, -0.05, -0.01, *STOP), "not reproduced"),
+    ("generalises", CARRIED, left(0.7, 0.6, 0.8), "reproduced"),
+    ("generalises", CARRIED, left(0.9, 0.7, 1.1), "partly"),
+    ("generalises", CARRIED, left(1.1, 0.9, 1.2), "not reproduced"),
+]
+
+
+@pytest.mark.parametrize(("claim", "protocol", "lines", "verdict"), CASES)
+def test_verdicts_follow_their_rule_and_need_three_trainings(claim, protocol, lines, verdict):
+    numbers = numbers_of(protocol, *lines)
+    assert tabak.PREDICATES[claim](numbers).verdict == verdict
+    few = tabak.PREDICATES[claim](numbers.assign(trainings=2))
+    assert few.verdict == claims.INCOMPARABLE
+    assert "3 are needed" in few.evidence
+    assert tabak.PREDICATES[claim](numbers.iloc[:0]).verdict == claims.INCOMPARABLE
+
+
+def test_all_tables_of_the_paper_are_written_down():
+    published = claims.load(CLAIMS)
+    entries = pd.DataFrame(published["numbers"])
+    table = entries["where"].str.extract(r"^Table (\d)")[0].astype(int)
+    assert table.value_counts().sort_index().tolist() == [32, 32, 12, 32, 32, 12]
+    assert not entries["id"].duplicated().any()
+    assert not entries[book.KEYS].duplicated().any()
+    # Every uncorrected one is a fraction with the paper's denominators.
+    plain = entries[(entries["protocol"] == "tabak2020") & entries["setting"].str.endswith("uncorrected")]
+    scored = {"NSC": (103, 206, 309, 398), "NSCB": (92, 180, 268, 330)}
+    for _, entry in plain.iterrows():
+        n = scored[entry["measure"]][entry["k"] - 1]
+        assert abs(round(entry["value"] * n) / n - entry["value"]) <= 0.0005 + 1e-12
+    assert entries[table > 3]["not_comparable"].notna().all()
+    assert {claim["id"] for claim in published["claims"]} == set(tabak.PREDICATES)
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+def test_every_table_of_the_page_can_be_made(run, tables):
+    numbers, about, verdicts = (tables[name] for name in ("numbers", "sources", "verdicts"))
+    made = [
+        tabak.accuracy_table(numbers, about, PLANTED, "NSCB", verdicts),
+        tabak.batch_table(numbers, about, PLANTED, verdicts),
+        tabak.beyond_table(numbers, about),
+        tabak.paired_table(numbers),
+        tabak.source_table(about),
+        tabak.damage_table(numbers),
+        tabak.stopping_table(numbers),
+        tabak.variant_table(tables["variants"]),
+        tabak.week_table(numbers, about),
+        tabak.bug_table(run.table("bugs")),
+    ]
+    for table in made:
+        assert len(table)
+        assert not table.astype(str).apply(lambda column: column.str.contains("nan")).any().any()
+    assert "1 training" not in tabak.takeaways(tables)
+    assert tabak.truth_rows(numbers, about).empty
+
+
+@pytest.mark.skipif("tabak2020" not in notebooks.pages(), reason="the page is not in the book")
+def test_page_runs_without_data_and_an_edited_number_is_found(tmp_path):
+    given = {"preset": "smoke", "screen": "planted", "results": str(tmp_path / "runs")}
+    folder, _ = book.run_page("tabak2020", given)
+    assert len(list((folder / "figures").glob("*.csv"))) >= 9
+    (tmp_path / "book").mkdir()
+    book.publish("tabak2020", folder, tmp_path / "book", smoke=True)
+    published = tmp_path / "book" / "results" / "tabak2020"
+    assert results.verify_page(published) == []
+    numbers = pd.read_csv(published / "numbers.csv")
+    numbers.loc[0, "value"] += 0.01
+    numbers.to_csv(published / "numbers.csv", index=False)
+    record = json.loads((published / "page.json").read_text())
+    faults = results.verify_page(published)
+    assert any("other bytes" in fault for fault in faults)
+    assert any("numbers.csv, row 1, value" in fault for fault in faults)
+    assert record["page"] == "tabak2020"
