@@ -104,7 +104,7 @@ PRESETS = {
         iterations=1_600,
         ramp=100,
         adam_rate=3e-3,
-        betas=(0.25, 0.5, 2.0, 4.0),
+        betas=(0.25, 4.0),
         week_effects=(0.0, 2.0),
     ),
     "paper": Config(
