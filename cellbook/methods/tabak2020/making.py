@@ -237,8 +237,6 @@ def alignment(task: Task, work: Work) -> Tables:
         return {name: label(t, repeat=repeat) for name, t in tables.items()}
     tables |= found | c.resampled(aligned, table, config)
     tables["steps"] = done.table("checkpoints")
-    history = done.table("history")
-    tables["history"] = history.iloc[:: max(1, len(history) // 200)]
     tables["trainings"] = pd.DataFrame([{"key": done.key, "seconds": done.record["seconds"], "seed": seed}])
     controls = c.some_controls(table[controls_mask(table)], config)
     leaks = []

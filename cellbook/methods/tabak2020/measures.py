@@ -47,7 +47,6 @@ def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
     numbers = numbers.assign(source=parts_of[0], method=parts_of[1], family=parts_of[0].map(families))
     return {
         "numbers": numbers,
-        "course": run.table("course"),
         "variants": variants(run),
         "sources": run.table("sources"),
     }

@@ -273,11 +273,6 @@ def week_table(numbers: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:
 # --- figures --------------------------------------------------------------------------------------------------------
 
 
-def course_rows(run: Run) -> pd.DataFrame:
-    """Mean and deviation over resamples of every measure at every step (figures 4 and 6)."""
-    return run.table("course")
-
-
 def bands(numbers: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:
     """Silhouettes of methods that have no steps (figure 6)."""
     rows = pick(numbers, protocol=BOOTSTRAP, measure="silhouette")
@@ -292,9 +287,19 @@ def violin_rows(run: Run) -> pd.DataFrame:
     return in_order(table[["source", "method", "measure", "k", "value"]], run)
 
 
+def violin_columns(violins: pd.DataFrame) -> pd.DataFrame:
+    """The same with one row a violin and one column a resample, which takes a tenth of the room."""
+    keys = ["source", "method", "measure", "k"]
+    place = violins.groupby(keys, sort=False).cumcount()
+    numbered = violins.assign(value=violins["value"].astype(float).round(4), place=place)
+    wide = numbered.pivot_table(index=keys, columns="place", values="value", sort=False)
+    return wide.rename(columns=lambda n: f"resample_{n + 1}").reset_index()
+
+
 def pca_rows(run: Run) -> pd.DataFrame:
     """Two principal components of controls under the paper's methods (figure 8)."""
-    return in_order(run.table("pca"), run)[["source", "method", "x", "y", "batch"]]
+    rows = in_order(run.table("pca"), run)[["source", "method", "x", "y", "batch"]]
+    return rows.astype({"x": float, "y": float}).round(3)
 
 
 def carried_rows(run: Run) -> pd.DataFrame:
@@ -400,8 +405,8 @@ def warning(config: Config, sources: pd.DataFrame) -> str:
             "comparable* in their numbers, and its claims are judged on what is here.",
             f"Wells are aligned in {config.well_iterations:,} map steps after {config.well_pretraining:,} steps of the "
             f"critics at a rate of {config.well_rate:g}, cells in {config.cell_iterations:,} after "
-            f"{config.cell_pretraining:,} at {config.cell_rate:g}; the published code has {paper.well_iterations:,} after "
-            f"{paper.well_pretraining:,} at {paper.well_rate:g}.",
+            f"{config.cell_pretraining:,} at {config.cell_rate:g}; the published code has "
+            f"{paper.well_iterations:,} after {paper.well_pretraining:,} at {paper.well_rate:g}.",
             *([left_out] if left_out else []),
             "```",
         ]
