@@ -48,7 +48,7 @@ def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
     return {
         "numbers": numbers,
         "variants": variants(run),
-        "sources": run.table("sources"),
+        "sources": run.table("sources").astype({"main": int}),
     }
 
 

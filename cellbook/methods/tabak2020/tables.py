@@ -152,7 +152,7 @@ def beyond_table(numbers: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:
 
 def mains(sources: pd.DataFrame) -> list[str]:
     """Names of the sources that are shown, without further strengths of the week effect."""
-    return sources[sources["main"]]["source"].tolist()
+    return sources[sources["main"] == 1]["source"].tolist()
 
 
 def paired_table(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -168,7 +168,7 @@ def paired_table(numbers: pd.DataFrame) -> pd.DataFrame:
 
 def source_table(sources: pd.DataFrame) -> pd.DataFrame:
     """What each kind of profile is made of."""
-    shown = sources[sources["main"]]
+    shown = sources[sources["main"] == 1]
     return pd.DataFrame(
         {
             "profiles": shown["source"],
