@@ -5,32 +5,34 @@ stands beside it, and the simulated screen says what was restored; the page's ru
 """
 
 from cellbook.methods.tabak2020.config import PRESETS, VARIANTS, VERSION, Config, config_of, preset
+from cellbook.methods.tabak2020.drawn import (
+    bands,
+    batch_rows,
+    carried_rows,
+    carried_table,
+    damage_rows,
+    pca_rows,
+    truth_rows,
+    truth_table,
+    violin_columns,
+    violin_rows,
+)
 from cellbook.methods.tabak2020.making import run
 from cellbook.methods.tabak2020.measures import evaluate
 from cellbook.methods.tabak2020.predicates import PREDICATES
 from cellbook.methods.tabak2020.tables import (
     accuracy_table,
-    bands,
-    batch_rows,
     batch_table,
     beyond_table,
     bug_table,
-    carried_rows,
-    carried_table,
-    damage_rows,
     damage_table,
     mains,
     paired_table,
-    pca_rows,
     source_table,
     stopping_table,
     takeaways,
-    truth_rows,
-    truth_table,
     variant_table,
     verdict_table,
-    violin_columns,
-    violin_rows,
     warning,
     week_table,
 )

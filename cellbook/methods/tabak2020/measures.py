@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from cellbook import metrics
 from cellbook.methods.tabak2020 import corrected as c
 from cellbook.methods.tabak2020.config import Config, config_of
+from cellbook.methods.tabak2020.leaking import stopped, weeks
+from cellbook.methods.tabak2020.lines import interval, name, optional, over_trainings, row
 from cellbook.runs import Run
 
 POOLED, PLAIN = "tabak2020", "tabak2020-plain"
@@ -50,46 +51,6 @@ def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
         "variants": variants(run),
         "sources": run.table("sources").astype({"main": int}),
     }
-
-
-def row(setting: str, protocol: str, measure: str, k: int, value: float, **more: Any) -> dict[str, Any]:
-    """One line of the table of numbers; what does not apply is missing.
-
-    `sd` is over trainings, `se` the paper's standard error, the deviation over resamples; `agree` is the share of
-    trainings on the side of their mean.
-    """
-    names = ("low", "high", "sd", "trainings", "agree", "se", "correct", "scored", "null")
-    line = {"setting": setting, "protocol": protocol, "measure": measure, "k": k, "value": float(value)}
-    return {**line, **dict.fromkeys(names, np.nan), **more}
-
-
-def name(source: object, method: object) -> str:
-    """Name of a setting."""
-    return f"{source}: {method}"
-
-
-def over_trainings(values: list[float] | np.ndarray) -> dict[str, float]:
-    """Sample standard deviation over trainings (missing for one), their number, and how many agree with their mean."""
-    values = np.asarray(values, dtype=np.float64)
-    agree = float(np.mean(np.sign(values) == np.sign(values.mean())))
-    return {
-        "sd": float(np.std(values, ddof=1)) if len(values) > 1 else np.nan,
-        "trainings": len(values),
-        "agree": agree,
-    }
-
-
-def interval(
-    values: np.ndarray, counted: np.ndarray, groups: pd.Series | np.ndarray, config: Config
-) -> dict[str, float]:
-    """95 % interval of a ratio of sums, resampling compounds, or plates."""
-    low, high = metrics.bootstrap_compounds(values, counted, groups, config.resamples, config.seed)
-    return {"low": low, "high": high}
-
-
-def optional(run: Run, table: str) -> pd.DataFrame:
-    """A product that some screens have, or an empty table."""
-    return run.table(table) if f"{table}.parquet" in run.products() else pd.DataFrame()
 
 
 # --- accuracy -------------------------------------------------------------------------------------------------------
@@ -214,91 +175,6 @@ def turns(run: Run, config: Config) -> Iterator[dict[str, Any]]:
                 high=high,
                 **over_trainings(single),
             )
-
-
-# --- the week of controls -------------------------------------------------------------------------------------------
-
-
-def stopped(run: Run) -> pd.DataFrame:
-    """Map steps of the best silhouette and of the last checkpoint, by source and repeat."""
-    choices = run.table("choices")
-    best = choices[(choices["rule"] == "silhouette") & (choices["compound"] == "all")]
-    last = run.table("steps").groupby(["source", "repeat"])["step"].max().rename("last").reset_index()
-    return best[["source", "repeat", "step"]].rename(columns={"step": "best"}).merge(last, on=["source", "repeat"])
-
-
-def leaks(run: Run) -> pd.DataFrame:
-    """How often the week of controls is named, with WDN at the best silhouette and at the last step as methods."""
-    table = run.table("leak")
-    steps = table.merge(stopped(run), on=["source", "repeat"], how="left")
-    still = steps[steps["method"] != "WDN"]
-    at = [
-        steps[(steps["method"] == "WDN") & (steps["step"] == steps[when])].assign(method=method)
-        for when, method in (("best", c.HINDSIGHT["silhouette"]), ("last", c.LAST))
-    ]
-    return pd.concat([still, *at], ignore_index=True).drop(columns=["best", "last"])
-
-
-def weeks(run: Run, config: Config) -> Iterator[dict[str, Any]]:
-    """Naming the week of controls by every correction, intervals over plates; and what WDN changes, paired."""
-    table = leaks(run)
-    for (source, model, how), group in table[table["draw"] == 0].groupby(["source", "model", "how"], sort=False):
-        parts = {
-            method: [part.set_index("plate")[["right", "total"]] for _, part in rows.groupby("repeat")]
-            for method, rows in group.groupby("method", sort=False)
-        }
-        protocol = week_protocol(str(how))
-        null = {"null": float(group["majority"].iloc[0])}
-        yield row(name(source, "noise"), protocol, str(model), 1, group["noise"].mean(), **null)
-        for method, repeats in parts.items():
-            values = [part["right"].sum() / part["total"].sum() for part in repeats]
-            right = np.mean([part["right"] for part in repeats], axis=0)
-            total = repeats[0]["total"].to_numpy(np.float64)
-            spread = interval(right, total, repeats[0].index.to_numpy(), config)
-            found = over_trainings(values)
-            more = {"correct": right.sum(), "scored": total.sum()} | null
-            yield row(name(source, method), protocol, str(model), 1, np.mean(values), **spread, **found, **more)
-        for method in (c.HINDSIGHT["silhouette"], c.LAST):
-            if method in parts and c.UNCORRECTED in parts:
-                yield week_difference(
-                    f"{source}: {method} - {c.UNCORRECTED}",
-                    protocol,
-                    str(model),
-                    parts[method],
-                    parts[c.UNCORRECTED][0],
-                    config,
-                )
-    drawn = table[table["draw"] > 0]
-    for (source, method, model), part in drawn.groupby(["source", "method", "model"], sort=False):
-        values = part.assign(value=part["right"] / part["total"]).pivot_table(
-            index="draw", columns="repeat", values="value"
-        )
-        se = float(values.std().mean()) if len(values) > 1 else np.nan
-        yield row(
-            name(source, method),
-            "week, bootstrap",
-            str(model),
-            1,
-            values.to_numpy().mean(),
-            se=se,
-            **over_trainings(values.mean().to_numpy()),
-        )
-
-
-def week_protocol(how: str) -> str:
-    """Name of the protocol of naming the week."""
-    return f"week, {how}"
-
-
-def week_difference(
-    setting: str, protocol: str, model: str, repeats: list[pd.DataFrame], before: pd.DataFrame, config: Config
-) -> dict[str, Any]:
-    """What a correction changes in how often the week is named, on the same rows; interval over plates."""
-    gaps = [part["right"] - before["right"].reindex(part.index) for part in repeats]
-    total = repeats[0]["total"].to_numpy(np.float64)
-    single = [float(gap.sum() / total.sum()) for gap in gaps]
-    spread = interval(np.mean(gaps, axis=0), total, before.reindex(repeats[0].index).index.to_numpy(), config)
-    return row(setting, f"{protocol}, paired", model, 1, np.mean(single), **spread, **over_trainings(single))
 
 
 # --- damage, stopping, truth ----------------------------------------------------------------------------------------

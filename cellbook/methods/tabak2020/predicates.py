@@ -6,7 +6,8 @@ import pandas as pd
 
 from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED, Predicate, Verdict
 from cellbook.methods.tabak2020 import corrected as c
-from cellbook.methods.tabak2020.measures import CARRIED, COURSE, MEAN, PAIRED, STOPPING, week_protocol
+from cellbook.methods.tabak2020.leaking import week_protocol
+from cellbook.methods.tabak2020.measures import CARRIED, COURSE, MEAN, PAIRED, STOPPING
 from cellbook.methods.tabak2020.sources import ENGINEERED, LEARNED
 from cellbook.tables import percent
 
