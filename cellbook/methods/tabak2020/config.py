@@ -155,9 +155,8 @@ PRESETS = {
         cell_every=6,
         variants=tuple(VARIANTS),
         bootstraps=100,
-        leak_checkpoints=9,
-        leak_rows=2_000,
-        leak_bootstraps=3,
+        leak_checkpoints=7,
+        leak_bootstraps=2,
     ),
     "paper": Config(
         vae="paper",
