@@ -74,7 +74,8 @@ def make_products(
     tables |= {"treatments": treatments, "size": size(cells, treatments)}
     tables["maps"] = maps(config, cells, store)
     scene = pictures.Scene(config, cells, *first_repeat(config, cells, store))
-    album = pictures.draw(scene, disagreement(found, treatments))
+    tables["assigned"] = assigned(found, treatments)
+    album = pictures.draw(scene, disagreement(tables["assigned"]))
     tables["pictures"] = album.table
     for name, table in tables.items():
         save_table(to_float32(table) if name != "trainings" else table, folder / f"{name}.parquet")
@@ -233,15 +234,30 @@ def maps(config: Config, cells: CellSet, store: str | Path) -> pd.DataFrame:
     )
 
 
-def disagreement(found: dict[str, np.ndarray], treatments: pd.DataFrame) -> tuple[str, float] | None:
-    """A treatment whose mechanism VAE+ gets right and AE wrong in the first repeat: the paper's, or the first."""
-    right = {}
+def assigned(found: dict[str, np.ndarray], treatments: pd.DataFrame) -> pd.DataFrame:
+    """Mechanism of the nearest neighbour by AE and VAE+ (first training, mean profiles, NSC), one column a model."""
+    named = {}
     for variant in ("AE", "VAE+"):
         square = squareform(found[f"{variant}|0|mean|cosine"].astype(np.float64))
         measure_ = metrics.PROTOCOLS[profile.PROTOCOL].measures[0]
-        right[variant] = metrics.match(treatments, distances=square, **measure_.arguments()).per_query["correct"] > 0
-    differ = treatments[right["VAE+"] & ~right["AE"]]
+        queries = metrics.match(treatments, distances=square, **measure_.arguments()).per_query
+        neighbour = queries["neighbour"].to_numpy()
+        moa = treatments["Metadata_moa"].to_numpy()
+        named[variant] = np.where(neighbour >= 0, moa[neighbour], "")
+    return treatments[[*profile.TREATMENT, "Metadata_moa"]].assign(**named)
+
+
+def disagreement(named: pd.DataFrame) -> pd.Series | None:
+    """A treatment whose mechanism one of the models gets right and the other wrong; None if there is none.
+
+    The paper's, if it is one; else the first that VAE+ gets right, as the paper's is, and if there is none the first
+    that AE gets right.
+    """
+    right = {variant: named[variant] == named["Metadata_moa"] for variant in ("AE", "VAE+")}
+    differ = named[right["VAE+"] != right["AE"]]
     if differ.empty:
-        differ = treatments[right["VAE+"] != right["AE"]]
-    pairs = [(str(name), float(dose)) for name, dose in differ[profile.TREATMENT].itertuples(index=False, name=None)]
-    return FIGURE_4 if FIGURE_4 in pairs else pairs[0] if pairs else None
+        return None
+    first = differ.assign(
+        papers=[tuple(pair) == FIGURE_4 for pair in differ[profile.TREATMENT].to_numpy()], plus=right["VAE+"]
+    )
+    return first.sort_values(["papers", "plus"], ascending=False, kind="stable").iloc[0]

@@ -6,6 +6,7 @@ Everything is drawn by the models of the first repeat. Of an original only its r
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -85,13 +86,13 @@ class Scene:
     codes: dict[str, np.ndarray]
 
 
-def draw(scene: Scene, disagreement: tuple[str, float] | None) -> Album:
-    """Draw all pictures of the page; `disagreement` is the treatment of the paper's figure 4, if there is one."""
+def draw(scene: Scene, disagreement: pd.Series | None) -> Album:
+    """Draw all pictures of the page; `disagreement` is the treatment of figure 4, with what each model takes it for."""
     album = Album()
     same_cells(album, scene)
     walk_figures(album, scene)
-    if disagreement:
-        disagree(album, scene, *disagreement)
+    if disagreement is not None:
+        disagree(album, scene, disagreement)
     prior_and_direction(album, scene)
     return album
 
@@ -150,18 +151,19 @@ def reencode(state: State, images: np.ndarray) -> np.ndarray:
     return vae_plus.encode(state, cells).astype(np.float64)
 
 
-def disagree(album: Album, scene: Scene, compound: str, concentration: float) -> None:
+def disagree(album: Album, scene: Scene, which: pd.Series) -> None:
     """Figure 4: a treatment that AE and VAE+ assign to different mechanisms, reconstructed by both."""
     table = scene.cells.table
+    compound, concentration = str(which[TREATMENT[0]]), float(which[TREATMENT[1]])
     rows = walks.rows_of(table, compound, concentration)
     controls = np.flatnonzero(table["Metadata_compound"] == "DMSO")
     for name, group in (("control", controls), (f"{compound} {concentration:g}", rows)):
         row = walks.typical(scene.codes["VAE+"], group)
         album.keep_place("disagreement", name, "original", row)
         for variant in ("AE", "VAE+"):
-            album.add(
-                "disagreement", name, variant, vae_plus.decode(scene.states[variant], scene.codes[variant][[row]])[0]
-            )
+            image = vae_plus.decode(scene.states[variant], scene.codes[variant][[row]])[0]
+            text = "" if name == "control" else "\n".join(textwrap.wrap(str(which[variant]), 16))
+            album.add("disagreement", name, variant, image, text)
     chosen = np.random.default_rng(scene.config.seed).permutation(rows)[:RANDOM_CELLS]
     for place, cell in enumerate(np.sort(chosen)):
         album.keep_place("random cells", f"{compound} {concentration:g}", f"{place:02d}", cell)

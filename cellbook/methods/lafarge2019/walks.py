@@ -33,7 +33,8 @@ def statistics(codes: np.ndarray, table: pd.DataFrame, seed: int = 0) -> pd.Data
     -------
     DataFrame
         compound, concentration, moa; start (similarity before the first feature), falls (share of features that lower
-        the similarity), largest_fall (of one feature), half (share of features after which half of the rise is done).
+        the similarity), largest_fall (from any point of the walk to a later one), half (share of features after which
+        half of the rise is done).
     """
     generator = np.random.default_rng(seed)
     control = (table["Metadata_compound"] == "DMSO").to_numpy()
@@ -51,7 +52,7 @@ def statistics(codes: np.ndarray, table: pd.DataFrame, seed: int = 0) -> pd.Data
                 "moa": group["Metadata_moa"].iloc[0],
                 "start": path[0],
                 "falls": float((steps < -1e-9).mean()),
-                "largest_fall": float(max(0.0, -steps.min())),
+                "largest_fall": float((np.maximum.accumulate(path) - path).max()),
                 "half": float((path < (path[0] + path[-1]) / 2).sum() / len(steps)),
             }
         )
