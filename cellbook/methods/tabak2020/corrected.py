@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -11,13 +12,13 @@ import pandas as pd
 from cellbook import metrics
 from cellbook.methods import wdn
 from cellbook.methods.tabak2020.config import Config
-from cellbook.methods.tabak2020.sources import ENGINEERED, Source, whiten
+from cellbook.methods.tabak2020.sources import ENGINEERED, WELL_SCREENS, Source, well_source, whiten
 from cellbook.methods.wdn.baselines import Centre, Harmony
 from cellbook.methods.wdn.evaluation import VOTES, Neighbours, nearest, silhouettes, sum_distances, votes
 from cellbook.methods.wdn.stopping import RULES, stop
 from cellbook.methods.wdn.units import Screen, control_rows, make_screen, unit_means
 from cellbook.metrics.batch import BatchAccuracy, Model
-from cellbook.profiles import Coral, PlateScaler, Step, controls_mask
+from cellbook.profiles import Coral, FactorAnalysis, PlateScaler, Step, controls_mask
 
 UNCORRECTED, TVN, HARMONY, ROBUST = "uncorrected", "TVN", "Harmony", "robust by plate"
 CORAL, CORAL_MEANS, CENTRED = "CORAL", "CORAL, means aligned", "centred by week"
@@ -140,7 +141,10 @@ def resampled(alignment: wdn.Alignment, profiles: pd.DataFrame, config: Config) 
     -------
     dict
         ``bootstraps`` (method, replicate, measure, k, value), ``course`` (step, measure, k, mean, sd) and ``turns``
-        (measure, replicate, top_step, start, top, last): the measure "accuracy" is the mean of NSC and NSCB over k.
+        (measure, replicate, top_step, start, top, last): the measure "accuracy" is the mean of NSC and NSCB over k. The
+        top of every second resample is chosen on the others, by their mean course, so that it is not high by the luck
+        of the resamples it is measured on. All of them come from the same cells, compounds and alignment: what these
+        owe to chance is left in the rise and the fall.
     """
     scores, course = wdn.bootstrap(alignment, profiles, config.bootstraps, config.seed)
     scores = scores.assign(method=scores["rule"].map({"none": UNCORRECTED, **CROSS_VALIDATED})).drop(columns="rule")
@@ -151,14 +155,38 @@ def resampled(alignment: wdn.Alignment, profiles: pd.DataFrame, config: Config) 
     turns = []
     for measure, part in course.groupby(kinds):
         wide = part.pivot_table(index="replicate", columns="step", values="value")
-        top = wide.mean().idxmax()
-        parts = {"start": wide.iloc[:, 0], "top": wide[top], "last": wide.iloc[:, -1]}
-        turns.append(pd.DataFrame({"measure": measure, "top_step": top, **parts}).reset_index())
+        halves = wide.iloc[::2], wide.iloc[1::2]
+        for half, other in (halves, halves[::-1]):
+            top = other.mean().idxmax()
+            parts = {"start": half.iloc[:, 0], "top": half[top], "last": half.iloc[:, -1]}
+            turns.append(pd.DataFrame({"measure": measure, "top_step": top, **parts}).reset_index())
     return {
         "bootstraps": scores[scores["method"] != UNCORRECTED],
         "course": by_step.rename(columns={"std": "sd"}),
         "turns": pd.concat(turns, ignore_index=True),
     }
+
+
+def converged(source: Source, config: Config) -> pd.DataFrame:
+    """Scores of uncorrected wells whose factor analysis stops where the page stops it, and where it does by default.
+
+    Returns
+    -------
+    DataFrame
+        tolerance (rise of the log-likelihood a step at which the analysis stops), measure (NSC, NSCB with pooled votes;
+        silhouette), k (1 to 4; 0 of the silhouette), value.
+    """
+    (screen,) = (screen for screen, name in WELL_SCREENS.items() if name == source.name)
+    parts = []
+    for tolerance in dict.fromkeys((config.factor_tolerance, FactorAnalysis.tol)):
+        table = well_source(replace(config, factor_tolerance=tolerance), screen).profiles
+        found = outcomes(wdn.unmoved(table), table)
+        pooled = found["queries"].query("vote == 'pooled'").astype({"correct": int, "counted": int})
+        sums = pooled.groupby(["measure", "k"], sort=False)[["correct", "counted"]].sum()
+        scores = (sums["correct"] / sums["counted"]).rename("value").reset_index()
+        shape = pd.DataFrame([{"measure": "silhouette", "k": 0, "value": found["silhouettes"]["value"].mean()}])
+        parts.append(pd.concat([scores, shape], ignore_index=True).assign(tolerance=tolerance))
+    return pd.concat(parts, ignore_index=True)[["tolerance", "measure", "k", "value"]]
 
 
 # --- the week of controls -------------------------------------------------------------------------------------------

@@ -202,6 +202,8 @@ def corrections(task: Task, work: Work) -> Tables:
         clean = work.sources[source.clean]
         for method, table in [(c.UNCORRECTED, source.table), *aligned_with_positives(source, config)]:
             parts.append({"truth": restored(table, clean).assign(method=method, repeat=0)})
+    if source.unit == "wells":
+        parts.append({"converged": c.converged(source, config)})
     if len(source.positives):
         parts.append({"leak": positives(source, source.positives, config).assign(method=c.UNCORRECTED, repeat=0)})
         for method, step in c.aligning(config).items():
@@ -314,14 +316,15 @@ def toy(task: Task, work: Work) -> Tables:
     """The faults of the published code on three shifted domains."""
     from cellbook.methods.tabak2020 import bugs
 
-    return {"toy": bugs.toy(work.config.short(work.config.seed), work.config.seed)}
+    return {"toy": bugs.toy(work.config.short(work.config.seed), work.config.seed, work.device)}
 
 
 def bug_study(task: Task, work: Work) -> Tables:
     """The faults of the published code on profiles."""
     from cellbook.methods.tabak2020 import bugs
 
-    return {"bugs": bugs.study(work.sources[task.source].profiles, work.config.short(work.config.seed))}
+    profiles, budget = work.sources[task.source].profiles, work.config.short(work.config.seed)
+    return {"bugs": bugs.study(profiles, budget, device=work.device)}
 
 
 def carry_over(task: Task, work: Work) -> Tables:

@@ -21,6 +21,7 @@ from cellbook.training import load_run, train_run
 
 ENGINEERED, LEARNED = "engineered", "learned"
 WELLS = "BBBC021 wells, CellProfiler"
+WELL_SCREENS = {"bbbc021-features": WELLS, "planted": "planted wells"}
 PLACES = {SAMPLE: "real cells", "simulated": "simulated cells"}
 EMBEDDINGS = {ENGINEERED: "classical features", LEARNED: "VAE+"}
 
@@ -107,7 +108,7 @@ def load(config: Config, store: str | Path, device: str = "cpu") -> tuple[list[S
     names, note = screens(config)
     with threadpool_limits(1, user_api="blas"):
         for screen in names:
-            if screen in ("bbbc021-features", "planted"):
+            if screen in WELL_SCREENS:
                 found.append(well_source(config, screen))
             else:
                 found += cell_sources(config, screen, store, device)
@@ -120,8 +121,7 @@ def well_source(config: Config, screen: str) -> Source:
 
     wells = bbbc021.ljosa2013() if screen == "bbbc021-features" else planted.planted_wells()
     scaled = profiles.PlateScaler("percentile", on_constant="drop").fit_transform(wells)
-    name = WELLS if screen == "bbbc021-features" else "planted wells"
-    return Source(name, to_factors(scaled, config), "wells", ENGINEERED)
+    return Source(WELL_SCREENS[screen], to_factors(scaled, config), "wells", ENGINEERED)
 
 
 def cell_sources(config: Config, screen: str, store: str | Path, device: str) -> Iterator[Source]:
