@@ -76,6 +76,7 @@ def weeks(run: Run, config: Config) -> Iterator[dict[str, Any]]:
             1,
             values.to_numpy().mean(),
             se=se,
+            draws=len(values),
             **over_trainings(values.mean().to_numpy()),
         )
 

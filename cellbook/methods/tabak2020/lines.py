@@ -15,10 +15,10 @@ from cellbook.runs import Run
 def row(setting: str, protocol: str, measure: str, k: int, value: float, **more: Any) -> dict[str, Any]:
     """One line of the table of numbers; what does not apply is missing.
 
-    `sd` is over trainings, `se` the paper's standard error, the deviation over resamples; `agree` is the share of
-    trainings on the side of their mean.
+    `sd` is over trainings, `se` the paper's standard error, the deviation over as many resamples as `draws` says;
+    `agree` is the share of trainings on the side of their mean.
     """
-    names = ("low", "high", "sd", "trainings", "agree", "se", "correct", "scored", "null")
+    names = ("low", "high", "sd", "trainings", "agree", "se", "draws", "correct", "scored", "null")
     line = {"setting": setting, "protocol": protocol, "measure": measure, "k": k, "value": float(value)}
     return {**line, **dict.fromkeys(names, np.nan), **more}
 

@@ -10,6 +10,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from cellbook.methods.tabak2020 import corrected as c
+from cellbook.methods.tabak2020.carry import LEFT
 from cellbook.methods.tabak2020.config import Config, config_of
 from cellbook.methods.tabak2020.leaking import stopped, weeks
 from cellbook.methods.tabak2020.lines import interval, name, optional, over_trainings, row
@@ -44,8 +45,9 @@ def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
     rows = [line for part in parts for line in part(run, config)]
     numbers = pd.DataFrame(rows)
     parts_of = numbers["setting"].str.split(": ", n=1, expand=True)
-    families = run.table("sources").set_index("source")["family"]
-    numbers = numbers.assign(source=parts_of[0], method=parts_of[1], family=parts_of[0].map(families))
+    about = run.table("sources").astype({"main": int}).set_index("source")[["family", "main", "week_effect"]]
+    of_source = {column: parts_of[0].map(about[column]) for column in about}
+    numbers = numbers.assign(source=parts_of[0], method=parts_of[1], **of_source)
     return {
         "numbers": numbers,
         "variants": variants(run),
@@ -149,6 +151,7 @@ def bootstraps(run: Run, config: Config) -> Iterator[dict[str, Any]]:
             low=low,
             high=high,
             se=float(wide.std().mean()),
+            draws=len(wide),
             **over_trainings(wide.mean().to_numpy()),
         )
 
@@ -156,7 +159,9 @@ def bootstraps(run: Run, config: Config) -> Iterator[dict[str, Any]]:
 def turns(run: Run, config: Config) -> Iterator[dict[str, Any]]:
     """How far accuracy and silhouette rise from step 0 to their top, and fall from there to the last step.
 
-    The top is that of the mean over resamples; the interval is the central 95 % of resamples, means over trainings.
+    The top is chosen on one half of the resamples and measured on the other, and the other way round. The interval is
+    the central 95 % of resamples, means over trainings: of cells alone (wells, where rows are wells), with compounds
+    and plates as they are.
     """
     table = run.table("turns").astype({name: np.float64 for name in ("start", "top", "last")})
     table = table.assign(rise=table["top"] - table["start"], fall=table["last"] - table["top"])
@@ -221,7 +226,10 @@ def restored(run: Run, config: Config) -> Iterator[dict[str, Any]]:
 
 
 def carried(run: Run, config: Config) -> Iterator[dict[str, Any]]:
-    """Gap and week of DMSO and the positive control on plates that no map has seen; intervals over plates."""
+    """Gap and week of DMSO and the positive control on plates that no map has seen; intervals over plates.
+
+    Of gaps left, `agree` is the share of trainings that are below 1 with their interval.
+    """
     table = optional(run, "carry")
     if table.empty:
         return
@@ -233,9 +241,11 @@ def carried(run: Run, config: Config) -> Iterator[dict[str, Any]]:
         for step in wide:
             at = part[part["step"] == step]
             spread = {end: float(at[end].mean()) for end in ("low", "high")} | {"null": float(at["chance"].mean())}
-            single = wide[step].dropna().to_numpy()
+            found = over_trainings(wide[step].dropna().to_numpy())
+            if measure == LEFT:
+                found["agree"] = float(((at["value"] < 1) & (at["high"] < 1)).mean())
             setting = f"{source}: {fit}, step {step:g}"
-            yield row(setting, CARRIED, what, 1, single.mean(), **spread, **over_trainings(single))
+            yield row(setting, CARRIED, what, 1, wide[step].mean(), **spread, **found)
 
 
 def variants(run: Run) -> pd.DataFrame:

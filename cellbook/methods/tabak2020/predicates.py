@@ -12,7 +12,9 @@ from cellbook.methods.tabak2020.sources import ENGINEERED, LEARNED
 from cellbook.tables import percent
 
 LEAST = 3  # trainings behind a verdict
+MARGIN = 0.02  # differences of accuracy below two points, two of the paper's 103 treatments, count as none
 ONE_POINT = 0.01  # what choosing the step without the compound may cost
+HALF = 0.5  # of what the week is named above noise, has to go
 MEASURES = ("NSC", "NSCB")
 
 
@@ -54,10 +56,13 @@ def points(row: pd.Series, label: str) -> str:
 
 
 def batch_falls(numbers: pd.DataFrame) -> Verdict:
-    """Paper's folds of rows, at the last step, against no correction, by both classifiers.
+    """How often the week of controls is named, in the paper's folds of rows, at the last step against no correction.
 
-    Reproduced for a source if the week is named less often in every training and the interval over plates lies below
-    0, for both; partly if for one. What holds on plates that no map has seen stands in the evidence.
+    Reproduced for a source if, for both classifiers, the week is named less often in every training, the interval over
+    plates lies below 0, and at least half of what was above noise is gone. At most partly if the week is then named
+    less often than from noise, interval and all, as folds of rows can do by themselves; or if on plates that no map has
+    seen, where that was asked, the interval of the change does not lie below 0. Partly also if one classifier falls;
+    not otherwise.
     """
     protocol = week_protocol(c.ROWS)
     changes = pick(numbers, protocol=f"{protocol}, paired", method=f"{c.LAST} - {c.UNCORRECTED}")
@@ -65,31 +70,38 @@ def batch_falls(numbers: pd.DataFrame) -> Verdict:
         return refused
     found = {}
     for source, rows in changes.groupby("source", sort=False):
-        down = [(row["high"] < 0) and (row["agree"] == 1) for _, row in rows.iterrows()]
-        texts = []
+        down, enough, texts = [], [], []
         for _, row in rows.iterrows():
             where = {"source": source, "protocol": protocol, "measure": row["measure"]}
             before, after, noise = (line(numbers, method=m, **where) for m in (c.UNCORRECTED, c.LAST, "noise"))
-            values = " to ".join(percent(part["value"]) for part in (before, after) if part is not None)
-            texts.append(f"{row['measure']} {values} % (noise {percent(noise['value']) if noise is not None else '–'})")
-        new = line(
-            numbers,
-            source=source,
-            protocol=f"{week_protocol(c.UNSEEN)}, paired",
-            measure="logistic",
-            method=f"{c.LAST} - {c.UNCORRECTED}",
-        )
-        texts += [points(new, "on unseen plates, logistic,")] if new is not None else []
-        found[str(source)] = (REPRODUCED if all(down) else PARTLY if any(down) else NOT, ", ".join(texts))
+            down.append((row["high"] < 0) and (row["agree"] == 1))
+            if before is None or after is None or noise is None:
+                enough.append(False)
+                continue
+            excess = before["value"] - noise["value"]
+            half_gone = excess > 0 and before["value"] - after["value"] >= HALF * excess
+            enough.append(half_gone and not after["high"] < noise["value"])
+            texts.append(
+                f"{row['measure']} {percent(before['value'])} to "
+                f"{percent(after['value'], after['low'], after['high'])} % (noise {percent(noise['value'])})"
+            )
+        unseen = {"protocol": f"{week_protocol(c.UNSEEN)}, paired", "measure": "logistic"}
+        new = line(numbers, source=source, method=f"{c.LAST} - {c.UNCORRECTED}", **unseen)
+        if new is not None:
+            enough.append(new["high"] < 0)
+        texts.append(points(new, "on unseen plates, logistic,") if new is not None else "not asked on unseen plates")
+        found[str(source)] = (REPRODUCED if all(down + enough) else PARTLY if any(down) else NOT, ", ".join(texts))
     return together(found)
 
 
 def rises_and_falls(numbers: pd.DataFrame) -> Verdict:
     """Course over map steps on learned features: both measures rise and then fall.
 
-    Accuracy is the mean of NSC and NSCB over k. Of resampled cells, the central 95 % of the rise to the top of the mean
-    course must lie above 0 and those of the fall from there to the last step below 0. Reproduced for a source if so for
-    accuracy and silhouette; partly if one of the four holds. Engineered features stand in the evidence only.
+    Accuracy is the mean of NSC and NSCB over k. The top of the mean course is looked for in one half of the resamples
+    and measured in the other, and the other way round: a rise and a fall that are only noise can then come out on
+    either side of 0. The central 95 % of resamples must lie above 0 for the rise and below 0 for the fall. Reproduced
+    for a source if so for accuracy and silhouette; partly if one of the four holds. Intervals are over cells alone:
+    compounds and alignments are taken as they are. Engineered features stand in the evidence only.
     """
     rows = pick(numbers, protocol=COURSE)
     if refused := refusal(pick(rows, family=LEARNED), "there are no learned features"):
@@ -100,7 +112,7 @@ def rises_and_falls(numbers: pd.DataFrame) -> Verdict:
         for measure, part in group.groupby("measure", sort=False):
             rise, fall = (part[part["method"] == what].iloc[0] for what in ("rise", "fall"))
             held += [rise["low"] > 0, fall["high"] < 0]
-            texts.append(f"{measure} rises {100 * rise['value']:.1f} and falls {-100 * fall['value']:.1f} points")
+            texts.append(f"{points(rise, f'{measure}: rise')}, {points(fall, 'fall')}")
         verdict = REPRODUCED if all(held) else PARTLY if any(held) else NOT
         if group["family"].iloc[0] == LEARNED:
             found[str(source)] = (verdict, ", ".join(texts))
@@ -113,21 +125,26 @@ def rises_and_falls(numbers: pd.DataFrame) -> Verdict:
 def learned_gain(numbers: pd.DataFrame) -> Verdict:
     """Mean over k of pooled NSC and NSCB on learned features, step by k-NN without the compound.
 
-    Reproduced for a source if all differences point the paper's way: WDN not below CORAL, both above TVN. Not
-    reproduced if one points against it with certainty, or if most do. The paper's own differences are two or three
-    queries, which no interval over compounds can tell from 0.
+    Reproduced for a source if the gains of WDN and of CORAL over TVN lie above 0 and that of WDN over CORAL above -2
+    points, intervals over compounds and all, and every training has the gains. Not reproduced if an interval says the
+    contrary, or if most of the differences themselves do not point the paper's way. Partly otherwise: point estimates
+    alone cannot tell.
     """
     wdn = c.CROSS_VALIDATED["knn"]
-    wanted = {f"{wdn} - {c.CORAL}": 0.0, f"{wdn} - {c.UNCORRECTED}": 1e-12, f"{c.CORAL} - {c.UNCORRECTED}": 1e-12}
+    # Of each difference: what its interval must lie above, and what the difference itself must not lie below.
+    wanted = {f"{wdn} - {c.CORAL}": -MARGIN, f"{wdn} - {c.UNCORRECTED}": 0.0, f"{c.CORAL} - {c.UNCORRECTED}": 0.0}
     rows = pick(numbers, protocol=PAIRED, k=MEAN, family=LEARNED)
     rows = rows[rows["method"].isin(list(wanted)) & rows["measure"].isin(MEASURES)]
     if refused := refusal(rows, "there are no learned features"):
         return refused
     found = {}
     for source, group in rows.groupby("source", sort=False):
-        held = [row["value"] >= wanted[row["method"]] for _, row in group.iterrows()]
-        against = (group["high"] < 0).any() or sum(held) * 2 < len(held)
-        verdict = REPRODUCED if all(held) else NOT if against else PARTLY
+        bound = group["method"].map(wanted)
+        certain = (group["low"] > bound) & ((group["agree"] == 1) | (bound < 0))
+        pointing = (group["value"] > 0) | ((bound < 0) & (group["value"] >= 0))
+        contrary = (group["high"] < 0) & ~certain
+        against = contrary.any() or 2 * pointing.sum() < len(group)
+        verdict = REPRODUCED if certain.all() else NOT if against else PARTLY
         names = group["method"].str.replace(c.UNCORRECTED, "TVN") + ", " + group["measure"]
         texts = [points(row, label) for label, (_, row) in zip(names, group.iterrows(), strict=True)]
         found[str(source)] = (verdict, ", ".join(texts))
@@ -137,7 +154,8 @@ def learned_gain(numbers: pd.DataFrame) -> Verdict:
 def nothing_to_gain(numbers: pd.DataFrame) -> Verdict:
     """Mean over k of pooled NSC and NSCB on engineered features, WDN by both rules and CORAL against no correction.
 
-    Reproduced for a source if no gain is above 0 with certainty; partly if some are; not if all are.
+    Reproduced for a source if all gains lie below 2 points, intervals over compounds and all; not reproduced if all lie
+    above 0; partly otherwise, as it cannot be told then.
     """
     methods = [f"{method} - {c.UNCORRECTED}" for method in (*c.CROSS_VALIDATED.values(), c.CORAL)]
     rows = pick(numbers, protocol=PAIRED, k=MEAN, family=ENGINEERED)
@@ -146,8 +164,8 @@ def nothing_to_gain(numbers: pd.DataFrame) -> Verdict:
         return refused
     found = {}
     for source, group in rows.groupby("source", sort=False):
-        gains = (group["low"] > 0).tolist()
-        verdict = REPRODUCED if not any(gains) else NOT if all(gains) else PARTLY
+        nothing, gains = (group["high"] < MARGIN).all(), (group["low"] > 0).all()
+        verdict = REPRODUCED if nothing else NOT if gains else PARTLY
         texts = [points(row, f"{row['method']}, {row['measure']}") for _, row in group.iterrows()]
         found[str(source)] = (verdict, ", ".join(texts))
     return together(found)
@@ -156,8 +174,9 @@ def nothing_to_gain(numbers: pd.DataFrame) -> Verdict:
 def stopping_holds(numbers: pd.DataFrame) -> Verdict:
     """The step chosen without the compound that is scored, against the one chosen with all compounds.
 
-    Mean over k of pooled NSC and NSCB. Reproduced for a source if both rules lose less than a point in both measures;
-    partly if the interval over compounds of every loss holds 0; not otherwise.
+    Mean over k of pooled NSC and NSCB. Reproduced for a source if both rules lose less than a point in both measures
+    and no interval over compounds reaches down to a loss of 2 points; not reproduced if one lies wholly beyond a loss
+    of a point; partly otherwise.
     """
     pairs = [f"{c.CROSS_VALIDATED[rule]} - {c.HINDSIGHT[rule]}" for rule in c.CROSS_VALIDATED]
     rows = pick(numbers, protocol=PAIRED, k=MEAN)
@@ -166,12 +185,14 @@ def stopping_holds(numbers: pd.DataFrame) -> Verdict:
         return refused
     found = {}
     for source, group in rows.groupby("source", sort=False):
-        cheap, certain = (group["value"] > -ONE_POINT).all(), (group["high"] < 0).any()
-        verdict = REPRODUCED if cheap else NOT if certain else PARTLY
+        cheap = ((group["value"] > -ONE_POINT) & (group["low"] > -MARGIN)).all()
+        dear = (group["high"] < -ONE_POINT).any()
+        verdict = REPRODUCED if cheap else NOT if dear else PARTLY
         same = pick(numbers, protocol=STOPPING, source=source, measure="compounds with the same step")["value"]
         worst = group.loc[group["value"].idxmin()]
         texts = [
             f"largest loss {points(worst, str(worst['measure']))}",
+            f"lowest end of an interval {100 * group['low'].min():+.1f}",
             f"same step for {' and '.join(percent(value) for value in same)} % of compounds (k-NN, silhouette)",
         ]
         found[str(source)] = (verdict, ", ".join(texts))
@@ -181,10 +202,13 @@ def stopping_holds(numbers: pd.DataFrame) -> Verdict:
 def generalises(numbers: pd.DataFrame) -> Verdict:
     """Gap between weeks of the positive control on unseen plates, under maps fitted on DMSO, at the last step.
 
-    In units of the gap without a map. Reproduced for a source if it is below 1 in every training, interval over plates
-    and all; partly if below 1 on average; not otherwise.
+    In units of the gap without a map. Reproduced for a source if it is below 1 in every training, each with its
+    interval over plates; partly if below 1 on average; not otherwise. Of a simulated screen the page's own week effect
+    is judged, not the further strengths, and none without an effect: there is nothing to bring together.
     """
-    rows = pick(numbers, protocol=CARRIED)
+    rows = pick(numbers, protocol=CARRIED, main=1)
+    if len(rows):
+        rows = rows[rows["week_effect"] != 0]
     rows = rows[rows["measure"].str.endswith("gap left") & rows["method"].str.startswith("DMSO, step")]
     steps = rows["method"].str.extract(r"step (\d+)$")[0].astype(float)
     last = rows[steps == steps.groupby(rows["source"]).transform("max")]
@@ -193,12 +217,12 @@ def generalises(numbers: pd.DataFrame) -> Verdict:
         return refused
     found = {}
     for _, row in treated.iterrows():
-        below = row["value"] < 1
-        verdict = REPRODUCED if below and row["high"] < 1 else PARTLY if below else NOT
+        verdict = REPRODUCED if row["agree"] == 1 else PARTLY if row["value"] < 1 else NOT
         own = line(last, source=row["source"], measure="DMSO: gap left")
         beside = f", DMSO itself {own['value']:.2f} [{own['low']:.2f}, {own['high']:.2f}]" if own is not None else ""
-        text = f"{row['measure'].split(':')[0]} {row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]{beside}"
-        found[str(row["source"])] = (verdict, f"gap left {text}")
+        text = f"{row['measure'].split(':')[0]} {row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        surely = f" (surely below 1 in {row['agree'] * row['trainings']:.0f} of {row['trainings']:.0f} trainings)"
+        found[str(row["source"])] = (verdict, f"gap left {text}{surely}{beside}")
     return together(found)
 
 
