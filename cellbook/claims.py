@@ -16,6 +16,7 @@ claim
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,3 +126,9 @@ def judge_claims(
         found = predicates[entry["id"]](measured)
         rows.append({**entry, "verdict": found.verdict, "evidence": found.evidence})
     return pd.DataFrame(rows)
+
+
+def rules(predicates: dict[str, Predicate]) -> pd.DataFrame:
+    """What decides each claim, in words: the first two paragraphs of its predicate's docstring; columns id, rule."""
+    texts = [" ".join(" ".join((inspect.getdoc(of) or "").split("\n\n")[:2]).split()) for of in predicates.values()]
+    return pd.DataFrame({"id": list(predicates), "rule": texts})

@@ -61,6 +61,7 @@
     let answers = [];
     let started = null;
     let running = false;
+    let focused = null; // the answer button that has the focus: true for Real, false for Drawn, null for none
 
     function picture(cell, scale, label) {
       const side = data.side * scale;
@@ -95,9 +96,13 @@
         make("div", { class: "realism-buttons" }, real, drawn),
         back
       );
+      // New buttons take the place of the old ones; who walks by the keyboard stays where they were.
+      if (focused !== null) (focused ? real : drawn).focus({ preventScroll: true });
     }
 
     function answer(calledReal) {
+      const at = document.activeElement;
+      focused = at && at.classList.contains("realism-answer") && root.contains(at) ? calledReal : null;
       answers.push(calledReal);
       if (answers.length < n) ask();
       else finish();
@@ -163,10 +168,12 @@
 
     function finish() {
       running = false;
+      focused = null;
       const result = score(data.made, order, answers);
       const value = result.drawnCalledReal / result.drawn;
       const [low, high] = wilson(result.drawnCalledReal, result.drawn);
       const fooled = order.filter((cell, i) => data.made[cell] && answers[i]);
+      const right = result.drawn - result.drawnCalledReal + result.real - result.realCalledDrawn;
       const suspected = order.filter((cell, i) => !data.made[cell] && !answers[i]);
       const heading = make("p", { class: "realism-score", role: "status", tabindex: "-1" });
       heading.append(`You took ${result.drawnCalledReal} of ${result.drawn} drawn cells for real: ${percent(value)}`);
@@ -180,7 +187,15 @@
         bar("drawn cells, you", value, low, high, "realism-you"),
         bar("drawn cells, three biologists in the paper", data.published, null, null, "realism-paper"),
         bar("real cells that you took for drawn", result.realCalledDrawn / result.real, null, null, "realism-other"),
-        make("p", {}, `The thin line is a 95 % interval (${percent(low)} to ${percent(high)}). Half is what guessing gives.`),
+        bar("all cells that you judged right", right / n, null, null, "realism-other"),
+        make(
+          "p",
+          {},
+          `The thin line is a 95 % interval (${percent(low)} to ${percent(high)}). The more drawn cells are taken for real, ` +
+            "the better the model draws; guessing takes half of both kinds for real. " +
+            `The model: ${data.iterations.toLocaleString("en")} iterations, ${data.width} channels a layer; ` +
+            "the paper's: 40,000 and 32."
+        ),
         gallery("Drawn cells that you took for real", fooled),
         gallery("Real cells that you took for drawn", suspected),
         buttons

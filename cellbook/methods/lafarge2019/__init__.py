@@ -4,7 +4,16 @@ The models themselves are `cellbook.methods.vae_plus`. Here each of them is trai
 encoded, and profiles, images, walks and codes are measured; the page's run keeps numbers and a few small pictures.
 """
 
-from cellbook.methods.lafarge2019.config import PAPER_MODELS, PRESETS, VERSION, Config, config_of, preset, trainings
+from cellbook.methods.lafarge2019.config import (
+    PAPER_MODELS,
+    PRESETS,
+    VERSION,
+    Config,
+    config_of,
+    preset,
+    resize,
+    trainings,
+)
 from cellbook.methods.lafarge2019.making import run
 from cellbook.methods.lafarge2019.measures import evaluate
 from cellbook.methods.lafarge2019.pictures import with_originals
@@ -24,14 +33,13 @@ from cellbook.methods.lafarge2019.tables import (
     plain_table,
     sweep_rows,
     table_1,
-    takeaways,
     truth_rows,
     verdict_table,
     walk_table,
-    warning,
     week_table,
     whitening_table,
 )
+from cellbook.methods.lafarge2019.words import disagreement_words, swept_words, takeaways, warning
 
 __all__ = [
     "OVERALL",
@@ -46,6 +54,7 @@ __all__ = [
     "by_plate_table",
     "channel_table",
     "config_of",
+    "disagreement_words",
     "euclidean_table",
     "evaluate",
     "further_table",
@@ -54,8 +63,10 @@ __all__ = [
     "pick",
     "plain_table",
     "preset",
+    "resize",
     "run",
     "sweep_rows",
+    "swept_words",
     "table_1",
     "takeaways",
     "trainings",

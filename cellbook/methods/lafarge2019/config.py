@@ -176,6 +176,13 @@ def beta_name(beta: float) -> str:
     return f"VAE, beta {beta:g}"
 
 
+def resize(config: Config, iterations: int) -> Config:
+    """The configuration with another number of iterations, of which every phase keeps its share."""
+    if iterations < 1:
+        raise CellbookError(f"iterations={iterations} must be at least 1")
+    return replace(config, iterations=iterations, ramp=max(1, round(config.ramp * iterations / config.iterations)))
+
+
 def week_name(label: str, effect: float) -> str:
     """Name of a model trained on the same cells with another strength of the batch effect."""
     return f"{label}, week effect {effect:g}"

@@ -48,9 +48,10 @@ def choose(table: pd.DataFrame, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def sheet(cells: CellSet, state: State, seed: int = 0) -> tuple[np.ndarray, pd.DataFrame]:
     """Shuffled cells in rows of ten, (H, W, 3) uint8, and a table with the column made and the treatment of each."""
     real, made = choose(cells.table, seed)
-    images = np.concatenate(
-        [colours(normalised(cells.select(real))), colours(vae_plus.reconstruct(state, cells.select(made)))]
-    )
+    drawn = vae_plus.reconstruct(state, cells.select(made)).clip(0, 1)
+    # As bright as the originals, channel by channel, so that brightness gives nothing away.
+    drawn = drawn / np.maximum(drawn.max(axis=(2, 3), keepdims=True), 1e-6)
+    images = np.concatenate([colours(normalised(cells.select(real))), colours(drawn)])
     order = np.random.default_rng(seed).permutation(len(images))
     table = cells.table.loc[np.concatenate([real, made])[order], TREATMENT].reset_index(drop=True)
     table.insert(0, "made", order >= len(real))

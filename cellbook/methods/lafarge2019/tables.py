@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED
 from cellbook.methods.lafarge2019.config import LABELS, PAPER_MODELS, PRESETS, SWEPT, Config, beta_name, week_name
 from cellbook.methods.lafarge2019.measures import EUCLIDEAN
 from cellbook.methods.lafarge2019.profile import BASELINES, BY_PLATE, PROTOCOL, SUMMARIES
@@ -13,7 +12,6 @@ from cellbook.runs import Run
 from cellbook.tables import percent
 
 MEASURES = ("NSC", "NSCB")
-SIMULATED_WORDS = "simulated cells with the plate map of BBBC021"
 
 
 def pick(numbers: pd.DataFrame, **where: str) -> pd.DataFrame:
@@ -197,8 +195,7 @@ def sweep_rows(numbers: pd.DataFrame, config: Config, run: Run) -> pd.DataFrame:
             named = {config.week_effect: model} | {x: week_name(model, x) for x in config.week_effects}
             settings += [("week effect", model, x, name) for x, name in sorted(named.items())]
     truth = pick(numbers, protocol="truth")
-    kinds = run.table("truth").drop_duplicates("parameter").set_index("parameter")["kind"] if len(truth) else None
-    rows = []
+    rows, kinds = [], kinds_of(numbers, run)
     for sweep, model, x, setting in settings:
         parts = {name: pick(numbers, setting=f"{setting}, mean", protocol=PROTOCOL, measure=name) for name in MEASURES}
         parts["week named"] = pick(numbers, setting=setting, protocol="week")
@@ -211,6 +208,13 @@ def sweep_rows(numbers: pd.DataFrame, config: Config, run: Run) -> pd.DataFrame:
         names = {"sweep": sweep, "model": model, "x": float(x), "trainings": trainings}
         rows += [{**names, "measure": measure, "value": float(value)} for measure, value in found.items()]
     return pd.DataFrame(rows)
+
+
+def kinds_of(numbers: pd.DataFrame, run: Run) -> pd.Series | None:
+    """Kind of every known parameter, by its name; None where no truth is known."""
+    if pick(numbers, protocol="truth").empty:
+        return None
+    return run.table("truth").drop_duplicates("parameter").set_index("parameter")["kind"]
 
 
 def betas_of(config: Config) -> dict[float, str]:
@@ -241,9 +245,9 @@ def verdict_table(verdicts: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def beta_table(numbers: pd.DataFrame, config: Config) -> pd.DataFrame:
+def beta_table(numbers: pd.DataFrame, config: Config, run: Run) -> pd.DataFrame:
     """What the weight of the KL term changes: accuracy, sharpness, rate, week, and truth, one row a beta."""
-    rows = []
+    rows, kinds = [], kinds_of(numbers, run)
     for beta, variant in betas_of(config).items():
         mine = numbers[(numbers["setting"] == variant) | (numbers["setting"] == f"{variant}, mean")]
         value = mine.set_index(["protocol", "measure"])["value"]
@@ -258,8 +262,8 @@ def beta_table(numbers: pd.DataFrame, config: Config) -> pd.DataFrame:
             "sharpness": f"{value.get(('images', 'sharpness'), np.nan):.3f}",
             "week named": percent(value.get(("week", "logistic"), np.nan)),
         }
-        if len(probe):
-            line["median R2 of the truth"] = f"{probe['value'].median():.2f}"
+        for kind in ("cell", "treatment", "nuisance") if kinds is not None else ():
+            line[f"R2, {kind}"] = f"{probe['value'][probe['measure'].map(kinds) == kind].clip(lower=0).median():.2f}"
         rows.append(line)
     return pd.DataFrame(rows)
 
@@ -278,56 +282,6 @@ def budget_table(config: Config, run: Run) -> pd.DataFrame:
         ("iterations in which a feature term comes in (T)", f"{config.ramp:,}", f"{paper.ramp:,}"),
         ("pixels of a crop", "68 x 68", "68 x 68"),
         ("trainings of each judged model", f"{config.repeats}", "3"),
+        ("hours of training, all models together", f"{run.table('trainings')['seconds'].sum() / 3600:.1f}", "not said"),
     ]
-    return pd.DataFrame(rows, columns=["", "here", "in the paper"])
-
-
-def warning(config: Config, run: Run, page: str) -> str:
-    """The box at the top: what this run is and is not, as Markdown."""
-    trained = run.table("trainings")
-    device = ", ".join(sorted(trained["device"].unique()))
-    share = f"{config.iterations / PRESETS['paper'].iterations:.1%}".replace("%", " %")
-    screen = {
-        "simulated": SIMULATED_WORDS,
-        "bbbc021-sample": f"{run.table('size')['cells'].iloc[0]:,} real crops of BBBC021 instead of a million",
-    }.get(config.screen, f"the cells of {config.screen}")
-    return "\n".join(
-        [
-            "```{admonition} Not the paper's scale",
-            ":class: warning",
-            f"Trained on {screen}, on {device}: {len(trained)} trainings of {config.iterations:,} iterations "
-            f"({share} of the paper's), with {config.width} channels a layer instead of {PRESETS['paper'].width} and "
-            f"{config.latent} features of the code instead of {PRESETS['paper'].latent}.",
-            f"The preset `paper` has the paper's numbers and needs a GPU: `cellbook run {page} -p preset=paper`.",
-            "Numbers from other data than the paper's are *not comparable*; its claims are judged here all the same, "
-            "on these cells and at this scale.",
-            "```",
-        ]
-    )
-
-
-def takeaways(tables: dict[str, pd.DataFrame]) -> str:
-    """Key takeaways as Markdown; every number in them is read from the tables."""
-    numbers, claims = tables["numbers"], tables["claims"]
-    accuracies = []
-    for variant in PAPER_MODELS:
-        lines = [
-            pick(numbers, setting=f"{variant}, mean", protocol=PROTOCOL, measure=m).iloc[0] for m in ("NSC", "NSCB")
-        ]
-        accuracies.append(f"{variant} {percent(lines[0]['value'])} / {percent(lines[1]['value'])}")
-    images = pick(numbers, protocol="images", measure="sharpness").set_index("setting")["value"]
-    sharp = ", ".join(f"{variant} {images[variant]:.2f}" for variant in PAPER_MODELS)
-    names = {REPRODUCED: "reproduced", PARTLY: "partly reproduced", NOT: "not reproduced", INCOMPARABLE: "not judged"}
-    verdicts = [f"*{names[line['verdict']]}*: {line['sentence']}" for _, line in claims.iterrows()]
-    classical = pick(numbers, setting="classical features, mean", protocol=PROTOCOL).set_index("measure")["value"]
-    return "\n".join(
-        [
-            "```{admonition} Key takeaways",
-            ":class: important",
-            f"- Mean profiles reach (NSC / NSCB, per cent) {'; '.join(accuracies)}; classical features of the same "
-            f"cells {percent(classical['NSC'])} / {percent(classical['NSCB'])}.",
-            f"- Sharpness of reconstructions, where 1 is that of the originals: {sharp}.",
-            *(f"- Claim {line}" for line in verdicts),
-            "```",
-        ]
-    )
+    return pd.DataFrame(rows, columns=["", "here", "in the paper, or in its code"])

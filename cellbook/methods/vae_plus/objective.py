@@ -95,10 +95,11 @@ def step(state: State, batch: Batch, t: int) -> dict[str, Tensor]:
             z = torch.cat([z, torch.randn_like(mu)])
         made = decoder(z, first=n)  # (N, c, 68, 68), or 2N with those from the prior
     x_hat = made[:n]
-    losses = {"pixel": pixel_loss(x, x_hat), "kl": kl_loss(mu, logvar)}
-    objective = config.kl_weight * losses["kl"] + (losses["pixel"] if terms.pixels else 0.0)
-    if not terms.noise:  # logvar is not used: its KL means nothing, and it learns nothing
-        objective = objective - config.kl_weight * losses.pop("kl")
+    losses = {"pixel": pixel_loss(x, x_hat)}
+    objective = losses["pixel"] if terms.pixels else 0.0
+    if terms.noise:  # without, logvar is not used: its KL means nothing, and it learns nothing
+        losses["kl"] = kl_loss(mu, logvar)
+        objective = objective + config.kl_weight * losses["kl"]
     if judge is not None:
         real = channel_max(batch.images[1])
         with state.autocast():

@@ -1,0 +1,96 @@
+"""Sentences of the page that depend on what was run and found, as Markdown."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED
+from cellbook.methods.lafarge2019.config import PAPER_MODELS, PRESETS, Config
+from cellbook.methods.lafarge2019.profile import PROTOCOL
+from cellbook.methods.lafarge2019.tables import pick
+from cellbook.runs import Run
+from cellbook.tables import percent
+
+SIMULATED_WORDS = "simulated cells with the plate map of BBBC021"
+
+
+def warning(config: Config, run: Run, page: str) -> str:
+    """The box at the top: what this run is and is not, as Markdown."""
+    paper, trained = PRESETS["paper"], run.table("trainings")
+    device = ", ".join(sorted(trained["device"].unique()))
+    screen = {
+        "simulated": SIMULATED_WORDS,
+        "bbbc021-sample": f"{run.table('size')['cells'].iloc[0]:,} real crops of BBBC021 instead of a million",
+    }.get(config.screen, f"the cells of {config.screen}")
+    sizes = {"iterations": "iterations", "width": "channels a layer", "latent": "features of the code"}
+    smaller = [
+        f"{getattr(config, name):,} {words} instead of {getattr(paper, name):,}"
+        for name, words in sizes.items()
+        if getattr(config, name) != getattr(paper, name)
+    ]
+    lines = [
+        "```{admonition} Not the paper's cells" + (", and not its scale" if smaller else ""),
+        ":class: warning",
+        f"Trained on {screen}, on {device}: {len(trained)} trainings"
+        + (f" with {', '.join(smaller)}." if smaller else "."),
+    ]
+    if smaller:
+        lines.append(
+            "The preset `paper` has the paper's numbers and needs a GPU; it has not been run for this page: "
+            f"`cellbook run {page} -p preset=paper`."
+        )
+    lines += [
+        "Numbers from other data than the paper's are *not comparable*; its claims are judged here all the same, on "
+        "these cells and at this scale.",
+        "```",
+    ]
+    return "\n".join(lines)
+
+
+def swept_words(config: Config) -> str:
+    """What was trained beside the page's own strength of the batch effect, as a sentence; empty if nothing was."""
+    if config.screen != "simulated" or not config.week_effects:
+        return ""
+    strengths = " and ".join(f"{effect:g}" for effect in config.week_effects)
+    return (
+        f"The same cells are also drawn with a batch effect of strength {strengths} (this screen has "
+        f"{config.week_effect:g}), and models are trained anew."
+    )
+
+
+def disagreement_words(run: Run) -> str:
+    """How often AE and VAE+ give a treatment different mechanisms, and which of them is right, as a sentence."""
+    named = run.table("assigned")
+    right = {variant: named[variant] == named["Metadata_moa"] for variant in ("AE", "VAE+")}
+    plus, plain = (int((right[a] & ~right[b]).sum()) for a, b in (("VAE+", "AE"), ("AE", "VAE+")))
+    return (
+        f"Of {len(named)} treatments, {plus} are given the right mechanism by VAE+ alone and {plain} by AE alone "
+        "(first training, mean profiles, NSC)."
+    )
+
+
+def takeaways(tables: dict[str, pd.DataFrame]) -> str:
+    """Key takeaways as Markdown; every number in them is read from the tables."""
+    numbers, claims = tables["numbers"], tables["claims"]
+    accuracies = []
+    for variant in PAPER_MODELS:
+        lines = [
+            pick(numbers, setting=f"{variant}, mean", protocol=PROTOCOL, measure=m).iloc[0] for m in ("NSC", "NSCB")
+        ]
+        accuracies.append(f"{variant} {percent(lines[0]['value'])} / {percent(lines[1]['value'])}")
+    images = pick(numbers, protocol="images", measure="sharpness").set_index("setting")["value"]
+    sharp = ", ".join(f"{variant} {images[variant]:.2f}" for variant in PAPER_MODELS)
+    names = {REPRODUCED: "reproduced", PARTLY: "partly reproduced", NOT: "not reproduced", INCOMPARABLE: "not judged"}
+    verdicts = [f"*{names[line['verdict']]}*: {line['sentence']}" for _, line in claims.iterrows()]
+    classical = pick(numbers, setting="classical features, mean", protocol=PROTOCOL).set_index("measure")["value"]
+    return "\n".join(
+        [
+            "```{admonition} Key takeaways",
+            ":class: important",
+            f"- Mean profiles reach (NSC / NSCB, per cent) {'; '.join(accuracies)}; classical features of the same "
+            f"cells {percent(classical['NSC'])} / {percent(classical['NSCB'])}.",
+            f"- Sharpness of reconstructions, where 1 is that of the originals: {sharp}.",
+            *(f"- Claim {line}" for line in verdicts),
+            "```",
+        ]
+    )
