@@ -14,9 +14,10 @@ from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.methods import tabak2020 as tabak
 from cellbook.methods import wdn
-from cellbook.methods.tabak2020 import corrected, measures, sources
+from cellbook.methods.tabak2020 import corrected, drawn, measures, sources
 from cellbook.methods.tabak2020.measures import CARRIED, COURSE, PAIRED, POOLED
 from cellbook.runs import Run
+from cellbook.tables import percent
 
 CLAIMS = notebooks.root() / "book" / "claims" / "tabak2020.yml"
 PLANTED = "planted wells"
@@ -470,12 +471,47 @@ def test_every_table_of_the_page_can_be_made(run, tables):
         tabak.variant_table(tables["variants"]),
         tabak.week_table(numbers, about),
         tabak.bug_table(run.table("bugs")),
+        tabak.converged_table(tabak.converged_rows(run), about),
     ]
     for table in made:
         assert len(table)
         assert not table.astype(str).apply(lambda column: column.str.contains("nan")).any().any()
     assert "1 training" not in tabak.takeaways(tables)
+    noise = numbers.query("method == 'noise' and protocol == 'week, folds of rows' and measure == 'logistic'")["value"]
+    assert f"from noise in {percent(noise.iloc[0])} %" in tabak.takeaways(tables)
+    assert "ComBat" in tabak.absent(numbers, about)
+    assert made[0]["type"].isin(["all wells", "resampled"]).all()
     assert tabak.truth_rows(numbers, about).empty
+
+
+def test_no_standard_error_is_shown_of_fewer_than_twenty_resamples(run, tables, config):
+    numbers, about, verdicts = (tables[name] for name in ("numbers", "sources", "verdicts"))
+    assert numbers.query("protocol == 'bootstrap'")["draws"].unique() == [4]
+    shown = [
+        tabak.accuracy_table(numbers, about, PLANTED, "NSC", verdicts),
+        tabak.batch_table(numbers, about, PLANTED, verdicts),
+    ]
+    for table in shown:
+        assert not table.apply(lambda column: column.str.contains("(", regex=False)).any().any()
+    many = numbers.assign(draws=numbers["draws"].where(numbers["draws"].isna(), 20))
+    assert tabak.accuracy_table(many, about, PLANTED, "NSC", verdicts)["1-NN"].str.contains("(", regex=False).any()
+    assert "too few for a standard error" in tabak.resampling(config, about, PLANTED)
+    assert "4 resamples" in tabak.resampling(config, about, PLANTED)
+
+
+def test_screens_without_a_week_effect_are_not_shown_where_weeks_are_brought_together(run, monkeypatch):
+    carry = pd.DataFrame({"source": ["a", "b", "c"], "value": [0.5, 0.7, 0.9]})
+    effects = pd.DataFrame({"source": ["a", "b", "c"], "week_effect": [np.nan, 0.0, 2.0]})
+    monkeypatch.setattr(drawn, "optional", lambda *_: carry)
+    monkeypatch.setattr(Run, "table", lambda *_: effects)
+    assert tabak.carried_rows(run)["source"].tolist() == ["a", "c"]
+
+
+def test_a_gap_left_stands_beside_what_equal_weeks_would_leave():
+    numbers = numbers_of(CARRIED, *left(0.7, 0.6, 0.8)).assign(null=0.25)
+    table = tabak.carried_table(pd.concat([numbers, numbers.assign(source="t", week_effect=0.0)], ignore_index=True))
+    assert table.iloc[0].tolist() == ["s", "DMSO", "0.700\N{NO-BREAK SPACE}[0.600,\N{NO-BREAK SPACE}0.800]", "0.250"]
+    assert len(table) == 1
 
 
 @pytest.mark.skipif("tabak2020" not in notebooks.pages(), reason="the page is not in the book")

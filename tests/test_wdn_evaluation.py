@@ -233,6 +233,12 @@ def test_held_out_plates_are_some_of_every_week_and_never_all(wells):
         wdn.hold_out_plates(one)
 
 
+def test_plates_of_one_name_in_two_weeks_are_held_out_one_by_one(wells):
+    number = wells.groupby("Metadata_batch")["Metadata_plate"].transform(lambda plates: pd.factorize(plates)[0])
+    renamed = wells.assign(Metadata_plate="P" + number.astype(str))
+    assert (wdn.hold_out_plates(renamed, seed=1) == wdn.hold_out_plates(wells, seed=1)).all()
+
+
 def test_a_run_is_made_once_and_evaluated_from_its_maps(wells, tmp_path):
     config = replace(wdn.PRESETS["smoke"], pretraining=5)
     first = wdn.run(wells, config, tmp_path, device="cpu")

@@ -6,8 +6,10 @@ coordinates of m sum to 0, the bias moves nothing, and a domain whose mean is th
 learned. Profiles centred on their controls are near that. The bias that evaluation adds was never asked to be one.
 
 *Norm of the minibatch.* One slope is held to 1 for all rows of a minibatch together, and so that of each row to about
-one over the root of their number: with 100 rows the distances come out ten times too small. The maps hardly notice,
-as RMSProp divides by the size of the gradient.
+one over the root of their number: with 100 rows the distances come out ten times too small, and so do the gradients
+that the maps get. RMSProp divides by their running size, but that starts at 1 and not at 0: as long as what is left of
+the 1 outweighs the gradients, steps shrink with them, and in few steps the maps come less far. Only a long training
+hardly notices.
 
 *Order as printed.* One critic step and 50 map steps: the maps run after critics that no longer know where they are.
 """

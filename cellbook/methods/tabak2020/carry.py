@@ -111,7 +111,7 @@ def both_controls(cells: pd.DataFrame, controls: str = "DMSO") -> tuple[pd.DataF
 
 def split_plates(rows: pd.DataFrame, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of the plates that are fitted on and of those that are not; of weeks that have enough of both, or none."""
-    rows = rows[rows.groupby(PLATE)["Metadata_compound"].transform("nunique") == 2]
+    rows = rows[rows.groupby([BATCH, PLATE])["Metadata_compound"].transform("nunique") == 2]
     rows = rows[rows.groupby(BATCH)[PLATE].transform("nunique") >= 2].reset_index(drop=True)
     if rows.empty:
         return rows, rows
@@ -173,7 +173,7 @@ def _measure(rows: pd.DataFrame, step: int, before: Gap) -> list[tuple[str, int,
 
 def _codes(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Week of every plate (plates,), and plate of every row (rows,), numbered from 0 on."""
-    plate = pd.factorize(rows[PLATE])[0]
+    plate = rows.groupby([BATCH, PLATE], sort=False).ngroup().to_numpy()  # two weeks may use one name
     return pd.factorize(rows[BATCH])[0][np.unique(plate, return_index=True)[1]], plate
 
 

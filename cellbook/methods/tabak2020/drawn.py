@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from cellbook.methods.tabak2020 import corrected as c
+from cellbook.methods.tabak2020.carry import LEFT
 from cellbook.methods.tabak2020.lines import optional
 from cellbook.methods.tabak2020.measures import BOOTSTRAP, CARRIED, RESTORED
 from cellbook.methods.tabak2020.predicates import pick
@@ -43,8 +44,17 @@ def pca_rows(run: Run) -> pd.DataFrame:
 
 
 def carried_rows(run: Run) -> pd.DataFrame:
-    """What maps do on plates that they have not seen, at every step; empty where there is no positive control."""
-    return optional(run, "carry")
+    """What maps do on plates that they have not seen, at every step; empty where there is no positive control.
+
+    Screens without a week effect are left out: there is nothing to bring together.
+    """
+    table, about = optional(run, "carry"), run.table("sources").set_index("source")["week_effect"]
+    return table if table.empty else table[table["source"].map(about) != 0].reset_index(drop=True)
+
+
+def converged_rows(run: Run) -> pd.DataFrame:
+    """Scores of uncorrected wells by when their factor analysis stops; empty where there are no wells."""
+    return optional(run, "converged")
 
 
 def in_order(table: pd.DataFrame, run: Run) -> pd.DataFrame:
@@ -96,8 +106,12 @@ def truth_table(truth: pd.DataFrame) -> pd.DataFrame:
 
 
 def carried_table(numbers: pd.DataFrame) -> pd.DataFrame:
-    """Gap left and week named on unseen plates, DMSO and the positive control, at the last step of each fit."""
+    """Gap left and week named on unseen plates, DMSO and the positive control, at the last step of each fit.
+
+    Beside a gap left stands what would be left if weeks were equal.
+    """
     rows = pick(numbers, protocol=CARRIED)
+    rows = rows[rows["week_effect"] != 0] if len(rows) else rows
     if rows.empty:
         return pd.DataFrame()
     parts = rows["method"].str.extract(r"^(?P<fit>.*), step (?P<step>\d+)$")
@@ -108,7 +122,10 @@ def carried_table(numbers: pd.DataFrame) -> pd.DataFrame:
         percent(r["value"], r["low"], r["high"]) if "named" in r["measure"] else plain(r["value"], r["low"], r["high"])
         for _, r in last.iterrows()
     ]
-    wide = last.assign(text=texts).pivot_table(
+    last = last.assign(text=texts)
+    gaps = last[last["measure"].str.endswith(f": {LEFT}")]
+    floors = gaps.assign(text=gaps["null"].map(plain), measure=gaps["measure"] + ", if weeks were equal")
+    wide = pd.concat([last, floors]).pivot_table(
         index=["source", "fit"], columns="measure", values="text", aggfunc="first", sort=False
     )
-    return wide.reset_index().rename(columns={"source": "profiles", "fit": "maps fitted on"})
+    return wide[sorted(wide)].reset_index().rename(columns={"source": "profiles", "fit": "maps fitted on"})

@@ -98,10 +98,10 @@ def rises_and_falls(numbers: pd.DataFrame) -> Verdict:
     """Course over map steps on learned features: both measures rise and then fall.
 
     Accuracy is the mean of NSC and NSCB over k. The top of the mean course is looked for in one half of the resamples
-    and measured in the other, and the other way round: a rise and a fall that are only noise can then come out on
-    either side of 0. The central 95 % of resamples must lie above 0 for the rise and below 0 for the fall. Reproduced
-    for a source if so for accuracy and silhouette; partly if one of the four holds. Intervals are over cells alone:
-    compounds and alignments are taken as they are. Engineered features stand in the evidence only.
+    and measured in the other, and the other way round, so that it is not high by the luck of resampling. The central
+    95 % of resamples must lie above 0 for the rise and below 0 for the fall. Reproduced for a source if so for accuracy
+    and silhouette; partly if one of the four holds. Intervals are over cells alone: how far a course of these cells,
+    compounds and alignments wanders by chance is not in them. Engineered features stand in the evidence only.
     """
     rows = pick(numbers, protocol=COURSE)
     if refused := refusal(pick(rows, family=LEARNED), "there are no learned features"):

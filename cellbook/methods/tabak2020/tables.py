@@ -1,13 +1,11 @@
-"""What the page shows: selections of the measured numbers as tables, and the sentences at its top."""
+"""What the page shows: selections of the measured numbers as tables."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED
 from cellbook.methods.tabak2020 import corrected as c
-from cellbook.methods.tabak2020.config import PRESETS, Config
 from cellbook.methods.tabak2020.leaking import week_protocol
 from cellbook.methods.tabak2020.measures import (
     BOOTSTRAP,
@@ -26,7 +24,7 @@ WDN = tuple(c.CROSS_VALIDATED.values())
 SHOWN = (c.UNCORRECTED, c.CORAL, *WDN)  # the methods of the paper
 BEYOND = (c.TVN, c.CORAL_MEANS, c.CENTRED, c.ROBUST, c.HARMONY, c.LAST, *c.HINDSIGHT.values())
 BEST = c.HINDSIGHT["silhouette"]
-OUR_TYPES = {POOLED: "all cells", BOOTSTRAP: "resampled"}
+FEWEST_DRAWS = 20  # resamples behind a standard error that is shown
 
 
 def base(sources: pd.DataFrame, source: str) -> str:
@@ -36,28 +34,38 @@ def base(sources: pd.DataFrame, source: str) -> str:
 
 
 def spread(value: pd.Series) -> str:
-    """Mean ± standard deviation over trainings [interval over compounds], in per cent."""
+    """Mean ± standard deviation over trainings, in per cent; (standard error) of resamples, else [interval].
+
+    Of fewer than `FEWEST_DRAWS` resamples no standard error is shown.
+    """
     text = percent(value["value"])
     if value["trainings"] > 1 and value["sd"] > 0:
         text += f" ± {100 * value['sd']:.1f}"
-    if np.isfinite(value["se"]):
-        return f"{text} ({100 * value['se']:.1f})".replace(" ", SPACE)
+    if value["draws"] > 0:
+        return text.replace(" ", SPACE) + error(value, 100, 1)
     if np.isfinite(value["low"]):
         text += f" [{100 * value['low']:.0f}, {100 * value['high']:.0f}]"
     return text.replace(" ", SPACE)
 
 
+def error(value: pd.Series, scale: float, digits: int) -> str:
+    """The standard error of enough resamples in parentheses, or nothing."""
+    known = value["draws"] >= FEWEST_DRAWS and np.isfinite(value["se"])
+    return f"{SPACE}({scale * value['se']:.{digits}f})" if known else ""
+
+
 def accuracy_table(
     numbers: pd.DataFrame, sources: pd.DataFrame, source: str, measure: str, printed: pd.DataFrame
 ) -> pd.DataFrame:
-    """Tables 1, 2, 4 and 5: k = 1 to 4 in columns; the paper's row under ours, for all cells and for resamples."""
+    """Tables 1, 2, 4 and 5: k = 1 to 4 in columns; the paper's row under ours, for all rows and for resamples."""
+    kinds = {POOLED: f"all {sources.set_index('source').loc[source, 'unit']}", BOOTSTRAP: "resampled"}
     rows = []
     for method in SHOWN:
-        for protocol, kind in OUR_TYPES.items():
+        for protocol, kind in kinds.items():
             mine = pick(numbers, source=source, method=method, protocol=protocol, measure=measure)
             if mine.empty:
                 continue
-            named = {"method": base(sources, source) if method == c.UNCORRECTED else method, "cells": kind}
+            named = {"method": base(sources, source) if method == c.UNCORRECTED else method, "type": kind}
             cells = {f"{k}-NN": spread(line(mine, k=k)) for k in (1, 2, 3, 4)}
             rows.append({**named, "from": "here", **cells})
             theirs = pick(printed, setting=f"{source}: {method}", protocol=protocol, measure=measure)
@@ -70,9 +78,9 @@ def accuracy_table(
 
 def published(verdict: pd.Series) -> str:
     """A printed number with the standard error that stands beside it in print."""
-    _, _, error = str(verdict["where"]).partition(" (± ")
+    _, _, printed = str(verdict["where"]).partition(" (± ")
     text = percent(verdict["published"])
-    return f"{text} ({error.rstrip(')')})".replace(" ", SPACE) if error else text
+    return f"{text} ({printed.rstrip(')')})".replace(" ", SPACE) if printed else text
 
 
 def batch_table(numbers: pd.DataFrame, sources: pd.DataFrame, source: str, printed: pd.DataFrame) -> pd.DataFrame:
@@ -106,9 +114,8 @@ def number(found: pd.Series, measure: str) -> str:
     """A silhouette as it is, an accuracy in per cent; with what is known of its uncertainty."""
     if measure in ("logistic", "forest"):
         return spread(found)
-    text = f"{found['value']:.3f}"
-    if np.isfinite(found["se"]):
-        return f"{text} ({found['se']:.3f})".replace(" ", SPACE)
+    if found["draws"] > 0:
+        return plain(found["value"]) + error(found, 1, 3)
     return plain(found["value"], found["low"], found["high"])
 
 
@@ -116,8 +123,8 @@ def published_plain(verdict: pd.Series, measure: str) -> str:
     """A printed silhouette or accuracy with its standard error."""
     if measure in ("logistic", "forest"):
         return published(verdict)
-    _, _, error = str(verdict["where"]).partition(" (± ")
-    return f"{verdict['published']:.3f}" + (f" ({error.rstrip(')')})".replace(" ", SPACE) if error else "")
+    _, _, printed = str(verdict["where"]).partition(" (± ")
+    return f"{verdict['published']:.3f}" + (f" ({printed.rstrip(')')})".replace(" ", SPACE) if printed else "")
 
 
 def beyond_table(numbers: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:
@@ -149,6 +156,20 @@ def beyond_table(numbers: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:
 def mains(sources: pd.DataFrame) -> list[str]:
     """Names of the sources that are shown, without further strengths of the week effect."""
     return sources[sources["main"] == 1]["source"].tolist()
+
+
+def converged_table(converged: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:
+    """Uncorrected wells whose factor analysis stops earlier or later: accuracy for k = 1 to 4, and silhouette."""
+    units = sources.set_index("source")["features"]
+    rows = []
+    for (source, tolerance), part in converged.groupby(["source", "tolerance"], sort=False):
+        line_ = {"profiles": source, "factors": units[source], "stops at a rise of": f"{tolerance:g}"}
+        for measure, scores in part.groupby("measure", sort=False):
+            for _, score in scores.sort_values("k").iterrows():
+                label = f"{measure}, {score['k']:.0f}-NN" if score["k"] > 0 else str(measure)
+                line_[label] = percent(score["value"]) if score["k"] > 0 else plain(score["value"])
+        rows.append(line_)
+    return pd.DataFrame(rows)
 
 
 def paired_table(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -266,9 +287,6 @@ def week_table(numbers: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-# --- sentences ------------------------------------------------------------------------------------------------------
-
-
 def verdict_table(verdicts: pd.DataFrame) -> pd.DataFrame:
     """Published beside measured, with the verdict and its reason."""
     written = [plain if "silhouette" in f"{r.protocol} {r.measure}" else percent for r in verdicts.itertuples()]
@@ -282,53 +300,3 @@ def verdict_table(verdicts: pd.DataFrame) -> pd.DataFrame:
             "why": verdicts["why"],
         }
     )
-
-
-def warning(config: Config, sources: pd.DataFrame) -> str:
-    """The box at the top: what this run is and is not, as Markdown."""
-    paper = PRESETS["paper"]
-    left_out = str(sources["left_out"].iloc[0])
-    return "\n".join(
-        [
-            "```{admonition} Not the paper's data, and not its scale",
-            ":class: warning",
-            "The paper aligns all cells of BBBC021; here are means of all its wells, and some thousands of cells.",
-            "Its deep embedding was never released; codes of VAE+ stand in for it, so that tables 4 to 6 are *not "
-            "comparable* in their numbers, and its claims are judged on what is here.",
-            f"Wells are aligned in {config.well_iterations:,} map steps after {config.well_pretraining:,} steps of the "
-            f"critics at a rate of {config.well_rate:g}, cells in {config.cell_iterations:,} after "
-            f"{config.cell_pretraining:,} at {config.cell_rate:g}; the published code has "
-            f"{paper.well_iterations:,} after {paper.well_pretraining:,} at {paper.well_rate:g}.",
-            *([left_out] if left_out else []),
-            "```",
-        ]
-    )
-
-
-def takeaways(tables: dict[str, pd.DataFrame]) -> str:
-    """Key takeaways as Markdown; every number in them is read from the tables."""
-    numbers, claims, sources = tables["numbers"], tables["claims"], tables["sources"]
-    names = {REPRODUCED: "reproduced", PARTLY: "partly reproduced", NOT: "not reproduced", INCOMPARABLE: "not judged"}
-    lines = []
-    for source in mains(sources):
-        found = [
-            [line(numbers, source=source, method=m, protocol=POOLED, measure=k, k=1) for k in ("NSC", "NSCB")]
-            for m in (c.UNCORRECTED, WDN[0])
-        ]
-        texts = [" / ".join(percent(value["value"]) for value in pair) for pair in found]
-        week = [
-            line(numbers, source=source, method=m, protocol=week_protocol(c.ROWS), measure="logistic")
-            for m in (c.UNCORRECTED, c.LAST)
-        ]
-        named = [percent(value["value"]) for value in week if value is not None]
-        also = (
-            f"; the week of a control is named in {named[0]} % and, at the last step, {named[1]} %"
-            if len(named) == 2
-            else ""
-        )
-        lines.append(f"- {source}: NSC / NSCB {texts[0]} % without a correction, {texts[1]} % with WDN{also}.")
-    verdicts = [
-        f"- Claims {names[verdict]}: {' '.join(group['sentence'])}"
-        for verdict, group in claims.groupby("verdict", sort=False)
-    ]
-    return "\n".join(["```{admonition} Key takeaways", ":class: important", *lines, *verdicts, "```"])

@@ -158,7 +158,8 @@ def hold_out_plates(
 ) -> np.ndarray:
     """Mark the rows of some plates of every domain, bool (rows,): to fit on the others and measure leakage on these.
 
-    At least one plate of each domain is marked and at least one is not; a domain of one plate is an error.
+    At least one plate of each domain is marked and at least one is not; a domain of one plate is an error. Plates of
+    one name in two domains are two plates.
     """
     plates = profiles[[by, "Metadata_plate"]].drop_duplicates()
     count = plates.groupby(by)["Metadata_plate"].transform("size").to_numpy()
@@ -170,4 +171,5 @@ def hold_out_plates(
         )
     order = pd.Series(np.random.default_rng(seed).random(len(plates))).groupby(plates[by].to_numpy()).rank().to_numpy()
     out = order <= np.clip(np.round(share * count), 1, count - 1)
-    return profiles["Metadata_plate"].isin(plates["Metadata_plate"][out]).to_numpy()
+    marked = pd.MultiIndex.from_frame(plates[out])
+    return pd.MultiIndex.from_frame(profiles[[by, "Metadata_plate"]]).isin(marked)
