@@ -202,28 +202,34 @@ def correct(
     output: Annotated[Path, typer.Option(help="corrected table (Parquet or CSV), in a folder that exists")],
     domain: Annotated[str, typer.Option(help="metadata column to correct for, with or without Metadata_")] = "batch",
     controls: Annotated[str, typer.Option(help="compound of the control rows")] = "DMSO",
-    ridge: Annotated[float, typer.Option(help="of coral (absolute) and of whitening (relative)")] = 1.0,
+    ridge: Annotated[
+        float | None,
+        typer.Option(help="of coral (absolute) and of whitening (relative); 1 unless controls are too few for that"),
+    ] = None,
     preset: Annotated[str, typer.Option(help="of wdn: smoke, quick or paper")] = "quick",
     given: Given = None,
     device: Annotated[str, typer.Option(help="of wdn: auto, cpu, cuda or cuda:1")] = "auto",
+    step: Annotated[int | None, typer.Option(help="of wdn: map step whose maps are applied; the last if none")] = None,
+    fewest_controls: Annotated[int, typer.Option(help="of wdn: refuse a domain with fewer controls")] = 10,
     drop_unusable: Annotated[
         bool, typer.Option(help="leave out NaN, infinite or constant features instead of refusing them")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> None:
     """Correct a profile table for its batches by their controls, and report what is left of the batch in these."""
-    from cellbook import corrections
+    from cellbook import cli_correct, corrections
     from cellbook.profiles import read_profiles, write_profiles
 
-    corrections.check_output(output)
-    config = corrections.read_config(parse_given(given), preset)
-    profiles, notes = corrections.usable(read_profiles(file), drop=drop_unusable)
-    settings = corrections.Settings(corrections.column_of(profiles, domain), ridge, config, device, config.seed)
+    cli_correct.check_output(output)
+    config = cli_correct.read_config(parse_given(given), preset)
+    profiles, notes = cli_correct.usable(read_profiles(file), drop=drop_unusable)
+    column = cli_correct.column_of(profiles, domain)
+    settings = corrections.Settings(column, ridge, config, device, config.seed, step, fewest_controls)
     found = corrections.correct(profiles, method, settings, controls)
     write_profiles(found.profiles, output)
-    report = corrections.report(found, method, settings, controls, str(output))
+    report = cli_correct.report(found, method, settings, controls, str(output))
     report["notes"] = [*notes, *found.notes]
-    print(json.dumps(report, indent=1) if as_json else corrections.in_words(report))
+    print(json.dumps(report, indent=1) if as_json else cli_correct.in_words(report))
 
 
 @app.command()

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -15,16 +12,13 @@ import pandas as pd
 from cellbook.errors import CellbookError
 from cellbook.methods.wdn import PRESETS, Config
 from cellbook.methods.wdn.baselines import Centre, Harmony, Nothing, Wdn
+from cellbook.methods.wdn.evaluation import control_moments
 from cellbook.metrics import BatchAccuracy, classify_batch
 from cellbook.profiles import Chain, Coral, PlateScaler, Step, Whitening
-from cellbook.profiles.files import SUFFIXES
 from cellbook.profiles.groups import control_groups
 from cellbook.profiles.table import (
-    check_finite,
     controls_mask,
-    drop_unusable,
     features,
-    metadata,
 )
 
 HARMONY_WARNING = (
@@ -35,6 +29,8 @@ SAME_CONTROLS = (
     "the correction has seen the controls that are classified; where it makes their means equal, those of held-out "
     "plates lean away from the others, and an accuracy below chance says no more than chance"
 )
+RIDGE = 1.0  # in published code
+FEWEST_CONTROLS = 10  # of a domain, that maps are learned from
 LEAKAGE_ROWS = 10_000  # controls looked at, as in the published code of Tabak et al. 2020
 
 
@@ -45,17 +41,27 @@ class Settings:
     Attributes
     ----------
     by : column of domains
-    ridge : added to covariances: of whitening in units of their mean eigenvalue, of CORAL as it is
+    ridge : added to covariances: of whitening in units of their mean eigenvalue, of CORAL as it is; None is `RIDGE`,
+        but refused where controls are so few that the ridge decides
     wdn : Config of WDN; its column of domains is replaced by `by`
     device : of WDN
     seed : of Harmony
+    step : map step of WDN whose maps are applied; None is the last
+    fewest_controls : WDN refuses a domain with fewer controls
     """
 
     by: str = "Metadata_batch"
-    ridge: float = 1.0
+    ridge: float | None = None
     wdn: Config = PRESETS["quick"]
     device: str = "auto"
     seed: int = 0
+    step: int | None = None
+    fewest_controls: int = FEWEST_CONTROLS
+
+    @property
+    def amount(self) -> float:
+        """The ridge, given or not."""
+        return RIDGE if self.ridge is None else self.ridge
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ def _scaled(*steps: Step) -> Chain:
 
 
 def _white(s: Settings) -> Whitening:
-    return Whitening(ridge=s.ridge, relative=True)
+    return Whitening(ridge=s.amount, relative=True)
 
 
 METHODS: dict[str, Method] = {
@@ -94,20 +100,20 @@ METHODS: dict[str, Method] = {
     "whiten": Method("whiten all controls together; domains play no part", lambda s: _scaled(_white(s)), "controls"),
     "coral": Method(
         "give each domain's controls the same covariance, as in Tabak et al. 2020: means stay apart",
-        lambda s: _scaled(Coral(s.by, s.ridge)),
+        lambda s: _scaled(Coral(s.by, s.amount)),
         "domain",
     ),
     "coral-means": Method(
-        "the same, and the same mean", lambda s: _scaled(Coral(s.by, s.ridge, align_means=True)), "domain"
+        "the same, and the same mean", lambda s: _scaled(Coral(s.by, s.amount, align_means=True)), "domain"
     ),
     "tvn": Method(
         "whiten all controls, then CORAL per domain to the covariance of all (Ando et al. 2017)",
-        lambda s: _scaled(_white(s), Coral(s.by, s.ridge, reference="pooled")),
-        "controls",
+        lambda s: _scaled(_white(s), Coral(s.by, s.amount, reference="pooled")),
+        "domain",
     ),
     "wdn": Method(
         "whiten all controls, then learn one map a domain in Wasserstein distance (Tabak et al. 2020)",
-        lambda s: _scaled(_white(s), Wdn(replace(s.wdn, domains=(s.by,)), s.device)),
+        lambda s: _scaled(_white(s), Wdn(replace(s.wdn, domains=(s.by,)), s.device, s.step)),
         "controls",
     ),
     "harmony": Method(
@@ -126,6 +132,7 @@ class Corrected:
     before, after : BatchAccuracy, or None where there are too few controls to classify
     held_out : what a fold holds out: "plates", "rows", or "" without classification
     notes : list of str
+    training : dict, of WDN: the map step applied, how many there are, and what is left of the controls; or None
     """
 
     profiles: pd.DataFrame
@@ -133,6 +140,7 @@ class Corrected:
     after: BatchAccuracy | None
     held_out: str
     notes: list[str]
+    training: dict[str, float] | None = None
 
 
 def correct(profiles: pd.DataFrame, method: str, settings: Settings | None = None, controls: str = "DMSO") -> Corrected:
@@ -149,28 +157,66 @@ def correct(profiles: pd.DataFrame, method: str, settings: Settings | None = Non
     Raises
     ------
     CellbookError
-        On an unknown method, one domain only, a domain without controls, features that are not finite, or too few
-        controls for a covariance without a ridge.
+        On an unknown method, one domain only, a domain without controls, features that are not finite, too few
+        controls for a covariance where no ridge is given, too few for WDN, or a step that WDN has not.
     """
     s = settings or Settings()
     if method not in METHODS:
         raise CellbookError(f"there is no method {method!r}: there are {', '.join(METHODS)}")
-    if not (np.isfinite(s.ridge) and s.ridge >= 0):
+    if not (np.isfinite(s.amount) and s.amount >= 0):
         raise CellbookError(f"ridge is {s.ridge}; it must be zero or more")
+    if s.step is not None and method != "wdn":
+        raise CellbookError(f"step={s.step}: only method 'wdn' has steps, not {method!r}; leave it out")
+    if s.step is not None and not 0 <= s.step <= s.wdn.iterations:
+        raise CellbookError(f"step={s.step} must lie between 0 and the {s.wdn.iterations} map steps of the training")
     names, rows = control_groups(profiles, s.by, controls)
     if len(names) < 2:
         raise CellbookError(
             f"all {len(profiles)} rows have {s.by} {names[0]!r}, so there is nothing to correct; name another column"
         )
+    if method == "wdn":
+        _check_enough(s, names, rows)
     notes = _check_rank(METHODS[method], method, s, names, rows)
     step = METHODS[method].make(s)
     corrected = step.fit(profiles, controls).transform(profiles)
+    training = trained(step, profiles, controls) if method == "wdn" else None
+    if training and s.step is None:
+        notes.append(
+            "the maps are those of the last step: nothing stopped the training, which brings controls together by "
+            "shrinking them too; another step is chosen with --step"
+        )
     notes += [HARMONY_WARNING] if method == "harmony" else [SAME_CONTROLS] if method != "none" else []
     if gone := len(features(profiles)) - len(features(corrected)):
         notes.append(f"{gone} feature{'s' * (gone > 1)} without spread among the controls left out")
     before, held_out = leakage(profiles, s.by, controls)
     after, _ = leakage(corrected, s.by, controls)
-    return Corrected(corrected, before, after, held_out, notes)
+    return Corrected(corrected, before, after, held_out, notes, training)
+
+
+def trained(chain: Step, profiles: pd.DataFrame, controls: str) -> dict[str, float]:
+    """What the maps of WDN, last in a fitted chain, do to the controls that they were fitted on.
+
+    Returns
+    -------
+    dict
+        step and steps: the map step applied, and the last one; variance: total, relative to no map (below 1 is
+        shrinkage); gap_before and gap: mean distance between the means of domains over the root of the variance within
+        (lower is closer).
+    """
+    *first, last = cast(Chain, chain).steps
+    table, maps = Chain(first).transform(profiles), cast(Wdn, last)
+    steps = maps.alignment_.steps
+    step = int(steps[-1]) if maps.step is None else maps.step
+    before, after = (
+        control_moments(maps.alignment_, table, maps.alignment_.find(at), controls) for at in (int(steps[0]), step)
+    )
+    return {
+        "step": step,
+        "steps": int(steps[-1]),
+        "variance": after["variance"] / before["variance"],
+        "gap_before": before["gap"],
+        "gap": after["gap"],
+    }
 
 
 def leakage(profiles: pd.DataFrame, by: str, controls: str = "DMSO") -> tuple[BatchAccuracy | None, str]:
@@ -194,8 +240,20 @@ def leakage(profiles: pd.DataFrame, by: str, controls: str = "DMSO") -> tuple[Ba
     return None, ""
 
 
+def _check_enough(settings: Settings, names: list[str], rows: list[np.ndarray]) -> None:
+    """Refuse to learn maps from a handful of controls."""
+    counts = [len(x) for x in rows]
+    few = [name for name, count in zip(names, counts, strict=True) if count < settings.fewest_controls]
+    if few:
+        raise CellbookError(
+            f"{len(few)} of {len(names)} values of {settings.by} have fewer than {settings.fewest_controls} controls "
+            f"(first: {few[0]} with {counts[names.index(few[0])]}), from which 'wdn' learns the controls and not the "
+            "batch; leave them out, or lower --fewest-controls"
+        )
+
+
 def _check_rank(method: Method, name: str, settings: Settings, names: list[str], rows: list[np.ndarray]) -> list[str]:
-    """Refuse a covariance that cannot be inverted; note one that the ridge decides."""
+    """Refuse a covariance that cannot be inverted, or whose ridge decides unless it was given; note that then."""
     dimensions = rows[0].shape[1]
     if method.inverts == "controls":
         where, count = "", sum(len(x) for x in rows)
@@ -207,107 +265,9 @@ def _check_rank(method: Method, name: str, settings: Settings, names: list[str],
     if count > dimensions:
         return []
     fact = f"the {count} controls{where} span at most {count - 1} of {dimensions} dimensions"
-    if settings.ridge == 0:
+    if not settings.ridge:
         raise CellbookError(
-            f"{fact}, so method {name!r} cannot invert their covariance without a ridge; pass a ridge above 0 (1 in "
-            "published code), or fewer features"
+            f"{fact}, so method {name!r} cannot invert their covariance without a ridge that decides the rest; give "
+            f"--ridge above 0 ({RIDGE:g} in published code), or fewer features"
         )
     return [f"{fact}: the ridge of {settings.ridge:g} decides the rest"]
-
-
-def column_of(profiles: pd.DataFrame, name: str) -> str:
-    """Metadata column that is meant by a name with or without the prefix: "batch" is "Metadata_batch"."""
-    known = metadata(profiles)
-    for column in (name, f"Metadata_{name}"):
-        if column in known:
-            return column
-    plain = [column.removeprefix("Metadata_") for column in known]
-    near = get_close_matches(name.removeprefix("Metadata_"), plain, n=1)
-    raise CellbookError(
-        f"domain {name!r} is no metadata column of the table{f', did you mean {near[0]!r}?' if near else ''}; "
-        f"there are {', '.join(plain) or 'none'}"
-    )
-
-
-def read_config(given: dict[str, str], preset: str = "quick") -> Config:
-    """Configuration of WDN from a preset and words such as ``{"iterations": "200"}``; unknown ones are refused."""
-    from cellbook.notebooks import Parameter
-
-    if preset not in PRESETS:
-        raise CellbookError(f"preset {preset!r} is not known: use one of {', '.join(PRESETS)}")
-    default = PRESETS[preset]
-    known = {
-        f.name: Parameter(f.name, type(getattr(default, f.name)), None, "")
-        for f in fields(Config)
-        if f.name != "domains"
-    }
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise CellbookError(f"no parameter {', '.join(unknown)} of WDN: there are {', '.join(known)}")
-    return replace(default, **{name: known[name].parse(value) for name, value in given.items()})
-
-
-def usable(profiles: pd.DataFrame, *, drop: bool = False) -> tuple[pd.DataFrame, list[str]]:
-    """The table if all features are finite; with `drop` what can be used of it, and a note of what was dropped."""
-    if drop:
-        kept, dropped = drop_unusable(profiles)
-        found = bool(dropped.rows or dropped.not_finite or dropped.constant)
-        return kept.reset_index(drop=True), [str(dropped)] if found else []
-    try:
-        check_finite(profiles)
-    except CellbookError as error:
-        # The table's own advice is a function; here the same is one argument away.
-        raise CellbookError(str(error).replace("with drop_unusable(df)", "with --drop-unusable")) from None
-    return profiles, []
-
-
-def check_output(path: Path) -> None:
-    """Refuse a place where no table can be written before anything is computed."""
-    if not path.name.lower().endswith(SUFFIXES):
-        raise CellbookError(f"--output {path} has an unknown suffix; it must end with one of {', '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise CellbookError(f"--output {path}: there is no folder {path.parent}; make it first, or name another")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise CellbookError(f"--output {path} cannot be written: it is a folder, or its folder is read-only")
-
-
-def report(found: Corrected, method: str, settings: Settings, controls: str, output: str) -> dict[str, Any]:
-    """What was done and how well the domain can be told before and after, as plain values."""
-    before, after = found.before, found.after
-    measured = before is not None and after is not None
-    return {
-        "method": method,
-        "does": METHODS[method].does,
-        "domain": settings.by,
-        "controls": controls,
-        "rows": len(found.profiles),
-        "features": len(features(found.profiles)),
-        "output": output,
-        "held_out": found.held_out,
-        "control_rows": before.n if measured else None,
-        "domains": before.n_batches if measured else None,
-        "accuracy_before": before.accuracy if measured else None,
-        "accuracy_after": after.accuracy if measured else None,
-        "noise": after.noise_baseline if measured else None,
-        "largest": before.majority if measured else None,
-        "notes": found.notes,
-    }
-
-
-def in_words(report: dict[str, Any]) -> str:
-    """The report for people."""
-    lines = [f"{report['method']}: {report['does']}"]
-    if report["held_out"]:
-        lines += [
-            f"{report['domain']} of {report['control_rows']} {report['controls']} rows told by logistic regression, "
-            f"{report['held_out']} held out (lower is better):",
-            f"  before  {100 * report['accuracy_before']:5.1f} %",
-            f"  after   {100 * report['accuracy_after']:5.1f} %",
-            f"  chance  {100 * report['largest']:5.1f} % by the largest of {report['domains']}, "
-            f"{100 * report['noise']:.1f} % from noise",
-        ]
-    else:
-        lines.append(f"fewer than three {report['controls']} rows in a domain: leakage cannot be measured")
-    lines += [f"note: {note}" for note in report["notes"]]
-    lines.append(f"written: {report['output']}, {report['rows']} rows, {report['features']} features")
-    return "\n".join(lines)

@@ -1,6 +1,7 @@
 """Corrections by name, and `cellbook correct` as its users meet it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -97,10 +98,40 @@ def test_the_ridge_decides_where_controls_are_fewer_than_dimensions():
     wells = planted_wells(n_features=30)
     with pytest.raises(CellbookError, match="18 controls of Metadata_batch Week10 span at most 17 of 30"):
         correct(wells, "coral", Settings(ridge=0.0))
-    assert any("ridge of 1 decides" in note for note in correct(wells, "coral", FAST).notes)
+    for method in ("coral", "coral-means", "tvn"):
+        with pytest.raises(CellbookError, match="give --ridge above 0"):
+            correct(wells, method)
+        noted = correct(wells, method, Settings(ridge=1.0)).notes
+        assert any("ridge of 1 decides" in note for note in noted)
     few = wells.groupby(["Metadata_batch", "Metadata_compound"]).head(3)
-    with pytest.raises(CellbookError, match="30 controls span at most 29 of 30"):
-        correct(few, "whiten", Settings(ridge=0.0))
+    for ridge in (0.0, None):
+        with pytest.raises(CellbookError, match="30 controls span at most 29 of 30"):
+            correct(few, "whiten", Settings(ridge=ridge))
+
+
+def test_wdn_is_refused_on_a_handful_of_controls_unless_asked_for(wells):
+    few = wells.groupby(["Metadata_batch", "Metadata_compound"]).head(5)
+    with pytest.raises(CellbookError, match=r"10 of 10 values of Metadata_batch have fewer than 10.*with 5"):
+        correct(few, "wdn", FAST)
+    found = correct(few, "wdn", replace(FAST, fewest_controls=5))
+    assert np.isfinite(matrix(found.profiles)).all()
+
+
+def test_wdn_reports_its_step_and_what_is_left_of_the_controls(wells):
+    fast = replace(PRESETS["smoke"], iterations=30, checkpoint_every=10, map_rate=3e-2, critic_rate=1e-2)
+    settings = Settings(wdn=fast, device="cpu")
+    start, middle, last = (correct(wells, "wdn", replace(settings, step=step)) for step in (0, 10, None))
+    assert start.training["variance"] == 1
+    assert start.training["gap"] == start.training["gap_before"]
+    assert (middle.training["step"], last.training["step"], last.training["steps"]) == (10, 30, 30)
+    assert any("last step" in note for note in last.notes)
+    assert not any("last step" in note for note in middle.notes)
+    # The same from the tables alone: step 0 is the scaled and whitened table.
+    control = (wells["Metadata_compound"] == "DMSO").to_numpy()
+    for found in (middle, last):
+        spread = [matrix(one.profiles)[control].var(axis=0, ddof=1).sum() for one in (found, start)]
+        assert found.training["variance"] == pytest.approx(spread[0] / spread[1])
+        assert found.training["variance"] != pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".csv.gz"])
@@ -129,6 +160,7 @@ def test_the_command_takes_the_configuration_of_wdn_and_prints_json(run_main, we
     assert report["features"] == 15
     assert 0 <= report["accuracy_after"] <= 1 >= report["accuracy_before"] > 0.8
     assert any("1 feature without spread" in note for note in report["notes"])
+    assert report["training"]["step"] == report["training"]["steps"] == 30
 
 
 @pytest.mark.parametrize(
@@ -138,6 +170,10 @@ def test_the_command_takes_the_configuration_of_wdn_and_prints_json(run_main, we
         (["--method", "tvn", "--domain", "bach"], "domain 'bach' is no metadata column of the table, did you mean"),
         (["--method", "tvn", "--controls", "dmso"], "did you mean controls='DMSO'"),
         (["--method", "tvn", "--ridge", "-1"], "ridge is -1.0"),
+        (["--method", "tvn", "--step", "4"], "only method 'wdn' has steps"),
+        (["--method", "wdn", "--preset", "smoke", "--step", "9"], "between 0 and the 6 map steps"),
+        (["--method", "wdn", "--preset", "smoke", "--step", "3"], "maps were kept at 0, 2, 4, 6"),
+        (["--method", "wdn", "--fewest-controls", "19"], "fewer than 19 controls"),
         (["--method", "wdn", "--preset", "long"], "preset 'long'"),
         (["--method", "wdn", "-p", "rate=1"], "no parameter rate of WDN"),
         (["--method", "wdn", "-p", "distance=l2"], "distance='l2' is none of critic, energy, sinkhorn"),

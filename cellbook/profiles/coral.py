@@ -121,6 +121,6 @@ def _power(matrix: FloatArray, exponent: float, what: str, controls: int) -> Flo
     if exponent < 0 and rank < len(values):
         raise CellbookError(
             f"the covariance of the {controls} controls of {what} has rank {rank} in {len(values)} dimensions and "
-            "cannot be inverted; raise eta, or whiten or scale the features first"
+            "cannot be inverted; give it a ridge (raise eta, or --ridge), or whiten or scale the features first"
         )
     return np.asarray((vectors * np.clip(values, 0, None) ** exponent) @ vectors.T)
