@@ -260,6 +260,9 @@ def test_a_screen_of_ones_own_works_wherever_it_lies(own, tmp_path):
     moved = tabak.run(replace(small, screen=str(tmp_path / "cells")), tmp_path / "store", device="cpu", workers=1)
     assert moved.key == run.key
     assert tabak.carried_table(numbers).shape[0] == 6
+    judged = {claim: judge(numbers.assign(trainings=3)) for claim, judge in tabak.PREDICATES.items()}
+    assert {claim for claim, found in judged.items() if found.verdict == claims.INCOMPARABLE} == set()
+    assert all("own cells" in found.evidence and "nan" not in found.evidence for found in judged.values())
 
 
 def test_the_positive_control_is_in_no_profile(own, tmp_path):

@@ -55,6 +55,14 @@ def points(row: pd.Series, label: str) -> str:
     return f"{label} {100 * row['value']:+.1f} points [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
 
 
+def share(row: pd.Series) -> str:
+    """A share with its interval, where weeks of several plates allow one."""
+    bounds = (
+        f" [{row['low']:.2f}, {row['high']:.2f}]" if pd.notna(row["low"]) else ", no interval from one plate a week"
+    )
+    return f"{row['value']:.2f}{bounds}"
+
+
 def batch_falls(numbers: pd.DataFrame) -> Verdict:
     """How often the week of controls is named, in the paper's folds of rows, at the last step against no correction.
 
@@ -219,8 +227,8 @@ def generalises(numbers: pd.DataFrame) -> Verdict:
     for _, row in treated.iterrows():
         verdict = REPRODUCED if row["agree"] == 1 else PARTLY if row["value"] < 1 else NOT
         own = line(last, source=row["source"], measure="DMSO: gap left")
-        beside = f", DMSO itself {own['value']:.2f} [{own['low']:.2f}, {own['high']:.2f}]" if own is not None else ""
-        text = f"{row['measure'].split(':')[0]} {row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        beside = f", DMSO itself {share(own)}" if own is not None else ""
+        text = f"{row['measure'].split(':')[0]} {share(row)}"
         surely = f" (surely below 1 in {row['agree'] * row['trainings']:.0f} of {row['trainings']:.0f} trainings)"
         found[str(row["source"])] = (verdict, f"gap left {text}{surely}{beside}")
     return together(found)
