@@ -6,7 +6,7 @@ import pandas as pd
 
 from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED
 from cellbook.methods.lafarge2019.config import PAPER_MODELS, PRESETS, Config
-from cellbook.methods.lafarge2019.profile import PROTOCOL
+from cellbook.methods.lafarge2019.profile import BASELINES, PROTOCOL, SUMMARIES
 from cellbook.methods.lafarge2019.tables import pick
 from cellbook.runs import Run
 from cellbook.tables import percent
@@ -72,23 +72,27 @@ def disagreement_words(run: Run) -> str:
 def takeaways(tables: dict[str, pd.DataFrame]) -> str:
     """Key takeaways as Markdown; every number in them is read from the tables."""
     numbers, claims = tables["numbers"], tables["claims"]
-    accuracies = []
-    for variant in PAPER_MODELS:
-        lines = [
-            pick(numbers, setting=f"{variant}, mean", protocol=PROTOCOL, measure=m).iloc[0] for m in ("NSC", "NSCB")
-        ]
-        accuracies.append(f"{variant} {percent(lines[0]['value'])} / {percent(lines[1]['value'])}")
+
+    def reach(names: tuple[str, ...], summary: str) -> str:
+        found = []
+        for name in names:
+            value = pick(numbers, setting=f"{name}, {summary}", protocol=PROTOCOL).set_index("measure")["value"]
+            found.append(f"{name} {percent(value['NSC'])} / {percent(value['NSCB'])}")
+        return ", ".join(found)
+
     images = pick(numbers, protocol="images", measure="sharpness").set_index("setting")["value"]
     sharp = ", ".join(f"{variant} {images[variant]:.2f}" for variant in PAPER_MODELS)
     names = {REPRODUCED: "reproduced", PARTLY: "partly reproduced", NOT: "not reproduced", INCOMPARABLE: "not judged"}
     verdicts = [f"*{names[line['verdict']]}*: {line['sentence']}" for _, line in claims.iterrows()]
-    classical = pick(numbers, setting="classical features, mean", protocol=PROTOCOL).set_index("measure")["value"]
     return "\n".join(
         [
             "```{admonition} Key takeaways",
             ":class: important",
-            f"- Mean profiles reach (NSC / NSCB, per cent) {'; '.join(accuracies)}; classical features of the same "
-            f"cells {percent(classical['NSC'])} / {percent(classical['NSCB'])}.",
+            *(
+                f"- {label} ({{term}}`NSC` / {{term}}`NSCB`, per cent): {reach(PAPER_MODELS, summary)}; without any "
+                f"training {reach(BASELINES, summary)}."
+                for label, summary in (("Mean profiles", SUMMARIES[0]), ("The same, whitened", SUMMARIES[1]))
+            ),
             f"- Sharpness of reconstructions, where 1 is that of the originals: {sharp}.",
             *(f"- Claim {line}" for line in verdicts),
             "```",
