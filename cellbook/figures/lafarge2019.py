@@ -192,7 +192,8 @@ def sweeps(table: pd.DataFrame) -> Figure:
                     style = {"color": MODEL_COLOURS.get(str(model), OTHER), "ls": dashes[measures.index(measure)]}
                     places = line["x"].rank().to_numpy() if sweep == "beta" else line["x"].to_numpy()
                     axes.plot(places, scale * line["value"], marker="o", ms=4, **style)
-            axes.set_ylim(bottom=0)
+        highest = table.loc[table["measure"].isin(measures), "value"].max()
+        row[0].set_ylim(0, 1.08 * scale * highest)  # of the whole row, once everything is drawn
         row[0].set_ylabel(label)
         if len(measures) > 1:
             handles = [plt.Line2D([], [], color="black", ls=d, label=m) for d, m in zip(dashes, measures, strict=False)]
