@@ -80,17 +80,25 @@ def describe_run(run: Run) -> dict[str, Any]:
     return {name: record[name] for name in ("key", "method", "config", "fingerprint", "device", "seconds", "commit")}
 
 
+def again(page: str, used: dict[str, Any]) -> str:
+    """The command that executes a page with these parameters."""
+    defaults = notebooks.parameters(page)
+    given = [f" -p {name}={value}" for name, value in used.items() if defaults[name].default != value]
+    return f"cellbook run {page}" + "".join(given)
+
+
 def add_stamp(notebook: NotebookNode, stamp: dict[str, Any]) -> None:
     """Put the stamp into the notebook's metadata and, readable, behind its title and at its end."""
     from nbformat.v4 import new_markdown_cell
 
     notebook.metadata["cellbook"] = stamp
+    made = sum(run["seconds"] for run in stamp["runs"])
     cost = (
         f"```{{admonition}} What it costs\n:class: tip\n"
         f"Executed on {stamp['executed'][:10]} ({stamp['device']}; {stamp['system']}), {stamp['wall_seconds']:.0f} s, "
         f"at most {stamp['peak_memory_mib'] / 1024:.1f} GiB of memory, preset `{stamp['parameters'].get('preset')}`.\n"
-        f"The runs behind it took {sum(run['seconds'] for run in stamp['runs']):.0f} s when they were made.\n"
-        f"Again: `cellbook run {stamp['page']}`.\n```"
+        f"The runs behind it took {made:.0f} s when they were made, not counting trainings that were there already.\n"
+        f"Again: `{again(stamp['page'], stamp['parameters'])}`.\n```"
     )
     rows = [f"| `{name}` | `{value}` |" for name, value in stamp["parameters"].items()]
     runs = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 
@@ -285,6 +287,18 @@ def week_table(numbers: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:
             cells = {name: "–" if value is None else spread(value) for name, value in found.items()}
             rows.append({"profiles": source, "asked": words, **cells, "noise": percent(noise["value"])})
     return pd.DataFrame(rows)
+
+
+def evidence_table(claims: pd.DataFrame) -> pd.DataFrame:
+    """The evidence of every claim, one row a source with its own verdict; one row where a claim was not judged."""
+    rows = []
+    for claim in claims.itertuples():
+        for part in str(claim.evidence).split("; "):
+            found = re.fullmatch(r"(?P<source>.+?) \((?P<own>[^()]+)\): (?P<text>.+)", part)
+            source, own, text = found.group("source", "own", "text") if found else ("–", claim.verdict, part)
+            rows.append({"claim": claim.sentence, "profiles": source, "verdict": own, "evidence": text})
+    table = pd.DataFrame(rows)
+    return table.assign(claim=table["claim"].where(~table["claim"].duplicated(), ""))
 
 
 def verdict_table(verdicts: pd.DataFrame) -> pd.DataFrame:

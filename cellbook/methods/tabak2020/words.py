@@ -60,11 +60,9 @@ def takeaways(tables: dict[str, pd.DataFrame]) -> str:
             if len(named) == 3
             else ""
         )
-        lines.append(f"- {source}: NSC / NSCB {texts[0]} % without a correction, {texts[1]} % with WDN{also}.")
-    verdicts = [
-        f"- Claims {names[verdict]}: {' '.join(group['sentence'])}"
-        for verdict, group in claims.groupby("verdict", sort=False)
-    ]
+        start = source[0].upper() + source[1:]
+        lines.append(f"- {start}: NSC / NSCB {texts[0]} % without a correction, {texts[1]} % with WDN{also}.")
+    verdicts = [f"- Claim *{names[one['verdict']]}*: {one['sentence']}" for _, one in claims.iterrows()]
     return "\n".join(["```{admonition} Key takeaways", ":class: important", *lines, *verdicts, "```"])
 
 
