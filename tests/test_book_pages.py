@@ -88,6 +88,8 @@ def test_the_readme_links_to_files_that_exist():
 
 def test_styles_and_drawings_load_nothing_from_elsewhere():
     for file in filter(Path.is_file, (ROOT / "book/_static").rglob("*")):
+        if file.suffix == ".png":  # pixels load nothing
+            continue
         text = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert "http" not in text, file.name
         if file.suffix in (".css", ".svg"):  # a script may name a picture that lies beside it
