@@ -45,6 +45,7 @@ class Verdict:
             raise CellbookError(f"verdict {self.verdict!r} is not one of {', '.join(VERDICTS)}")
 
 
+IN_WORDS = {REPRODUCED: "reproduced", PARTLY: "partly reproduced", NOT: "not reproduced", INCOMPARABLE: "not judged"}
 Predicate = Callable[[pd.DataFrame], Verdict]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from cellbook.configure import choose_preset
 from cellbook.corrections import METHODS, Corrected, Settings
 from cellbook.errors import CellbookError
 from cellbook.methods.wdn import PRESETS, Config
@@ -35,9 +36,7 @@ def read_config(given: dict[str, str], preset: str = "quick") -> Config:
     """Configuration of WDN from a preset and words such as ``{"iterations": "200"}``; unknown ones are refused."""
     from cellbook.notebooks import Parameter
 
-    if preset not in PRESETS:
-        raise CellbookError(f"preset {preset!r} is not known: use one of {', '.join(PRESETS)}")
-    default = PRESETS[preset]
+    default = choose_preset(PRESETS, preset)
     known = {
         f.name: Parameter(f.name, type(getattr(default, f.name)), None, "")
         for f in fields(Config)

@@ -10,7 +10,20 @@ from typing import Any
 
 from cellbook.errors import CellbookError
 
+C = typing.TypeVar("C")
 WORDS = {"None": None, "true": True, "True": True, "false": False, "False": False}
+
+
+def choose_preset(presets: dict[str, C], name: str) -> C:
+    """The configuration of a preset; an unknown one is an error that lists the known."""
+    if name not in presets:
+        raise CellbookError(f"preset {name!r} is not known: use one of {', '.join(presets)}")
+    return presets[name]
+
+
+def restore(kind: type[C], values: dict[str, Any]) -> C:
+    """The configuration of a stored run from the values in its record, where tuples stand as lists."""
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def find_method(name: str) -> Any:

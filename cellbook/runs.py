@@ -14,15 +14,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, is_dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from cellbook.errors import CellbookError
 from cellbook.files import digest, read_json, sha256, write_atomically, write_json, writing
@@ -151,6 +154,46 @@ def obtain(
             shutil.rmtree(folder)
         os.replace(partial, folder)
     return Run(folder)
+
+
+def obtain_page(
+    store: str | Path,
+    method: str,
+    method_version: int,
+    config: Any,
+    fingerprint: str,
+    make: Callable[[Path, str], None],
+    *,
+    device: str = "auto",
+    force: bool = False,
+) -> Run:
+    """`obtain` for a page whose configuration names a screen; `make` gets the folder and the device.
+
+    A screen that is a folder of the reader's own is known by its name and its content; where it lies decides nothing.
+    Linear algebra runs in one thread, as on small matrices more of them only wait for each other.
+    """
+    on = choose_device(device)
+
+    def in_one_thread(folder: Path) -> None:
+        with threadpool_limits(1, user_api="blas"):
+            make(folder, on)
+
+    named = replace(config, screen=Path(config.screen).name)
+    return obtain(store, method, method_version, named, fingerprint, in_one_thread, device=on, force=force)
+
+
+def processes(workers: int, start: Callable[..., None] | None = None, *arguments: Any) -> ProcessPoolExecutor:
+    """Processes of one thread each, for work side by side; `start` is called in each of them first."""
+    # Started afresh rather than forked: a forked child of a process with running threads can hang.
+    return ProcessPoolExecutor(workers, get_context("spawn"), _begin, (start, arguments))
+
+
+def _begin(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    if start is not None:
+        start(*arguments)
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:

@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from IPython.display import HTML, Markdown
 
 
+def pick(numbers: pd.DataFrame, **where: object) -> pd.DataFrame:
+    """Rows of the numbers in which every named column has the given value; of an empty table none."""
+    if numbers.empty:
+        return numbers
+    return numbers[np.logical_and.reduce([(numbers[name] == value).to_numpy() for name, value in where.items()])]
+
+
 def percent(value: float, low: float = np.nan, high: float = np.nan) -> str:
     """Write a proportion in per cent, its interval in brackets: ``92.2 [85.0, 97.1]``; a dash where there is none."""
     if value is None or np.isnan(value):

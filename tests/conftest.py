@@ -11,7 +11,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ["CELLBOOK_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -100,3 +100,14 @@ def run_main(
         return code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread of torch while a test runs: on a busy machine more of them make small matrices slow."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

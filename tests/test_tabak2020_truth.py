@@ -16,15 +16,8 @@ from cellbook.methods.tabak2020 import bugs, carry, truth
 from cellbook.methods.wdn.baselines import Centre
 from cellbook.methods.wdn.evaluation import control_moments
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SHORT = wdn.Config(pretraining=250, iterations=100, critic_steps=8, checkpoint_every=20)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def described(x, **columns):

@@ -15,16 +15,9 @@ from cellbook.methods.wdn.maps import apply, identity, regulariser
 from cellbook.methods.wdn.sampling import Minibatches, Pairs, make_design
 from cellbook.methods.wdn.training import Training
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 FAST = Config(pretraining=300, iterations=300, critic_steps=20, checkpoint_every=100, critic_rate=1e-3, map_rate=1e-3)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def table(x, domain, compound="DMSO", concentration=0.0):

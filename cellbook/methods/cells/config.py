@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from cellbook.configure import choose_preset
 from cellbook.errors import CellbookError
 from cellbook.runs import seeds
 from cellbook.screens.simulator import SimulatedScreen
@@ -70,9 +71,7 @@ class RealRun:
 
 def preset(name: str) -> Config:
     """The configuration of a preset."""
-    if name not in PRESETS:
-        raise CellbookError(f"preset {name!r} is not known: use one of {', '.join(PRESETS)}")
-    return PRESETS[name]
+    return choose_preset(PRESETS, name)
 
 
 def check(config: Config) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from threadpoolctl import threadpool_limits
 
 from cellbook.cells import CellSet
@@ -28,7 +25,7 @@ from cellbook.methods.cells.config import (
     screen_runs,
 )
 from cellbook.methods.cells.encoding import encode, probe, scale, treatments, week_of_controls, wells_of
-from cellbook.runs import Run, choose_device, obtain, run_key, save_table
+from cellbook.runs import Run, choose_device, obtain, processes, run_key, save_table
 from cellbook.screens.simulator import SimulatedScreen, simulate
 from cellbook.screens.simulator.simulate import screen_tables
 
@@ -66,8 +63,7 @@ def run(
         large = config.cells * config.sites > 8 and device == "cpu"
         workers = min(len(missing), os.cpu_count() or 1) if large else 1
     if workers > 1:
-        # Started afresh rather than forked: a forked child of a process with running threads can hang.
-        with ProcessPoolExecutor(workers, get_context("spawn"), _one_thread) as pool:
+        with processes(workers) as pool:
             for waiting in [pool.submit(make_screen_run, each, store, device, force) for each in missing]:
                 waiting.result()
         force = False
@@ -75,10 +71,6 @@ def run(
     if with_real and not real.missing():
         found.append(make_real_run(real_run(config), store, device, force))
     return found
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def fingerprint(config: SimulatedScreen) -> str:

@@ -7,8 +7,8 @@ import pandas as pd
 from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED, Predicate, Verdict
 from cellbook.methods.cells.config import BY_PLATE, PERMUTED, POOLED
 from cellbook.methods.cells.measures import CELLPROFILER, SIMULATED
-from cellbook.methods.cells.tables import ABSENT, has_real, pick, points, strengths
-from cellbook.tables import percent
+from cellbook.methods.cells.tables import ABSENT, has_real, points, strengths
+from cellbook.tables import percent, pick
 
 NEAR = 0.10  # proportions: what "about as hard as the real screen" means
 CHANCE = 0.02  # proportions: how near to chance permuted labels must come

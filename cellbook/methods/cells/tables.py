@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from cellbook.claims import REPRODUCED
 from cellbook.methods.cells.config import BY_PLATE, ENCODERS, PERMUTED, POOLED
 from cellbook.methods.cells.measures import CELLPROFILER, SAMPLE, SIMULATED
 from cellbook.screens.bbbc021 import MOAS, treatments
-from cellbook.tables import percent, percents
+from cellbook.tables import percent, percents, pick
 
 ABSENT = "The real cells are not on this machine, so this part of the page is left out."
-
-
-def pick(numbers: pd.DataFrame, **where: object) -> pd.DataFrame:
-    """Rows of the numbers in which every named column has the given value."""
-    keep = np.ones(len(numbers), dtype=bool)
-    for name, value in where.items():
-        keep &= (numbers[name] == value).to_numpy()
-    return numbers[keep]
 
 
 def strengths(numbers: pd.DataFrame) -> list[float]:

@@ -17,6 +17,7 @@ from scipy.spatial.distance import squareform
 from threadpoolctl import threadpool_limits
 
 from cellbook import metrics, profiles
+from cellbook.configure import choose_preset, restore
 from cellbook.errors import CellbookError
 from cellbook.metrics.scores import prepare
 from cellbook.runs import Run, choose_device, obtain, save_table, table_fingerprint, to_float32
@@ -90,9 +91,7 @@ PRESETS = {
 
 def preset(name: str) -> Config:
     """The configuration of a preset."""
-    if name not in PRESETS:
-        raise CellbookError(f"preset {name!r} is not known: use one of {', '.join(PRESETS)}")
-    return PRESETS[name]
+    return choose_preset(PRESETS, name)
 
 
 def load(screen: str) -> pd.DataFrame:
@@ -229,5 +228,4 @@ def run(config: Config, store: str | Path, *, device: str = "cpu", force: bool =
 
 def config_of(run: Run) -> Config:
     """The configuration of a stored run."""
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in run.record["config"].items()}
-    return Config(**values)
+    return restore(Config, run.record["config"])

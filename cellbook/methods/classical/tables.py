@@ -10,17 +10,9 @@ from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED, Predicate, Ve
 from cellbook.methods.classical.grid import Config
 from cellbook.methods.classical.measures import distances_of
 from cellbook.runs import Run
-from cellbook.tables import percent, percents, plain
+from cellbook.tables import percent, percents, pick, plain
 
 BENCHMARK = "ljosa2013"
-
-
-def pick(numbers: pd.DataFrame, **where: str | int) -> pd.DataFrame:
-    """Rows of the numbers in which every named column has the given value."""
-    keep = np.ones(len(numbers), dtype=bool)
-    for name, value in where.items():
-        keep &= (numbers[name] == value).to_numpy()
-    return numbers[keep]
 
 
 def one(numbers: pd.DataFrame, **where: str | int) -> pd.Series:

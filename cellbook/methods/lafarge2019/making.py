@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +23,7 @@ from cellbook.methods.lafarge2019 import pictures, profile
 from cellbook.methods.lafarge2019.config import LABELS, VERSION, Config, Training, trainings
 from cellbook.methods.lafarge2019.quality import Kept, measure
 from cellbook.methods.lafarge2019.screen import fingerprint, load
-from cellbook.runs import Run, choose_device, obtain, run_key, save_table, to_float32
+from cellbook.runs import Run, obtain_page, processes, run_key, save_table, to_float32
 from cellbook.training import load_run, train_run
 
 LARGE = 50  # iterations; below, starting another process takes longer than the training
@@ -45,15 +43,11 @@ def run(
     force : make all anew, trainings as well
     workers : processes that train; as many as there are cores, if trainings are long and on a CPU
     """
-    device = choose_device(device)
 
-    def make(folder: Path) -> None:
-        with threadpool_limits(1, user_api="blas"):
-            make_products(config, store, folder, device, force, workers)
+    def make(folder: Path, on: str) -> None:
+        make_products(config, store, folder, on, force, workers)
 
-    # A folder of the reader's own is known by its name and its content; where it lies decides nothing.
-    named = replace(config, screen=Path(config.screen).name)
-    return obtain(store, "lafarge2019", VERSION, named, fingerprint(config), make, device=device, force=force)
+    return obtain_page(store, "lafarge2019", VERSION, config, fingerprint(config), make, device=device, force=force)
 
 
 def make_products(
@@ -108,9 +102,7 @@ def train_all(
         workers = min(len(todo), os.cpu_count() or 1) if device == "cpu" and config.iterations >= LARGE else 1
     if workers == 1:
         return [train_one(one, screens[one.week_effect], config, store, device, force) for one in todo]
-    # Started afresh rather than forked: a forked child of a process with running threads can hang.
-    afresh = get_context("spawn")
-    with ExitStack() as stack, ProcessPoolExecutor(workers, afresh, one_thread) as pool:
+    with ExitStack() as stack, processes(workers) as pool:
         folders = {effect: stack.enter_context(on_disk(found, store)) for effect, found in screens.items()}
         waiting = [
             pool.submit(train_from_disk, one, folders[one.week_effect], config, store, device, force) for one in todo
@@ -131,11 +123,6 @@ def on_disk(cells: CellSet, store: str | Path) -> Iterator[str]:
     with tempfile.TemporaryDirectory(dir=store, prefix=".cells-") as folder:
         cells.save(Path(folder) / "cells")
         yield str(Path(folder) / "cells")
-
-
-def one_thread() -> None:
-    """One thread a process: trainings run side by side."""
-    torch.set_num_threads(1)
 
 
 def train_from_disk(

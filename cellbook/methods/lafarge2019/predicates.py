@@ -7,7 +7,7 @@ import pandas as pd
 
 from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED, Predicate, Verdict
 from cellbook.methods.lafarge2019.config import PAPER_MODELS
-from cellbook.methods.lafarge2019.tables import pick
+from cellbook.tables import pick
 
 MEASURES = ("NSC", "NSCB")
 MISFIT = "misfit of sharpness"

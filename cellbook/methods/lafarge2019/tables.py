@@ -9,17 +9,9 @@ from cellbook.methods.lafarge2019.config import LABELS, PAPER_MODELS, PRESETS, S
 from cellbook.methods.lafarge2019.measures import EUCLIDEAN
 from cellbook.methods.lafarge2019.profile import BASELINES, BY_PLATE, PROTOCOL, SUMMARIES
 from cellbook.runs import Run
-from cellbook.tables import percent
+from cellbook.tables import percent, pick
 
 MEASURES = ("NSC", "NSCB")
-
-
-def pick(numbers: pd.DataFrame, **where: str) -> pd.DataFrame:
-    """Rows of the numbers in which every named column has the given value."""
-    keep = np.ones(len(numbers), dtype=bool)
-    for name, value in where.items():
-        keep &= (numbers[name] == value).to_numpy()
-    return numbers[keep]
 
 
 def accuracy(line: pd.Series) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED
+from cellbook.claims import IN_WORDS
 from cellbook.methods.lafarge2019.config import PAPER_MODELS, PRESETS, Config
 from cellbook.methods.lafarge2019.profile import BASELINES, PROTOCOL, SUMMARIES
-from cellbook.methods.lafarge2019.tables import pick
 from cellbook.runs import Run
-from cellbook.tables import percent
+from cellbook.tables import percent, pick
 
 SIMULATED_WORDS = "simulated cells with the plate map of BBBC021"
 
@@ -82,8 +81,7 @@ def takeaways(tables: dict[str, pd.DataFrame]) -> str:
 
     images = pick(numbers, protocol="images", measure="sharpness").set_index("setting")["value"]
     sharp = ", ".join(f"{variant} {images[variant]:.2f}" for variant in PAPER_MODELS)
-    names = {REPRODUCED: "reproduced", PARTLY: "partly reproduced", NOT: "not reproduced", INCOMPARABLE: "not judged"}
-    verdicts = [f"*{names[line['verdict']]}*: {line['sentence']}" for _, line in claims.iterrows()]
+    verdicts = [f"*{IN_WORDS[line['verdict']]}*: {line['sentence']}" for _, line in claims.iterrows()]
     return "\n".join(
         [
             "```{admonition} Key takeaways",

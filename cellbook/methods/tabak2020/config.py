@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cellbook.configure import choose_preset, restore
 from cellbook.errors import CellbookError
 from cellbook.methods import wdn
 from cellbook.runs import seeds
@@ -185,11 +186,9 @@ PRESETS = {
 
 def preset(name: str) -> Config:
     """The configuration of a preset."""
-    if name not in PRESETS:
-        raise CellbookError(f"preset {name!r} is not known: use one of {', '.join(PRESETS)}")
-    return PRESETS[name]
+    return choose_preset(PRESETS, name)
 
 
 def config_of(values: dict[str, Any]) -> Config:
     """The configuration of a stored run."""
-    return Config(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    return restore(Config, values)

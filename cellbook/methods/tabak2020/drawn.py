@@ -8,10 +8,9 @@ from cellbook.methods.tabak2020 import corrected as c
 from cellbook.methods.tabak2020.carry import LEFT
 from cellbook.methods.tabak2020.lines import optional
 from cellbook.methods.tabak2020.measures import BOOTSTRAP, CARRIED, RESTORED
-from cellbook.methods.tabak2020.predicates import pick
 from cellbook.methods.tabak2020.tables import BEYOND, SHOWN, mains
 from cellbook.runs import Run
-from cellbook.tables import percent, plain
+from cellbook.tables import percent, pick, plain
 
 
 def bands(numbers: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from threadpoolctl import threadpool_limits
 
 from cellbook.methods import wdn
@@ -19,7 +16,7 @@ from cellbook.methods.tabak2020 import corrected as c
 from cellbook.methods.tabak2020.config import VERSION, Config
 from cellbook.methods.tabak2020.sources import Source, load, source_digest
 from cellbook.profiles import controls_mask, features
-from cellbook.runs import Run, choose_device, obtain, save_table, to_float32
+from cellbook.runs import Run, obtain_page, processes, save_table, to_float32
 
 LARGE = 1_000  # critic steps; below, starting another process takes longer than an alignment
 Tables = dict[str, pd.DataFrame]
@@ -38,15 +35,11 @@ def run(
     force : make all anew, alignments as well
     workers : processes that align and measure; as many as there are cores, if alignments are long and on a CPU
     """
-    device = choose_device(device)
 
-    def make(folder: Path) -> None:
-        with threadpool_limits(1, user_api="blas"):
-            make_products(config, store, folder, device, force, workers)
+    def make(folder: Path, on: str) -> None:
+        make_products(config, store, folder, on, force, workers)
 
-    # A folder of the reader's own is known by its name and its content; where it lies decides nothing.
-    named = replace(config, screen=Path(config.screen).name)
-    return obtain(store, "tabak2020", VERSION, named, source_digest(config), make, device=device, force=force)
+    return obtain_page(store, "tabak2020", VERSION, config, source_digest(config), make, device=device, force=force)
 
 
 def make_products(
@@ -144,8 +137,7 @@ def do_all(todo: list[Task], work: Work, workers: int | None) -> Iterator[Tables
     if workers == 1:
         yield from (do(task, work) for task in todo)
         return
-    # Started afresh rather than forked: a forked child of a process with running threads can hang.
-    with ProcessPoolExecutor(workers, get_context("spawn"), receive, (work,)) as pool:
+    with processes(workers, receive, work) as pool:
         yield from pool.map(do_here, todo)
 
 
@@ -153,8 +145,7 @@ _received: list[Work] = []
 
 
 def receive(work: Work) -> None:
-    """Keep in a new process what its tasks need; one thread each, as processes work side by side."""
-    torch.set_num_threads(1)
+    """Keep in a new process what its tasks need."""
     _received[:] = [work]
 
 

@@ -9,22 +9,13 @@ from cellbook.methods.tabak2020 import corrected as c
 from cellbook.methods.tabak2020.leaking import week_protocol
 from cellbook.methods.tabak2020.measures import CARRIED, COURSE, MEAN, PAIRED, STOPPING
 from cellbook.methods.tabak2020.sources import ENGINEERED, LEARNED
-from cellbook.tables import percent
+from cellbook.tables import percent, pick
 
 LEAST = 3  # trainings behind a verdict
 MARGIN = 0.02  # differences of accuracy below two points, two of the paper's 103 treatments, count as none
 ONE_POINT = 0.01  # what choosing the step without the compound may cost
 HALF = 0.5  # of what the week is named above noise, has to go
 MEASURES = ("NSC", "NSCB")
-
-
-def pick(numbers: pd.DataFrame, **where: str | float) -> pd.DataFrame:
-    """Rows of the numbers in which every named column has the given value; of an empty table none."""
-    if numbers.empty:
-        return numbers
-    for column, value in where.items():
-        numbers = numbers[numbers[column] == value]
-    return numbers
 
 
 def line(numbers: pd.DataFrame, **where: str | float) -> pd.Series | None:

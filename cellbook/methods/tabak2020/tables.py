@@ -17,9 +17,9 @@ from cellbook.methods.tabak2020.measures import (
     SILHOUETTE,
     STOPPING,
 )
-from cellbook.methods.tabak2020.predicates import line, pick
+from cellbook.methods.tabak2020.predicates import line
 from cellbook.methods.tabak2020.sources import ENGINEERED
-from cellbook.tables import percent, plain
+from cellbook.tables import percent, pick, plain
 
 SPACE = "\N{NO-BREAK SPACE}"
 WDN = tuple(c.CROSS_VALIDATED.values())

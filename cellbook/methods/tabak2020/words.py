@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
-from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED
+from cellbook.claims import IN_WORDS
 from cellbook.methods.tabak2020 import corrected as c
 from cellbook.methods.tabak2020.config import PRESETS, Config
 from cellbook.methods.tabak2020.leaking import week_protocol
 from cellbook.methods.tabak2020.measures import POOLED
-from cellbook.methods.tabak2020.predicates import line, pick
+from cellbook.methods.tabak2020.predicates import line
 from cellbook.methods.tabak2020.tables import FEWEST_DRAWS, WDN, mains
-from cellbook.tables import percent
+from cellbook.tables import percent, pick
 
 
 def warning(config: Config, sources: pd.DataFrame) -> str:
@@ -41,7 +41,6 @@ def warning(config: Config, sources: pd.DataFrame) -> str:
 def takeaways(tables: dict[str, pd.DataFrame]) -> str:
     """Key takeaways as Markdown; every number in them is read from the tables."""
     numbers, claims, sources = tables["numbers"], tables["claims"], tables["sources"]
-    names = {REPRODUCED: "reproduced", PARTLY: "partly reproduced", NOT: "not reproduced", INCOMPARABLE: "not judged"}
     lines = []
     for source in mains(sources):
         found = [
@@ -62,7 +61,7 @@ def takeaways(tables: dict[str, pd.DataFrame]) -> str:
         )
         start = source[0].upper() + source[1:]
         lines.append(f"- {start}: NSC / NSCB {texts[0]} % without a correction, {texts[1]} % with WDN{also}.")
-    verdicts = [f"- Claim *{names[one['verdict']]}*: {one['sentence']}" for _, one in claims.iterrows()]
+    verdicts = [f"- Claim *{IN_WORDS[one['verdict']]}*: {one['sentence']}" for _, one in claims.iterrows()]
     return "\n".join(["```{admonition} Key takeaways", ":class: important", *lines, *verdicts, "```"])
 
 
