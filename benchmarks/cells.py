@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cellbook.cells import CellSet, gather, save_parts
+from cellbook.cells import CellSet, save_parts
+from cellbook.pixels import gather
 from cellbook.runs import device_name
 from cellbook.screens.simulator import plate_map, preset, simulate
 

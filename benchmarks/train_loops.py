@@ -38,9 +38,10 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from train_step import random_cells
 
-from cellbook.cells import CellSet, channel_max, gather
+from cellbook.cells import CellSet
 from cellbook.methods import vae_plus
 from cellbook.methods.vae_plus.networks import SIDE, activate
+from cellbook.pixels import channel_max, gather
 from cellbook.runs import choose_device, device_name
 from cellbook.training import Batch, State
 

@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cellbook.cells import CellSet, gather
+from cellbook.cells import CellSet
 from cellbook.methods import vae_plus
+from cellbook.pixels import gather
 from cellbook.runs import choose_device, device_name
 from cellbook.training import Batch
 

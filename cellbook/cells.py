@@ -21,9 +21,6 @@ import torch
 
 from cellbook import files
 from cellbook.errors import CellbookError
-from cellbook.pixels import channel_max, gather, stretch, stretch_limits, unit
-
-__all__ = ["CellSet", "channel_max", "gather", "stretch", "stretch_limits", "unit"]
 
 FORMAT = 1
 IMAGES, TABLE, HEADER = "images.npy", "cells.parquet", "cellset.json"

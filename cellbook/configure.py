@@ -1,9 +1,7 @@
-"""Methods by name, and their configurations from the words of a command line."""
+"""Configurations: by preset, from a stored record, and from the words of a command line."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import typing
 from dataclasses import fields, replace
 from typing import Any
@@ -24,18 +22,6 @@ def choose_preset(presets: dict[str, C], name: str) -> C:
 def restore(kind: type[C], values: dict[str, Any]) -> C:
     """The configuration of a stored run from the values in its record, where tuples stand as lists."""
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-
-
-def find_method(name: str) -> Any:
-    """The module of a method that can be trained; an unknown name is an error that lists the known."""
-    from cellbook import methods
-
-    modules = {info.name for info in pkgutil.iter_modules(methods.__path__)}
-    module = importlib.import_module(f"cellbook.methods.{name}") if name in modules else None
-    if not hasattr(module, "begin"):
-        trainable = [m for m in sorted(modules) if hasattr(importlib.import_module(f"cellbook.methods.{m}"), "begin")]
-        raise CellbookError(f"no method {name!r} that can be trained: there is {', '.join(trainable)}")
-    return module
 
 
 def configure(method: Any, given: dict[str, Any]) -> Any:

@@ -11,11 +11,13 @@ import pandas as pd
 
 from cellbook.errors import CellbookError
 from cellbook.methods.wdn import PRESETS, Config
-from cellbook.methods.wdn.baselines import Centre, Harmony, Nothing, Wdn
 from cellbook.methods.wdn.evaluation import control_moments
+from cellbook.methods.wdn.step import Wdn
 from cellbook.metrics import BatchAccuracy, classify_batch
 from cellbook.profiles import Chain, Coral, PlateScaler, Step, Whitening
+from cellbook.profiles.centre import Centre, Nothing
 from cellbook.profiles.groups import control_groups
+from cellbook.profiles.harmony import Harmony
 from cellbook.profiles.table import (
     controls_mask,
     features,

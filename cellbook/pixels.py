@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import numpy as np
+import pandas as pd
 import torch
 
 from cellbook.errors import CellbookError
-
-if TYPE_CHECKING:
-    from cellbook.cells import CellSet
 
 
 def gather(images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -51,30 +49,30 @@ def stretch(batch: torch.Tensor, low: torch.Tensor | np.ndarray, high: torch.Ten
 
 
 def stretch_limits(
-    cells: CellSet, percentiles: tuple[float, float] = (0.1, 99.9), by: str = "Metadata_plate"
+    images: np.ndarray, groups: Iterable[object], percentiles: tuple[float, float] = (0.1, 99.9)
 ) -> tuple[np.ndarray, np.ndarray]:
     """Percentiles of the grey values of all crops of a field, plate or any other group, for `stretch`.
 
     Parameters
     ----------
-    cells : CellSet
+    images : numpy.ndarray
+        (N, C, H, W).
+    groups : N values
+        The group of each crop, such as a column of the table of cells.
     percentiles : (float, float)
         Lower and upper percentile, in per cent.
-    by : str
-        Column of the table whose values form the groups.
 
     Returns
     -------
     low, high : numpy.ndarray
-        (N, C) float32, one row a cell.
+        (N, C) float32, one row a crop.
     """
-    if by not in cells.table:
-        raise CellbookError(f"by={by!r} is no column of the table; it has {', '.join(map(str, cells.table.columns))}.")
     lower, upper = percentiles
     if not 0 <= lower < upper <= 100:
         raise CellbookError(f"percentiles={percentiles} must rise within 0 to 100.")
-    limits = np.zeros((2, len(cells), len(cells.channels)), dtype=np.float32)
-    for rows in cells.table.groupby(by, sort=False, dropna=False).indices.values():
-        pixels = cells.images[rows]
-        limits[:, rows] = np.percentile(pixels, percentiles, axis=(0, 2, 3))[:, None]
+    limits = np.zeros((2, *images.shape[:2]), dtype=np.float32)
+    codes = pd.factorize(np.asarray(groups, dtype=object), use_na_sentinel=False)[0]
+    for code in range(codes.max(initial=-1) + 1):
+        rows = np.flatnonzero(codes == code)
+        limits[:, rows] = np.percentile(images[rows], percentiles, axis=(0, 2, 3))[:, None]
     return limits[0], limits[1]

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from bs4 import BeautifulSoup
 
-from cellbook import book, notebooks
+from cellbook.book import build, notebooks
 from cellbook.errors import DataNotFound
 from cellbook.files import sha256
 
@@ -34,14 +34,14 @@ def content(root):
 
 @pytest.mark.slow
 def test_the_command_ends_with_a_built_book_and_leaves_the_checkout_as_it_was(checkout, monkeypatch, run_main):
-    execute = book.run_page
+    execute = build.run_page
 
     def only_one(page, *given, **more):
         if page != PAGE:
             raise DataNotFound(ABSENT)
         return execute(page, *given, **more)
 
-    monkeypatch.setattr(book, "run_page", only_one)
+    monkeypatch.setattr(build, "run_page", only_one)
     before = content(checkout)
     code, out, err = run_main("book", "-p", "preset=smoke", "-p", "screen=planted")
     assert (code, err) == (0, "")
@@ -60,4 +60,4 @@ def test_the_command_ends_with_a_built_book_and_leaves_the_checkout_as_it_was(ch
     described = notebooks.source_path(PAGE).read_text(encoding="utf-8").count("  figure:\n")
     assert len(page.select("figure img")) == described
     assert "numbers are in both" in (index.parent / "book" / "this_build.html").read_text(encoding="utf-8")
-    assert book.verify(site / "book") == []
+    assert build.verify(site / "book") == []

@@ -10,7 +10,7 @@ import pytest
 import typer
 import yaml
 
-from cellbook.cli import app
+from cellbook.cli.app import app
 from cellbook.metrics import as_json, score
 from cellbook.screens.bbbc021 import PLATES_PER_WEEK, treatments
 from cellbook.screens.planted import planted_wells

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 import torch
 
-from cellbook.cells import CellSet, channel_max, gather, save_parts, stretch, stretch_limits, unit
+from cellbook.cells import CellSet, save_parts
 from cellbook.errors import CellbookError
+from cellbook.pixels import channel_max, gather, stretch, stretch_limits, unit
 
 CHANNELS = ("DNA", "Tubulin", "Actin")
 
@@ -185,7 +186,7 @@ def test_normalisations_agree_with_numpy_and_survive_empty_crops(dtype):
     peak = np.maximum(x.max((2, 3), keepdims=True), 1)
     np.testing.assert_allclose(channel_max(batch).numpy(), x / peak, rtol=1e-6)
     np.testing.assert_allclose(unit(batch).numpy(), x / np.iinfo(dtype).max, rtol=1e-6)
-    low, high = stretch_limits(cells, (5, 90))
+    low, high = stretch_limits(cells.images, cells.table["Metadata_plate"], (5, 90))
     plate = (cells.table.Metadata_plate == "Week3_1").to_numpy()
     np.testing.assert_allclose(high[plate][0], np.percentile(x[plate], 90, axis=(0, 2, 3)), rtol=1e-6)
     expected = np.clip((x - low[..., None, None]) / (high - low)[..., None, None], 0, 1)
@@ -199,9 +200,9 @@ def test_normalisations_agree_with_numpy_and_survive_empty_crops(dtype):
         assert result.max() <= 1
 
 
-def test_stretch_limits_name_a_missing_column():
-    with pytest.raises(CellbookError, match="Metadata_fieldd"):
-        stretch_limits(make(), by="Metadata_fieldd")
+def test_stretch_limits_need_rising_percentiles():
+    with pytest.raises(CellbookError, match="rise"):
+        stretch_limits(make().images, np.zeros(len(make())), (90, 5))
 
 
 def test_parts_join_to_the_same_set_and_unequal_ones_are_refused(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cellbook.cli import parse_given
+from cellbook.cli.app import parse_given
 from cellbook.errors import CellbookError
 from cellbook.profiles import write_profiles
 

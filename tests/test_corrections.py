@@ -11,8 +11,9 @@ from cellbook import corrections
 from cellbook.corrections import METHODS, Settings, correct
 from cellbook.errors import CellbookError
 from cellbook.methods.wdn import PRESETS
-from cellbook.methods.wdn.baselines import Centre, Harmony
 from cellbook.profiles import features, matrix, read_profiles, write_profiles
+from cellbook.profiles.centre import Centre
+from cellbook.profiles.harmony import Harmony
 from cellbook.screens.planted import planted_wells
 
 FAST = Settings(wdn=PRESETS["smoke"], device="cpu")

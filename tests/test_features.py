@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.features import cell_count, classical, pixel_pca, random_network
-from cellbook.masks import blur, dilate, find_masks
-from cellbook.measures import LEVELS, cooccurrence, correlation, granularity, intensity, radial, shape
+from cellbook.features.families import LEVELS, cooccurrence, correlation, granularity, intensity, radial, shape
+from cellbook.features.masks import blur, dilate, find_masks
 
 
 def table(n):

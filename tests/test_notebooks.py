@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from cellbook import notebooks
+from cellbook.book import notebooks
 from cellbook.errors import CellbookError
 
 PAGES = list(notebooks.pages())

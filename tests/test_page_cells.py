@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cellbook import book, notebooks, results
+from cellbook.book import build, notebooks, results
 from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED
 from cellbook.errors import CellbookError
-from cellbook.methods import cells
-from cellbook.methods.cells import config as settings
-from cellbook.methods.cells import encoding, grids, making, measures
-from cellbook.methods.cells.making import fingerprint
+from cellbook.pages import cells
+from cellbook.pages.cells import config as settings
+from cellbook.pages.cells import encoding, grids, making, measures
+from cellbook.pages.cells.making import fingerprint
 from cellbook.screens.bbbc021 import MOAS
 from cellbook.screens.simulator import preset
 
@@ -24,15 +24,15 @@ PUBLISHED_LIMIT = 4_000_000  # bytes of a page's published runs
 def executed(tmp_path_factory):
     """The page at the smoke preset without the real cells."""
     store = tmp_path_factory.mktemp("store")
-    folder, now = book.run_page("cells", {"preset": "smoke", "real": False, "results": str(store)})
+    folder, now = build.run_page("cells", {"preset": "smoke", "real": False, "results": str(store)})
     assert now
     return folder
 
 
 def test_every_number_is_named_once_and_lies_in_its_interval(executed):
     numbers = pd.read_csv(executed / "numbers.csv")
-    assert {*book.KEYS, "value", "low", "high", "correct", "scored", "excluded"} <= set(numbers)
-    assert not numbers.duplicated(book.KEYS).any()
+    assert {*build.KEYS, "value", "low", "high", "correct", "scored", "excluded"} <= set(numbers)
+    assert not numbers.duplicated(build.KEYS).any()
     scored = numbers[numbers["protocol"].isin(["ljosa2013", "drop", "week"])]
     assert scored[["low", "high"]].notna().all(axis=None)
     assert (scored["low"] <= scored["value"] + 1e-9).all()
@@ -62,7 +62,7 @@ def test_figures_come_with_their_data(executed):
 
 
 def test_published_page_is_small_and_can_be_verified(executed, tmp_path):
-    book.publish("cells", executed, tmp_path, smoke=True)
+    build.publish("cells", executed, tmp_path, smoke=True)
     folder = tmp_path / "results" / "cells"
     assert results.verify_page(folder) == []
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < PUBLISHED_LIMIT

@@ -9,7 +9,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from cellbook import book, fragments, notebooks, results
+from cellbook.book import build, fragments, notebooks, results
 from cellbook.claims import INCOMPARABLE
 from cellbook.errors import CellbookError
 from cellbook.files import read_json, write_json
@@ -19,7 +19,7 @@ from cellbook.files import read_json, write_json
 def executed(tmp_path_factory):
     """The page at the smoke preset on the planted screen, and the store it was made in."""
     store = tmp_path_factory.mktemp("store")
-    folder, now = book.run_page("classical", {"preset": "smoke", "screen": "planted", "results": str(store)})
+    folder, now = build.run_page("classical", {"preset": "smoke", "screen": "planted", "results": str(store)})
     assert now
     return folder
 
@@ -29,13 +29,13 @@ def published(executed, tmp_path):
     """A book of its own with that page published in it."""
     target = tmp_path / "book"
     shutil.copytree(notebooks.root() / "book" / "claims", target / "claims")
-    book.publish("classical", executed, target, smoke=True)
+    build.publish("classical", executed, target, smoke=True)
     return target
 
 
 def test_page_is_executed_once_for_the_same_source_and_parameters(executed):
     given = {"preset": "smoke", "screen": "planted", "results": str(executed.parents[1])}
-    _, again = book.run_page("classical", given)
+    _, again = build.run_page("classical", given)
     assert not again
 
 
@@ -52,8 +52,8 @@ def test_page_carries_its_stamp_and_no_trace_of_the_machine(executed):
 
 def test_every_number_has_the_columns_that_the_book_needs(executed):
     numbers = pd.read_csv(executed / "numbers.csv")
-    assert {*book.KEYS, "value", "low", "high", "correct", "scored", "excluded"} <= set(numbers)
-    assert not numbers.duplicated(book.KEYS).any()
+    assert {*build.KEYS, "value", "low", "high", "correct", "scored", "excluded"} <= set(numbers)
+    assert not numbers.duplicated(build.KEYS).any()
     accuracies = numbers[numbers["protocol"].isin(["ljosa2013", "tabak2020", "nested", "leakage"])]
     accuracies = accuracies[accuracies["setting"] != "noise"]
     assert accuracies[["low", "high"]].notna().all(axis=None)
@@ -127,7 +127,7 @@ def test_every_edit_of_published_files_is_found_and_named(published):
     page.write_text(page.read_text().replace("Classical profiles", "Classic profiles", 1))
     piece = published / "_generated" / "summary.md"
     piece.write_text(piece.read_text().replace("smoke", "paper"))
-    faults = "\n".join(book.verify(published))
+    faults = "\n".join(build.verify(published))
     for words in (
         "numbers.csv has other bytes",
         "numbers.csv, row",
@@ -150,19 +150,19 @@ def test_edits_of_the_record_itself_are_found(published):
 
 def test_smoke_and_stale_pages_are_not_published(executed, tmp_path):
     with pytest.raises(CellbookError, match="smoke preset"):
-        book.publish("classical", executed, tmp_path / "book")
+        build.publish("classical", executed, tmp_path / "book")
     folder = tmp_path / "stale"
     shutil.copytree(executed, folder)
     stamp = read_json(folder / "stamp.json")
     write_json(folder / "stamp.json", {**stamp, "source": "0" * 64})
     with pytest.raises(CellbookError, match="another source"):
-        book.publish("classical", folder, tmp_path / "book", smoke=True)
+        build.publish("classical", folder, tmp_path / "book", smoke=True)
     with pytest.raises(CellbookError, match="no finished execution"):
-        book.publish("classical", tmp_path, tmp_path / "book")
+        build.publish("classical", tmp_path, tmp_path / "book")
 
 
 def test_a_fresh_execution_is_compared_number_by_number(executed, published):
-    table = book.compare(executed, published / "results" / "classical")
+    table = build.compare(executed, published / "results" / "classical")
     assert (table["difference"].dropna() == 0).all()
     assert len(table) > 50
 
@@ -177,7 +177,7 @@ def test_plain_papermill_runs_the_paired_notebook(tmp_path):
 
 @pytest.mark.data
 def test_page_runs_on_the_real_features(tmp_path):
-    folder, _ = book.run_page("classical", {"preset": "smoke", "results": str(tmp_path)})
+    folder, _ = build.run_page("classical", {"preset": "smoke", "results": str(tmp_path)})
     numbers = pd.read_csv(folder / "numbers.csv")
     scored = numbers[numbers["protocol"] == "tabak2020"].groupby(["measure", "k"])["scored"].first()
     assert scored["NSC"].tolist() == [103, 206, 309, 398]

@@ -11,13 +11,14 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist, squareform
 from sklearn.covariance import LedoitWolf
 
-from cellbook import book, claims, notebooks, results
+from cellbook import claims
+from cellbook.book import build, notebooks, results
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
-from cellbook.methods import lafarge2019 as lafarge
-from cellbook.methods.lafarge2019 import profile, realism, walks
-from cellbook.methods.lafarge2019.quality import normalised
-from cellbook.methods.lafarge2019.screen import balanced_rows
+from cellbook.pages import lafarge2019 as lafarge
+from cellbook.pages.lafarge2019 import profile, realism, walks
+from cellbook.pages.lafarge2019.quality import normalised
+from cellbook.pages.lafarge2019.screen import balanced_rows
 
 MOAS = {"actin": ("a1", "a2", "a3"), "dna": ("d1", "d2", "d3"), "tubulin": ("t1", "t2", "t3")}
 STATIC = notebooks.root() / "book" / "_static" / "realism"
@@ -65,9 +66,7 @@ def run(config, store):
 
 @pytest.fixture(scope="module")
 def tables(run):
-    return results.measure(
-        "cellbook.methods.lafarge2019", [run], notebooks.root() / "book" / "claims" / "lafarge2019.yml"
-    )
+    return results.measure("lafarge2019", [run])
 
 
 def test_training_is_never_done_twice(run, config, store):
@@ -115,7 +114,7 @@ def test_tables_are_those_of_a_second_evaluation(run, tables):
 
 def test_numbers_have_one_meaning_each_and_lie_in_their_intervals(tables):
     numbers = tables["numbers"]
-    assert not numbers.duplicated(book.KEYS).any()
+    assert not numbers.duplicated(build.KEYS).any()
     bounded = numbers.dropna(subset=["low", "high"])
     assert (bounded["low"] <= bounded["value"] + 1e-9).all()
     assert (bounded["value"] <= bounded["high"] + 1e-9).all()
@@ -318,7 +317,7 @@ def test_the_papers_preset_has_the_papers_numbers():
 @pytest.mark.skipif("lafarge2019" not in notebooks.pages(), reason="the page is not in the book")
 def test_page_runs_on_a_screen_of_ones_own(screen, tmp_path):
     given = {"preset": "smoke", "screen": str(screen), "iterations": 1, "results": str(tmp_path)}
-    folder, _ = book.run_page("lafarge2019", given)
+    folder, _ = build.run_page("lafarge2019", given)
     assert {"numbers.csv", "accuracies.csv", "quality.csv", "claims.csv"} <= {path.name for path in folder.iterdir()}
     assert len(list((folder / "figures").glob("*.csv"))) >= 9
 

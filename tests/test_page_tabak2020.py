@@ -9,15 +9,16 @@ import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from cellbook import book, claims, notebooks, profiles, results
+from cellbook import claims, profiles
+from cellbook.book import build, notebooks, results
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
-from cellbook.methods import tabak2020 as tabak
 from cellbook.methods import wdn
-from cellbook.methods.tabak2020 import corrected, drawn, measures, sources
-from cellbook.methods.tabak2020.measures import CARRIED, COURSE, PAIRED, POOLED
+from cellbook.pages import tabak2020 as tabak
+from cellbook.pages.tabak2020 import corrected, drawn, measures, sources
+from cellbook.pages.tabak2020.measures import CARRIED, COURSE, PAIRED, POOLED
 from cellbook.runs import Run
-from cellbook.tables import percent
+from cellbook.study.show import percent
 
 CLAIMS = notebooks.root() / "book" / "claims" / "tabak2020.yml"
 PLANTED = "planted wells"
@@ -49,7 +50,7 @@ def run(config, store):
 
 @pytest.fixture(scope="module")
 def tables(run):
-    return results.measure("cellbook.methods.tabak2020", [run], CLAIMS)
+    return results.measure("tabak2020", [run])
 
 
 def alignments(run, store):
@@ -138,7 +139,7 @@ def test_a_paired_difference_is_that_of_the_mean_accuracies(tables):
 
 def test_numbers_have_one_meaning_each_and_lie_in_their_intervals(tables):
     numbers = tables["numbers"]
-    assert not numbers.duplicated(book.KEYS).any()
+    assert not numbers.duplicated(build.KEYS).any()
     bounded = numbers.dropna(subset=["low", "high"])
     assert len(bounded) > 200
     assert (bounded["low"] <= bounded["value"] + 1e-9).all()
@@ -277,7 +278,7 @@ def test_the_positive_control_is_in_no_profile(own, tmp_path):
 
 
 def test_without_the_real_data_it_is_left_out_in_words(monkeypatch):
-    from cellbook.methods.cells import real
+    from cellbook.pages.cells import real
 
     monkeypatch.setattr(real, "missing", lambda: ["a file"])
     names, left_out = sources.screens(tabak.preset("smoke"))
@@ -447,7 +448,7 @@ def test_all_tables_of_the_paper_are_written_down():
     table = entries["where"].str.extract(r"^Table (\d)")[0].astype(int)
     assert table.value_counts().sort_index().tolist() == [32, 32, 12, 32, 32, 12]
     assert not entries["id"].duplicated().any()
-    assert not entries[book.KEYS].duplicated().any()
+    assert not entries[build.KEYS].duplicated().any()
     # Every uncorrected one is a fraction with the paper's denominators.
     plain = entries[(entries["protocol"] == "tabak2020") & entries["setting"].str.endswith("uncorrected")]
     scored = {"NSC": (103, 206, 309, 398), "NSCB": (92, 180, 268, 330)}
@@ -520,10 +521,10 @@ def test_a_gap_left_stands_beside_what_equal_weeks_would_leave():
 @pytest.mark.skipif("tabak2020" not in notebooks.pages(), reason="the page is not in the book")
 def test_page_runs_without_data_and_an_edited_number_is_found(tmp_path):
     given = {"preset": "smoke", "screen": "planted", "results": str(tmp_path / "runs")}
-    folder, _ = book.run_page("tabak2020", given)
+    folder, _ = build.run_page("tabak2020", given)
     assert len(list((folder / "figures").glob("*.csv"))) >= 9
     (tmp_path / "book").mkdir()
-    book.publish("tabak2020", folder, tmp_path / "book", smoke=True)
+    build.publish("tabak2020", folder, tmp_path / "book", smoke=True)
     published = tmp_path / "book" / "results" / "tabak2020"
     assert results.verify_page(published) == []
     numbers = pd.read_csv(published / "numbers.csv")

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from bs4 import BeautifulSoup
 
-from cellbook import book, notebooks
+from cellbook.book import build, notebooks
 
 # A session's own build when the book was not built just before (`make test` builds it and says where).
 WIDTHS = {"wide": 1280, "narrow": 390}
@@ -24,7 +24,7 @@ def site(tmp_path_factory):
     shutil.copytree(root / "book", folder / "book")
     for name in ("_config.yml", "_toc.yml"):
         shutil.copyfile(root / name, folder / name)
-    return book.build(folder).parent
+    return build.build(folder).parent
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,9 @@ from scipy.stats import rankdata, spearmanr
 from cellbook.errors import CellbookError
 from cellbook.figures import tabak2020 as plots
 from cellbook.methods import wdn
-from cellbook.methods.tabak2020 import bugs, carry, truth
-from cellbook.methods.wdn.baselines import Centre
 from cellbook.methods.wdn.evaluation import control_moments
+from cellbook.pages.tabak2020 import bugs, carry, truth
+from cellbook.profiles.centre import Centre
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SHORT = wdn.Config(pretraining=250, iterations=100, critic_steps=8, checkpoint_every=20)

@@ -16,11 +16,13 @@ import torch
 from torch import nn
 
 from cellbook import training
-from cellbook.cells import CellSet, unit
-from cellbook.checkpoints import CHECKPOINT, WEIGHTS, load_weights
-from cellbook.configure import configure, find_method
+from cellbook.cells import CellSet
+from cellbook.cli.app import find_method
+from cellbook.configure import configure
 from cellbook.errors import CellbookError
+from cellbook.pixels import unit
 from cellbook.training import Batch, Sampler, State, train, train_run, treatment_codes
+from cellbook.training.checkpoints import CHECKPOINT, WEIGHTS, load_weights
 
 
 @dataclass(frozen=True)
@@ -293,13 +295,13 @@ def test_two_processes_with_half_a_batch_each_train_like_one_with_all_of_it(tmp_
 
 
 def test_a_batch_that_may_not_be_split_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(training.parallel, "join", lambda: (0, 2))
+    monkeypatch.setattr(training.replicas, "join", lambda: (0, 2))
     method = SimpleNamespace(**{**vars(TOY), "PARALLEL": False})
     with pytest.raises(CellbookError, match="needs its batch as a whole"):
         train(method, Config(), toy_cells(), tmp_path, "cpu")
-    monkeypatch.setattr(training.parallel, "world", lambda: 3)
+    monkeypatch.setattr(training.replicas, "world", lambda: 3)
     with pytest.raises(CellbookError, match="batch of 8 cannot be split evenly over 3"):
-        training.parallel.own_part(torch.arange(8))
+        training.replicas.own_part(torch.arange(8))
 
 
 def test_a_step_gets_the_images_of_its_rows_as_they_are_stored(tmp_path):

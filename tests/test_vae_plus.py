@@ -9,13 +9,14 @@ import torch
 from typer.testing import CliRunner
 
 from cellbook import cli
-from cellbook.cells import CellSet, channel_max, gather
-from cellbook.checkpoints import CHECKPOINT
+from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.methods import vae_plus
 from cellbook.methods.vae_plus import MODELS, PRESETS, Config, codes
 from cellbook.methods.vae_plus.networks import BatchNorm, kernels
+from cellbook.pixels import channel_max, gather
 from cellbook.training import Batch, train
+from cellbook.training.checkpoints import CHECKPOINT
 
 TINY = {"width": 3, "latent": 6, "batch": 5}
 CPU = torch.device("cpu")

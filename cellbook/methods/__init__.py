@@ -1,1 +1,1 @@
-"""One module a paper, read beside it; and the baselines that every learned method must beat."""
+"""The published algorithms, one package a paper, read beside it."""

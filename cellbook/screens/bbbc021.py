@@ -14,8 +14,8 @@ from typing import Literal
 import pandas as pd
 
 from cellbook.errors import CellbookError
-from cellbook.screens import locate, tables
-from cellbook.screens.tables import some
+from cellbook.screens import foreign, locate
+from cellbook.screens.foreign import some
 
 SOURCE = "https://bbbc.broadinstitute.org/BBBC021"
 CITATION = (
@@ -104,9 +104,9 @@ def image_table(path: StrPath | None = None) -> pd.DataFrame:
         The file is missing, damaged, lacks a column, has missing values in one, or lists a field twice.
     """
     table, where = _read(IMAGE_TABLE, path)
-    tables.require(table, [*_IMAGE_COLUMNS, "Image_FileName_DAPI", "Image_PathName_DAPI"], where)
+    foreign.require(table, [*_IMAGE_COLUMNS, "Image_FileName_DAPI", "Image_PathName_DAPI"], where)
     for column in ("Image_Metadata_Concentration", "Replicate"):
-        table[column] = tables.numbers(table[column], where)
+        table[column] = foreign.numbers(table[column], where)
     table["Replicate"] = table["Replicate"].astype("int64")
     twice = table.duplicated(["Image_PathName_DAPI", "Image_FileName_DAPI"])
     if twice.any():
@@ -131,8 +131,8 @@ def moa_table(path: StrPath | None = None) -> pd.DataFrame:
         The file is missing, damaged, lacks a column or values, labels a treatment twice, or uses an unknown MOA.
     """
     table, where = _read(MOA_TABLE, path)
-    tables.require(table, list(_MOA_COLUMNS), where)
-    table["concentration"] = tables.numbers(table["concentration"], where)
+    foreign.require(table, list(_MOA_COLUMNS), where)
+    table["concentration"] = foreign.numbers(table["concentration"], where)
     unknown = table.loc[~table["moa"].isin([*MOAS, CONTROL]), "moa"]
     if len(unknown):
         near = difflib.get_close_matches(unknown.iloc[0], MOAS, n=1)
@@ -238,12 +238,12 @@ def ljosa2013(features: Literal["phenotype", "all"] = "phenotype", folder: StrPa
     if features not in ("phenotype", "all"):
         raise CellbookError(f"features is {features!r}; use 'phenotype' or 'all'")
     table, where = _read(LJOSA_TABLE, folder)
-    tables.require(table, [*_FEATURE_COLUMNS, _OBJECT_NUMBER], where)
+    foreign.require(table, [*_FEATURE_COLUMNS, _OBJECT_NUMBER], where)
     table = table.rename(columns=_FEATURE_COLUMNS)
     measured = [column for column in table.columns if column not in _WELL]
     for column in measured:
         if not pd.api.types.is_numeric_dtype(table[column]):
-            table[column] = tables.numbers(table[column], where)
+            table[column] = foreign.numbers(table[column], where)
     described = _described(table[_WELL], wells(folder), where)
     described["Metadata_cell_count"] = 2 * table[_OBJECT_NUMBER] - 1
     values = table[measured]
@@ -285,8 +285,8 @@ def _described(measured: pd.DataFrame, layout: pd.DataFrame, where: str) -> pd.D
 
 def _read(name: str, path: StrPath | None) -> tuple[pd.DataFrame, str]:
     """Read an official table, the published one or a reader's own; also the name to give it in messages."""
-    file = locate.find(name) if path is None else tables.own_file(name, path)
-    return tables.read_csv(file), str(file)
+    file = locate.find(name) if path is None else foreign.own_file(name, path)
+    return foreign.read_csv(file), str(file)
 
 
 def _named(table: pd.DataFrame) -> pd.Series:

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cellbook.cells import CellSet, channel_max
+from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.files import write_atomically
+from cellbook.pixels import channel_max
 from cellbook.runs import save_table
 from cellbook.training import State, treatment_codes
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cellbook.cells import CellSet, channel_max
+from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.methods.vae_plus.config import Config
 from cellbook.methods.vae_plus.networks import SIDE, Decoder, Discriminator, Encoder, kernels
+from cellbook.pixels import channel_max
 from cellbook.training import Batch, Sampler, State, place, treatment_codes
 
 

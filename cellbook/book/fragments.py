@@ -1,0 +1,161 @@
+"""Pieces of pages that are generated from `book/results/`: no number on a prose page is typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cellbook.book import notebooks
+from cellbook.claims import VERDICTS
+from cellbook.files import read_json, sha256, write_text
+
+
+def published_pages(book: Path) -> list[Path]:
+    """Folders of the published results, in the order of the book."""
+    order = list(notebooks.pages())
+    folders = [path.parent for path in (book / "results").glob("*/page.json")]
+    return sorted(folders, key=lambda folder: order.index(folder.name) if folder.name in order else len(order))
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Read a stored table with every digit; a table without rows has no columns either."""
+    if not path.exists() or not path.read_text(encoding="utf-8").strip():
+        return pd.DataFrame()
+    return pd.read_csv(path)
+
+
+def results_json(book: Path) -> str:
+    """All published numbers, verdicts, claims and stamps as one JSON text."""
+    content: dict[str, Any] = {"about": "Published results of the book Cellbook; proportions from 0 to 1.", "pages": {}}
+    for folder in published_pages(book):
+        tables = {name: read(folder / f"{name}.csv") for name in ("numbers", "verdicts", "claims")}
+        content["pages"][folder.name] = {
+            "stamp": read_json(folder / "stamp.json"),
+            "page_json_sha256": sha256(folder / "page.json"),
+            **{
+                name: json.loads(table.to_json(orient="records", double_precision=15)) for name, table in tables.items()
+            },
+        }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def verdict_counts(table: pd.DataFrame) -> dict[str, int]:
+    """How many rows of a table of verdicts got each of them."""
+    return {verdict: int((table["verdict"] == verdict).sum()) if len(table) else 0 for verdict in VERDICTS}
+
+
+def title(page: str) -> str:
+    """First heading of a page's source."""
+    for line in notebooks.source_path(page).read_text(encoding="utf-8").splitlines():
+        if line.startswith("# "):
+            return line[2:].strip()
+    return page
+
+
+def summary(book: Path) -> str:
+    """State of the results, two rows a page: verdicts on published numbers, and on claims."""
+    lines = [
+        "| page | judged | " + " | ".join(VERDICTS) + " | preset, device |",
+        "| --- | --- |" + " ---: |" * len(VERDICTS) + " --- |",
+    ]
+    for folder in published_pages(book):
+        stamp = read_json(folder / "stamp.json")
+        made = f"{stamp['parameters'].get('preset')}, {stamp['device']}"
+        name = f"[{title(folder.name)}](/book/papers/{folder.name}.ipynb)"
+        for kind, file in (("numbers", "verdicts"), ("claims", "claims")):
+            table = read(folder / f"{file}.csv")
+            if len(table):
+                counts = " | ".join(str(count) for count in verdict_counts(table).values())
+                lines.append(f"| {name} | {kind} | {counts} | {made} |")
+                name = made = ""
+    return "\n".join(lines) + "\n"
+
+
+def status(book: Path) -> str:
+    """When, where and from what each page was made."""
+    lines = [
+        "| page | executed | wall time | memory | machine | commit | library | Python |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for folder in published_pages(book):
+        stamp = read_json(folder / "stamp.json")
+        lines.append(
+            f"| {title(folder.name)} | {stamp['executed'][:10]} | {stamp['wall_seconds']:.0f} s "
+            f"| {stamp['peak_memory_mib'] / 1024:.1f} GiB | {stamp['device']}; {stamp['system']} | `{stamp['commit']}` "
+            f"| `{stamp['code'][:10]}` | {stamp['python']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def runs_table(book: Path) -> str:
+    """Every run behind a published number."""
+    lines = ["| run | page | data | configuration | time |", "| --- | --- | --- | --- | --- |"]
+    for folder in published_pages(book):
+        for run in read_json(folder / "stamp.json")["runs"]:
+            config = "; ".join(f"{name} = {short(value)}" for name, value in run["config"].items())
+            lines.append(
+                f"| `{run['key']}` | {folder.name} | `{run['fingerprint'][:12]}` | {config} | {run['seconds']} s |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def short(value: Any) -> str:
+    """A configuration value on one line."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def versions(book: Path) -> str:
+    """Package versions under which the pages were executed."""
+    found: dict[str, dict[str, str]] = {
+        folder.name: read_json(folder / "stamp.json")["versions"] for folder in published_pages(book)
+    }
+    names = sorted({name for table in found.values() for name in table}, key=str.lower)
+    lines = ["| package | " + " | ".join(found) + " |", "| --- |" + " --- |" * len(found)]
+    lines += [f"| {name} | " + " | ".join(table.get(name, "–") for table in found.values()) + " |" for name in names]
+    return "\n".join(lines) + "\n"
+
+
+def protocols() -> str:
+    """The named protocols, each as a definition list of what it does."""
+    from cellbook.metrics import PROTOCOLS, describe
+
+    lines: list[str] = []
+    for name, protocol in PROTOCOLS.items():
+        lines += [f"### `{name}`", "", "| what | how |", "| --- | --- |"]
+        lines += [f"| {what} | {how} |" for what, how in describe(protocol)]
+        lines.append("")
+    return "\n".join(lines) + "\n"
+
+
+def fragments(book: Path) -> dict[Path, str]:
+    """Every generated file and its text."""
+    return {
+        book / "results" / "results.json": results_json(book),
+        book / "_generated" / "summary.md": summary(book),
+        book / "_generated" / "status.md": status(book),
+        book / "_generated" / "runs.md": runs_table(book),
+        book / "_generated" / "versions.md": versions(book),
+        book / "_generated" / "protocols.md": protocols(),
+    }
+
+
+def write_fragments(book: Path) -> None:
+    """Write every generated file whose text has changed."""
+    for path, text in fragments(book).items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
+
+
+def stale_fragments(book: Path) -> list[str]:
+    """One sentence for each generated file that does not follow from the stored results."""
+    faults = []
+    for path, text in fragments(book).items():
+        name = path.relative_to(book).as_posix()
+        if not path.exists():
+            faults.append(f"{name} is missing")
+        elif path.read_text(encoding="utf-8") != text:
+            faults.append(f"{name} does not follow from the stored results")
+    return faults

@@ -1,0 +1,256 @@
+"""Notebooks of the book: their typed parameters, execution with papermill, and what is cleaned before a page is shown.
+
+`notebooks/<name>.md` (MyST) is the source that people edit; `notebooks/<name>.ipynb` beside it is the same without
+outputs, for plain papermill. An executed copy goes elsewhere and never back into the pair.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import os
+import re
+import tempfile
+import time
+import tokenize
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cellbook.errors import CellbookError, DataNotFound
+from cellbook.files import digest, write_text
+
+if typing.TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parents[2]
+TYPES = {"str": str, "int": int, "float": float, "bool": bool}
+MAX_OUTPUT_LINES = 60
+BAR = re.compile(r"\d+%\|")
+ABSOLUTE_PATH = re.compile(r"(?<![\w.])/(home|Users|root|tmp|work|mnt|opt)/\w")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of a `parameters` cell: ``name: type = value  # what it does``."""
+
+    name: str
+    type: type
+    default: Any
+    help: str
+
+    def parse(self, given: Any) -> Any:
+        """Turn a value from the command line into this parameter's type; refuse any other."""
+        value = given
+        if isinstance(given, str) and self.type is not str:
+            value = yaml.safe_load(given)
+            if self.type is float and isinstance(value, str):
+                with contextlib.suppress(ValueError):  # YAML reads 1e-3 as text
+                    value = float(value)
+        if self.type is float and type(value) is int:
+            value = float(value)
+        if type(value) is not self.type:
+            raise CellbookError(f"parameter {self.name!r} takes {self.type.__name__}, got {given!r}")
+        return value
+
+
+def root() -> Path:
+    """Folder of the checkout; an error where the package was installed without one."""
+    if not (ROOT / "_toc.yml").exists():
+        raise CellbookError("this command works on a checkout of the book: clone it and `pip install -e .` there")
+    return ROOT
+
+
+def pages() -> dict[str, dict[str, Any]]:
+    """The executed pages of the book, from `notebooks/pages.yml`: page -> notebook and parameters that differ."""
+    return dict(yaml.safe_load((root() / "notebooks/pages.yml").read_text(encoding="utf-8")))
+
+
+def page_entry(page: str) -> dict[str, Any]:
+    """The entry of one page; an unknown one is an error that lists the known."""
+    known = pages()
+    if page not in known:
+        raise CellbookError(f"no page {page!r}: the pages are {', '.join(known)}")
+    return {"parameters": {}, **known[page]}
+
+
+def source_path(page: str) -> Path:
+    """The text source of a page's notebook."""
+    return root() / "notebooks" / f"{page_entry(page)['notebook']}.md"
+
+
+def source_digest(page: str) -> str:
+    """Digest of a page's source and of its own parameters: what a published page must agree with."""
+    return digest([source_path(page).read_text(encoding="utf-8"), page_entry(page)["parameters"]])
+
+
+def read_source(path: Path) -> NotebookNode:
+    """Read a MyST notebook with cell ids that depend on their position alone."""
+    import jupytext
+
+    notebook = jupytext.read(path)
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"
+    return notebook
+
+
+def parameters(page: str) -> dict[str, Parameter]:
+    """The parameters of a page's notebook, in order, with the page's own defaults."""
+    entry = page_entry(page)
+    notebook = read_source(source_path(page))
+    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise CellbookError(f"notebook {entry['notebook']!r} has {len(cells)} cells tagged `parameters`, not one")
+    found = parse_parameters(cells[0].source)
+    for name, value in entry["parameters"].items():
+        parameter = found[name]
+        found[name] = Parameter(name, parameter.type, parameter.parse(value), parameter.help)
+    return found
+
+
+def parse_parameters(source: str) -> dict[str, Parameter]:
+    """Read the lines of a `parameters` cell; every one needs a type, a literal value and a comment."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+    found = {}
+    for node in ast.parse(source).body:
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
+            raise CellbookError(f"line {node.lineno} of the parameters cell is not `name: type = value  # help`")
+        kind, name = ast.unparse(node.annotation), node.target.id
+        if kind not in TYPES or node.lineno not in comments:
+            raise CellbookError(f"parameter {name!r} needs a type of {', '.join(TYPES)} and a comment that explains it")
+        found[name] = Parameter(name, TYPES[kind], ast.literal_eval(node.value), comments[node.lineno])
+    return found
+
+
+def check_parameters(page: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return all parameters of a page with the given ones in place; unknown names and wrong types are errors."""
+    known = parameters(page)
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise CellbookError(f"page {page!r} has no parameter {', '.join(unknown)}: it takes {', '.join(known)}")
+    return {name: parameter.parse(given.get(name, parameter.default)) for name, parameter in known.items()}
+
+
+def names_read(page: str) -> set[str]:
+    """Names that the code of a page's notebook reads outside the parameters cell."""
+    found: set[str] = set()
+    for cell in read_source(source_path(page)).cells:
+        if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):
+            tree = ast.parse(re.sub(r"^\s*[%!].*$", "", cell.source, flags=re.M))
+            found |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and type(node.ctx) is ast.Load}
+    return found
+
+
+def execute(page: str, given: dict[str, Any], *, echo: bool = False) -> tuple[NotebookNode, float]:
+    """Execute a page's notebook from its text source and return it, uncleaned, with the wall time in seconds."""
+    import nbformat
+    import papermill
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "source.ipynb"), Path(folder, "executed.ipynb")
+        nbformat.write(read_source(source_path(page)), source)
+        start = time.perf_counter()
+        try:
+            with _inline_figures():
+                papermill.execute_notebook(
+                    source,
+                    target,
+                    given,
+                    kernel_name="python3",
+                    cwd=root(),
+                    progress_bar=echo,
+                    log_output=False,
+                    extra_arguments=["--log-level=ERROR"],  # the kernel's warnings about its own transport
+                )
+        except papermill.PapermillExecutionError as error:
+            # The kernel sends an error's name and text, not the error: ours are known again by their names.
+            if error.ename == DataNotFound.__name__:
+                raise DataNotFound(str(error.evalue)) from error
+            ours = error.ename == CellbookError.__name__
+            reason = str(error.evalue) if ours else f"{error.ename}: {error.evalue}"
+            raise CellbookError(f"page {page!r} did not run to its end: {reason}") from error
+        return nbformat.read(target, as_version=4), time.perf_counter() - start
+
+
+@contextlib.contextmanager
+def _inline_figures() -> Iterator[None]:
+    """Let the kernel keep figures; where MPLBACKEND names a backend without display, it would drop them silently."""
+    before = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MPLBACKEND"]
+        else:
+            os.environ["MPLBACKEND"] = before
+
+
+def clean(notebook: NotebookNode) -> NotebookNode:
+    """Remove from an executed notebook what a reader must not meet, and refuse what must not be published."""
+    for name in ("jupytext", "papermill", "widgets"):
+        notebook.metadata.pop(name, None)
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"
+        for name in ("papermill", "execution", "collapsed", "jupyter"):
+            cell.metadata.pop(name, None)
+        tags = set(cell.metadata.pop("tags", []))
+        if "injected-parameters" in tags:
+            tags.add("remove-cell")
+        if tags:
+            cell.metadata["tags"] = sorted(tags)
+    faults = page_faults(notebook)
+    if faults:
+        raise CellbookError("the page is not fit to be shown: " + "; ".join(faults))
+    return notebook
+
+
+def page_faults(notebook: NotebookNode) -> list[str]:
+    """What must not be in a page: progress bars, absolute paths, over-long output, errors, figures without alt text."""
+    faults = []
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type != "code":
+            continue
+        described = cell.metadata.get("mystnb", {})
+        for output in cell.get("outputs", []):
+            text = output.get("text", "") or output.get("data", {}).get("text/plain", "")
+            if output.output_type == "error":
+                faults.append(f"cell {number} ends in {output.ename}")
+            if BAR.search(text) or "\r" in text:
+                faults.append(f"cell {number} shows a progress bar")
+            if output.output_type == "stream" and text.count("\n") > MAX_OUTPUT_LINES:
+                faults.append(f"cell {number} prints {text.count(chr(10))} lines (at most {MAX_OUTPUT_LINES})")
+            html = str(output.get("data", {}).get("text/html", ""))
+            if ABSOLUTE_PATH.search(text + html):
+                faults.append(f"cell {number} shows an absolute path")
+            if "image/png" in output.get("data", {}) and not (
+                described.get("image", {}).get("alt") and described.get("figure", {}).get("caption")
+            ):
+                faults.append(f"cell {number} draws a figure without alt text or caption")
+    return faults
+
+
+def sync(check: bool = False) -> list[str]:
+    """Write every pair's `.ipynb` from its text source; with `check`, write nothing and return those that differ."""
+    import nbformat
+
+    differing = []
+    for source in sorted((root() / "notebooks").glob("*.md")):
+        notebook = read_source(source)
+        notebook.metadata.pop("jupytext", None)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.update(outputs=[], execution_count=None)
+        text = nbformat.writes(notebook, indent=1) + "\n"
+        target = source.with_suffix(".ipynb")
+        if not target.exists() or target.read_text(encoding="utf-8") != text:
+            differing.append(target.name)
+            if not check:
+                write_text(target, text)
+    return differing

@@ -1,0 +1,5 @@
+"""The command line, `cellbook --help`."""
+
+from cellbook.cli.app import main
+
+__all__ = ["main"]

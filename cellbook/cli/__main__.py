@@ -1,0 +1,5 @@
+"""`python -m cellbook.cli`."""
+
+from cellbook.cli.app import main
+
+main()

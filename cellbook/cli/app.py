@@ -1,0 +1,310 @@
+"""The command line: `cellbook --help`. Bad input ends in one sentence on standard error and exit code 2."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import pkgutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cellbook.cli.screens import app as screens
+from cellbook.errors import CellbookError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+app.add_typer(screens)
+
+INTERRUPTED = 130
+
+Given = Annotated[list[str] | None, typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="set a parameter")]
+
+
+def parse_given(given: list[str] | None) -> dict[str, str]:
+    """Turn ``name=value`` words into a dictionary."""
+    values: dict[str, str] = {}
+    for word in given or []:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise CellbookError(f"-p takes name=value, got {word!r}")
+        if name in values:
+            raise CellbookError(f"parameter {name!r} is given twice")
+        values[name] = value
+    return values
+
+
+def find_method(name: str) -> Any:
+    """The module of a method that can be trained; an unknown name is an error that lists the known."""
+    from cellbook import methods
+
+    modules = {info.name for info in pkgutil.iter_modules(methods.__path__)}
+    module = importlib.import_module(f"cellbook.methods.{name}") if name in modules else None
+    if not hasattr(module, "begin"):
+        trainable = [m for m in sorted(modules) if hasattr(importlib.import_module(f"cellbook.methods.{m}"), "begin")]
+        raise CellbookError(f"no method {name!r} that can be trained: there is {', '.join(trainable)}")
+    return module
+
+
+@app.command()
+def run(
+    page: str,
+    given: Given = None,
+    force: Annotated[bool, typer.Option(help="execute although the page is up to date")] = False,
+) -> None:
+    """Execute one page of the book: checked parameters, cleaned and stamped page. See `cellbook pages`."""
+    from cellbook.book.build import run_page
+
+    folder, now = run_page(page, parse_given(given), force=force, echo=sys.stderr.isatty())
+    print(f"{'executed' if now else 'already up to date'}: {folder / f'{page}.ipynb'}")
+
+
+@app.command()
+def train(
+    method: Annotated[str, typer.Argument(help="module under cellbook/methods, for example vae_plus")],
+    cells: Annotated[Path, typer.Option(metavar="FOLDER", help="folder of a saved cell set")],
+    given: Given = None,
+    store: Annotated[Path, typer.Option(help="folder of runs")] = Path("runs"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
+    force: Annotated[bool, typer.Option(help="train anew although the run is there")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="compile the networks first")] = False,
+) -> None:
+    """Train one method, or go on where it was stopped; -p preset=quick or any field of its configuration."""
+    from cellbook.cells import CellSet
+    from cellbook.configure import configure
+    from cellbook.training import train_run
+
+    module = find_method(method)
+    config = configure(module, parse_given(given))
+    print(train_run(module, config, CellSet.open(cells), store, device, force=force, compiled=compiled).folder)
+
+
+@app.command()
+def pages(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
+    """List the executed pages and the parameters that each takes."""
+    from cellbook.book import notebooks
+
+    listing = {page: notebooks.parameters(page) for page in notebooks.pages()}
+    if as_json:
+        plain = {
+            page: {p.name: {"type": p.type.__name__, "default": p.default, "help": p.help} for p in known.values()}
+            for page, known in listing.items()
+        }
+        print(json.dumps(plain, indent=1))
+        return
+    for page, known in listing.items():
+        print(page)
+        for parameter in known.values():
+            print(f"  {parameter.name}: {parameter.type.__name__} = {parameter.default!r}  # {parameter.help}")
+
+
+@app.command()
+def publish(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[PAGE]...", help="pages; all if none")] = None,
+    store: Annotated[Path, typer.Option("--from", help="folder of runs that holds the executed pages")] = Path("runs"),
+) -> None:
+    """Replace committed pages and results by executed ones."""
+    from cellbook.book import notebooks
+    from cellbook.book.build import publish as publish_page
+
+    for page in names or list(notebooks.pages()):
+        notebooks.page_entry(page)
+        publish_page(page, notebooks.root() / store / "pages" / page)
+        print(f"published: book/papers/{page}.ipynb and book/results/{page}/")
+
+
+@app.command()
+def verify() -> None:
+    """Recompute every published number from stored products on the CPU; exit 1 if any differs."""
+    from cellbook.book import notebooks
+    from cellbook.book.build import verify as find_faults
+
+    faults = find_faults()
+    for fault in faults:
+        print(fault)
+    if faults:
+        print(f"{len(faults)} differences: restore book/results/ and book/papers/ from git, or publish anew")
+        raise typer.Exit(1)
+    print(f"every published number of {len(notebooks.pages())} pages follows from the stored products")
+
+
+@app.command()
+def results(
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    store: Annotated[Path, typer.Option(help="folder of runs, beside the published ones")] = Path("runs"),
+) -> None:
+    """List what has been run: published runs and those in the store."""
+    from cellbook.book import notebooks
+    from cellbook.runs import ledger
+
+    table = ledger(notebooks.root() / "book" / "results", store)
+    if as_json:
+        print(table.to_json(orient="records", indent=1))
+    elif table.empty:
+        print("nothing has been run: try `cellbook run`")
+    else:
+        columns = ["key", "method", "device", "seconds", "started", "commit", "folder"]
+        print(table[columns].to_string(index=False))
+
+
+def in_words_of_the_shell(message: str) -> str:
+    """Name options where the library's errors name arguments and functions."""
+    words = {
+        "drop them with drop_unusable(df)": "leave them out with --drop-unusable",
+        "drop_unusable=True": "--drop-unusable",
+        "drop_unlabelled=True": "--drop-unlabelled",
+        "controls=": "--controls ",
+    }
+    for argument, option in words.items():
+        message = message.replace(argument, option)
+    return message
+
+
+@app.command()
+def score(
+    file: Path,
+    protocol: Annotated[str, typer.Option(help="named protocol; see the chapter on evaluation")],
+    as_json: Annotated[bool, typer.Option("--json", help="print a list of objects, one a measure and k")] = False,
+    controls: Annotated[str, typer.Option(help="compound of the control rows, which are not scored")] = "DMSO",
+    drop_unlabelled: Annotated[bool, typer.Option(help="leave out rows without MOA instead of refusing them")] = False,
+    drop_unusable: Annotated[
+        bool, typer.Option(help="leave out NaN, infinite or constant features instead of refusing them")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="of the resampling behind the intervals")] = 0,
+) -> None:
+    """Score a profile table (Parquet or CSV) under a named protocol."""
+    from cellbook.metrics import as_json as to_json
+    from cellbook.metrics import score as score_profiles
+    from cellbook.profiles import check_finite, read_profiles
+
+    table = read_profiles(file)
+    try:
+        if not drop_unusable:
+            check_finite(table)  # of the controls too, which the scores do not see: a NaN there is a fault of the table
+        scores = score_profiles(
+            table,
+            protocol,
+            controls=controls,
+            drop_unlabelled=drop_unlabelled,
+            drop_unusable=drop_unusable,
+            seed=seed,
+        )
+    except CellbookError as error:
+        raise CellbookError(in_words_of_the_shell(str(error))) from error
+    rows = to_json(scores)
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    print(f"{'measure':10} {'k':>2} {'accuracy':>9} {'95 % interval':>15} {'correct':>8} {'scored':>7} {'excluded':>9}")
+    for row in rows:
+        low, high = row["interval"]
+        accuracy = "–" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f} %"
+        interval = "–" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"
+        counts = f"{row['correct']:>8} {row['scored']:>7} {row['excluded']:>9}"
+        print(f"{row['measure']:10} {row['k']:>2} {accuracy:>9} {interval:>15} {counts}")
+    for note in dict.fromkeys(note for one in scores for note in one.notes):
+        print(note)
+
+
+@app.command()
+def correct(
+    file: Annotated[Path, typer.Argument(metavar="PROFILES", help="profile table (Parquet or CSV)")],
+    method: Annotated[str, typer.Option(help="wdn, coral, tvn, whiten, centre, ...; an unknown one lists all")],
+    output: Annotated[Path, typer.Option(help="corrected table (Parquet or CSV), in a folder that exists")],
+    domain: Annotated[str, typer.Option(help="metadata column to correct for, with or without Metadata_")] = "batch",
+    controls: Annotated[str, typer.Option(help="compound of the control rows")] = "DMSO",
+    ridge: Annotated[
+        float | None,
+        typer.Option(help="of coral (absolute) and of whitening (relative); 1 unless controls are too few for that"),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="of wdn: smoke, quick or paper")] = "quick",
+    given: Given = None,
+    device: Annotated[str, typer.Option(help="of wdn: auto, cpu, cuda or cuda:1")] = "auto",
+    step: Annotated[int | None, typer.Option(help="of wdn: map step whose maps are applied; the last if none")] = None,
+    fewest_controls: Annotated[int, typer.Option(help="of wdn: refuse a domain with fewer controls")] = 10,
+    drop_unusable: Annotated[
+        bool, typer.Option(help="leave out NaN, infinite or constant features instead of refusing them")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
+) -> None:
+    """Correct a profile table for its batches by their controls, and report what is left of the batch in these."""
+    from cellbook import corrections
+    from cellbook.cli import correct
+    from cellbook.profiles import read_profiles, write_profiles
+
+    correct.check_output(output)
+    config = correct.read_config(parse_given(given), preset)
+    profiles, notes = correct.usable(read_profiles(file), drop=drop_unusable)
+    column = correct.column_of(profiles, domain)
+    settings = corrections.Settings(column, ridge, config, device, config.seed, step, fewest_controls)
+    found = corrections.correct(profiles, method, settings, controls)
+    write_profiles(found.profiles, output)
+    report = correct.report(found, method, settings, controls, str(output))
+    report["notes"] = [*notes, *found.notes]
+    print(json.dumps(report, indent=1) if as_json else correct.in_words(report))
+
+
+@app.command()
+def book(
+    given: Given = None,
+    out: Annotated[Path, typer.Option(help="build folder")] = Path("_build/book"),
+    force: Annotated[bool, typer.Option(help="execute pages although they are up to date")] = False,
+) -> None:
+    """Execute all pages into a build folder and build the book there; the working tree stays as it is."""
+    import time
+
+    from cellbook.book import notebooks
+    from cellbook.book.build import remake
+
+    start = time.perf_counter()
+    done: dict[str, Any] = remake(notebooks.root() / out, parse_given(given), force=force, echo=sys.stderr.isatty())
+    for page, seconds in done["ran"].items():
+        print(f"executed: {page} ({seconds})")
+    for page, reason in done["skipped"].items():
+        print(f"not executed: {page}: {reason}")
+    print(f"built in {time.perf_counter() - start:.0f} s; the first page is {done['index']}")
+
+
+@app.command()
+def sync(check: Annotated[bool, typer.Option(help="change nothing; exit 1 if a pair differs")] = False) -> None:
+    """Write each notebook's `.ipynb` from its text source, and the generated pieces of pages."""
+    from cellbook.book import notebooks
+    from cellbook.book.fragments import stale_fragments, write_fragments
+
+    folder = notebooks.root() / "book"
+    differing = notebooks.sync(check=check) + (stale_fragments(folder) if check else [])
+    if not check:
+        write_fragments(folder)
+    for name in differing:
+        print(f"{'differs' if check else 'written'}: {name}")
+    if check and differing:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line; turn what was raised on purpose into one line and exit code 2."""
+    try:
+        app()
+    except CellbookError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(0)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print("error: no space left where the output goes: free some or send it elsewhere", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Typer turns Ctrl-C into an exit with this code, without a word.
+        if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:
+            raise
+        print("interrupted; what was finished is kept", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

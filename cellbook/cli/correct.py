@@ -1,0 +1,121 @@
+"""What `cellbook correct` reads from its words, refuses before anything is computed, and reports."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cellbook.configure import choose_preset
+from cellbook.corrections import METHODS, Corrected, Settings
+from cellbook.errors import CellbookError
+from cellbook.methods.wdn import PRESETS, Config
+from cellbook.profiles.files import SUFFIXES
+from cellbook.profiles.table import check_finite, drop_unusable, features, metadata
+
+
+def column_of(profiles: pd.DataFrame, name: str) -> str:
+    """Metadata column that is meant by a name with or without the prefix: "batch" is "Metadata_batch"."""
+    known = metadata(profiles)
+    for column in (name, f"Metadata_{name}"):
+        if column in known:
+            return column
+    plain = [column.removeprefix("Metadata_") for column in known]
+    near = get_close_matches(name.removeprefix("Metadata_"), plain, n=1)
+    raise CellbookError(
+        f"domain {name!r} is no metadata column of the table{f', did you mean {near[0]!r}?' if near else ''}; "
+        f"there are {', '.join(plain) or 'none'}"
+    )
+
+
+def read_config(given: dict[str, str], preset: str = "quick") -> Config:
+    """Configuration of WDN from a preset and words such as ``{"iterations": "200"}``; unknown ones are refused."""
+    from cellbook.book.notebooks import Parameter
+
+    default = choose_preset(PRESETS, preset)
+    known = {
+        f.name: Parameter(f.name, type(getattr(default, f.name)), None, "")
+        for f in fields(Config)
+        if f.name != "domains"
+    }
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise CellbookError(f"no parameter {', '.join(unknown)} of WDN: there are {', '.join(known)}")
+    return replace(default, **{name: known[name].parse(value) for name, value in given.items()})
+
+
+def usable(profiles: pd.DataFrame, *, drop: bool = False) -> tuple[pd.DataFrame, list[str]]:
+    """The table if all features are finite; with `drop` what can be used of it, and a note of what was dropped."""
+    if drop:
+        kept, dropped = drop_unusable(profiles)
+        found = bool(dropped.rows or dropped.not_finite or dropped.constant)
+        return kept.reset_index(drop=True), [str(dropped)] if found else []
+    try:
+        check_finite(profiles)
+    except CellbookError as error:
+        # The table's own advice is a function; here the same is one argument away.
+        raise CellbookError(str(error).replace("with drop_unusable(df)", "with --drop-unusable")) from None
+    return profiles, []
+
+
+def check_output(path: Path) -> None:
+    """Refuse a place where no table can be written before anything is computed."""
+    if not path.name.lower().endswith(SUFFIXES):
+        raise CellbookError(f"--output {path} has an unknown suffix; it must end with one of {', '.join(SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise CellbookError(f"--output {path}: there is no folder {path.parent}; make it first, or name another")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise CellbookError(f"--output {path} cannot be written: it is a folder, or its folder is read-only")
+
+
+def report(found: Corrected, method: str, settings: Settings, controls: str, output: str) -> dict[str, Any]:
+    """What was done and how well the domain can be told before and after, as plain values."""
+    before, after = found.before, found.after
+    measured = before is not None and after is not None
+    return {
+        "method": method,
+        "does": METHODS[method].does,
+        "domain": settings.by,
+        "controls": controls,
+        "rows": len(found.profiles),
+        "features": len(features(found.profiles)),
+        "output": output,
+        "held_out": found.held_out,
+        "control_rows": before.n if measured else None,
+        "domains": before.n_batches if measured else None,
+        "accuracy_before": before.accuracy if measured else None,
+        "accuracy_after": after.accuracy if measured else None,
+        "noise": after.noise_baseline if measured else None,
+        "largest": before.majority if measured else None,
+        "training": found.training,
+        "notes": found.notes,
+    }
+
+
+def in_words(report: dict[str, Any]) -> str:
+    """The report for people."""
+    lines = [f"{report['method']}: {report['does']}"]
+    if report["held_out"]:
+        lines += [
+            f"{report['domain']} of {report['control_rows']} {report['controls']} rows told by logistic regression, "
+            f"{report['held_out']} held out (lower is better):",
+            f"  before  {100 * report['accuracy_before']:5.1f} %",
+            f"  after   {100 * report['accuracy_after']:5.1f} %",
+            f"  chance  {100 * report['largest']:5.1f} % by the largest of {report['domains']}, "
+            f"{100 * report['noise']:.1f} % from noise",
+        ]
+    else:
+        lines.append(f"fewer than three {report['controls']} rows in a domain: leakage cannot be measured")
+    if training := report["training"]:
+        lines.append(
+            f"map step {training['step']} of {training['steps']}: controls have {training['variance']:.3f} of their "
+            f"variance, the gap between domains goes from {training['gap_before']:.3f} to {training['gap']:.3f} "
+            "deviations"
+        )
+    lines += [f"note: {note}" for note in report["notes"]]
+    lines.append(f"written: {report['output']}, {report['rows']} rows, {report['features']} features")
+    return "\n".join(lines)

@@ -1,0 +1,218 @@
+"""Classical features of single cells, and the plain encoders every learned one must beat."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from cellbook.cells import CellSet
+from cellbook.errors import CellbookError
+from cellbook.features.families import (
+    Features,
+    bands_and_grain,
+    cooccurrence,
+    correlation,
+    granularity,
+    intensity,
+    neighbours,
+    radial,
+    shape,
+)
+from cellbook.features.masks import find_masks
+from cellbook.pixels import channel_max
+
+_BATCH = 128
+
+
+def classical(cells: CellSet, progress: bool = False) -> pd.DataFrame:
+    """Classical features of every cell: 252 for three channels, one row a cell.
+
+    Parameters
+    ----------
+    cells
+        The first channel shows DNA. Grey values are taken relative to the largest of their type.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    DataFrame
+        The table's ``Metadata_`` columns, then float32 features named ``<Compartment>_<Family>_<What>_<Channel>``.
+        Lengths are in pixels. Never NaN or infinite; ``Nucleus_Found`` is 0 where a central disc of 10 pixels radius
+        stands in for a nucleus that was not there.
+
+    Raises
+    ------
+    CellbookError
+        If there is no cell, or crops are smaller than 16 pixels.
+    """
+    if not len(cells):
+        raise CellbookError("the cell set holds 0 cells, so there is nothing to measure; select some")
+    if min(cells.images.shape[-2:]) < 16:
+        raise CellbookError(f"crops of {cells.images.shape[-2:]} pixels are too small for features; cut 16 or more")
+    scale = float(np.iinfo(cells.images.dtype).max)
+
+    def batch(start: int) -> Features:
+        block = np.asarray(cells.images[start : start + _BATCH]).astype(np.float32)
+        return _batch(torch.from_numpy(block) / scale, cells.channels)
+
+    # One thread a batch: small tensors gain nothing from being split, and lose much on a busy machine.
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            starts = range(0, len(cells), _BATCH)
+            batches = list(tqdm(pool.map(batch, starts), total=len(starts), disable=not progress, unit="batch"))
+    finally:
+        torch.set_num_threads(threads)
+    names = list(batches[0])
+    values = torch.cat([torch.stack([features[name] for name in names], dim=1) for features in batches]).numpy()
+    return pd.concat([_metadata(cells), pd.DataFrame(values, columns=names)], axis=1)
+
+
+def _metadata(cells: CellSet) -> pd.DataFrame:
+    return cells.table[[column for column in cells.table if str(column).startswith("Metadata_")]].reset_index(drop=True)
+
+
+@torch.inference_mode()
+def _batch(images: Tensor, channels: tuple[str, ...]) -> Features:
+    masks = find_masks(images)
+    cytoplasm = masks.cell & ~masks.nucleus
+    regions = {"Nucleus": masks.nucleus, "Cytoplasm": cytoplasm, "Cell": masks.cell}
+    features: Features = {"Nucleus_Found": masks.found.float()}
+    features |= shape(masks.nucleus, "Nucleus") | shape(masks.cell, "Cell") | neighbours(masks)
+    features |= intensity(images, regions, channels) | correlation(images, regions, channels)
+    features |= cooccurrence(images, masks.cell, channels, "Cell")
+    features |= cooccurrence(images[:, :1], masks.nucleus, channels[:1], "Nucleus")
+    features |= granularity(images, masks.cell, channels) | radial(images, masks.nucleus, channels)
+    features |= bands_and_grain(images, regions, channels)
+    return features
+
+
+def _named(cells: CellSet, values: np.ndarray, prefix: str) -> pd.DataFrame:
+    """Metadata of the cells beside numbered features."""
+    names = [f"{prefix}_{i}" for i in range(values.shape[1])]
+    return pd.concat([_metadata(cells), pd.DataFrame(values.astype(np.float32), columns=names)], axis=1)
+
+
+def _normalised(cells: CellSet, rows: slice) -> Tensor:
+    """Crops of some rows, each channel divided by its own maximum, as the papers feed their networks."""
+    block = np.asarray(cells.images[rows])
+    return channel_max(torch.from_numpy(block.astype(np.float32)))
+
+
+def pixel_pca(cells: CellSet, n: int = 50, shrink: int = 4, fit_on: int = 20_000, seed: int = 0) -> pd.DataFrame:
+    """Principal components of the pixels: the plainest linear encoder.
+
+    Parameters
+    ----------
+    cells
+        Crops; each channel of each crop is divided by its own maximum.
+    n
+        Number of components.
+    shrink
+        Crops are averaged over blocks of this many pixels a side first.
+    fit_on, seed
+        Components are fitted on at most so many cells, drawn with this seed; all cells are projected.
+
+    Returns
+    -------
+    DataFrame
+        ``Metadata_`` columns and ``pca_0`` to ``pca_<n-1>``.
+
+    Raises
+    ------
+    CellbookError
+        If `n` exceeds the number of cells fitted on or of pixels.
+    """
+    pixels = cells.images.shape[1] * (cells.images.shape[2] // shrink) * (cells.images.shape[3] // shrink)
+    if not 1 <= n <= min(len(cells), fit_on, pixels):
+        raise CellbookError(
+            f"n is {n}; {min(len(cells), fit_on)} cells of {pixels} pixels have 1 to {min(len(cells), fit_on, pixels)}"
+        )
+    blocks = range(0, len(cells), 1024)
+    small = [F.avg_pool2d(_normalised(cells, slice(i, i + 1024)), shrink).flatten(1) for i in blocks]
+    matrix = torch.cat(small).double().numpy()
+    rows = np.random.default_rng(seed).permutation(len(matrix))[:fit_on]
+    mean = matrix[rows].mean(axis=0)
+    # Eigenvectors of the covariance rather than an SVD of all cells: the number of pixels is small.
+    _, vectors = np.linalg.eigh(np.cov(matrix[rows], rowvar=False, bias=True).reshape(pixels, pixels))
+    components = vectors[:, ::-1][:, :n]
+    # A component's sign is arbitrary: its largest entry is made positive, so that every machine agrees.
+    components = components * np.sign(components[np.abs(components).argmax(axis=0), np.arange(n)])
+    return _named(cells, (matrix - mean) @ components, "pca")
+
+
+def random_network(cells: CellSet, seed: int = 0, width: int = 32, n: int = 128, device: str = "cpu") -> pd.DataFrame:
+    """Features of a small convolutional network that was never trained: what architecture alone gives.
+
+    Four convolutions of stride 2, each followed by a normalisation within the crop (statistics of a batch would make a
+    cell's features depend on its company); mean and standard deviation over places are the features.
+
+    Parameters
+    ----------
+    cells
+        Crops; each channel of each crop is divided by its own maximum.
+    seed
+        Decides the weights.
+    width
+        Channels of the first layer; doubled twice.
+    n
+        Number of features, an even number.
+    device
+        Where it runs.
+
+    Returns
+    -------
+    DataFrame
+        ``Metadata_`` columns and ``random_0`` to ``random_<n-1>``.
+    """
+    if n < 2 or n % 2:
+        raise CellbookError(f"n is {n}; give an even number of features, half means and half standard deviations")
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [cells.images.shape[1], width, 2 * width, 4 * width, n // 2]
+    weights = []
+    for inputs, outputs in pairwise(sizes):
+        weight = torch.randn(outputs, inputs, 4, 4, generator=generator)
+        weights.append((weight * math.sqrt(2 / (16 * inputs))).to(device))
+    values = []
+    with torch.inference_mode():
+        for start in range(0, len(cells), _BATCH):
+            x = _normalised(cells, slice(start, start + _BATCH)).to(device)
+            for weight in weights:
+                x = F.leaky_relu(F.group_norm(F.conv2d(x, weight, stride=2, padding=1), 1), 0.2)
+            x = x.flatten(2)
+            values.append(torch.cat([x.mean(dim=2), x.std(dim=2, correction=0)], dim=1).cpu())
+    return _named(cells, torch.cat(values).numpy(), "random")
+
+
+def cell_count(cells: CellSet) -> pd.DataFrame:
+    """Number of cells of each well, one row a well: the phenotype that needs no image.
+
+    Returns
+    -------
+    DataFrame
+        Metadata that is constant in the well, ``Metadata_cell_count``, and the one feature ``Cells_Count``.
+
+    Raises
+    ------
+    CellbookError
+        If the table lacks ``Metadata_plate`` or ``Metadata_well``.
+    """
+    keys = ["Metadata_plate", "Metadata_well"]
+    if missing := [key for key in keys if key not in cells.table]:
+        raise CellbookError(f"the table of {len(cells)} cells lacks {', '.join(missing)}; wells cannot be told apart")
+    groups = _metadata(cells).groupby(keys, sort=False)
+    constant = groups.nunique(dropna=False).le(1).all()
+    wells = groups.first()[list(constant.index[constant])]
+    wells["Metadata_cell_count"] = groups.size()
+    wells["Cells_Count"] = groups.size().astype(float)
+    return wells.reset_index()

@@ -1,0 +1,90 @@
+"""How well the profiles of the page retrieve replicates and mechanisms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from cellbook import metrics
+from cellbook.pages.classical.grid import Config
+from cellbook.pages.classical.lines import row
+from cellbook.runs import Run
+
+BENCHMARK = metrics.PROTOCOLS["ljosa2013"]
+
+
+def retrieval(run: Run, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Retrieval of replicates and mechanisms: one row a question and mechanism, and the numbers over all."""
+    setting, wells = config.drawn, run.table("drawn")
+    treatments = metrics.prepare(wells, BENCHMARK).profiles
+    draws = {"null_size": config.null_size, "seed": config.seed}
+    active = metrics.activity(wells, **draws).merge(
+        treatments[["Metadata_compound", "Metadata_concentration", "Metadata_moa"]]
+    )
+    questions = {
+        "activity": active.groupby("Metadata_moa", as_index=False).agg(
+            value=("mean_average_precision", "mean"),
+            positives=("positives", "sum"),
+            pairs=("pairs", "sum"),
+            significant=("q_value", lambda q: (q < 0.05).mean()),
+            treatments=("scored", lambda scored: (scored > 0).sum()),
+        ),
+        "consistency": by_mechanism(metrics.consistency(treatments, **draws)),
+        "consistency across weeks": by_mechanism(metrics.consistency_across_batches(treatments, **draws)),
+    }
+    table = pd.concat([part.assign(question=name) for name, part in questions.items()], ignore_index=True)
+    table["null"] = table["positives"] / table["pairs"].where(table["pairs"] > 0)
+    share = (table["significant"] * table["treatments"]).round().fillna(0).astype(int).astype(str)
+    whole = table["significant"].map({1.0: "significant", 0.0: "not significant"})
+    table["text"] = (share + " of " + table["treatments"].astype(str)).where(table["question"] == "activity", whole)
+    table.loc[table["treatments"] == 0, "text"] = "not scorable"
+    columns = ["question", "moa", "value", "null", "significant", "treatments", "text"]
+    table = table.rename(columns={"Metadata_moa": "moa"})[columns]
+
+    found = active[active["scored"] > 0]
+    significant = (found["q_value"] < 0.05).astype(int)
+    low, high = metrics.bootstrap_compounds(
+        significant, np.ones(len(found)), found["Metadata_compound"], config.resamples, config.seed
+    )
+    replicating = metrics.percent_replicating(wells, null_size=config.null_size, seed=config.seed)
+    several = replicating.per_treatment.dropna(subset="replicates")
+    repeats = several["replicates"].astype(int)
+    bounds = metrics.bootstrap_compounds(
+        repeats, np.ones(len(several)), several["Metadata_compound"], config.resamples, config.seed
+    )
+    rows = [
+        row(
+            setting,
+            "retrieval",
+            "share of active treatments",
+            1,
+            significant.mean(),
+            low=low,
+            high=high,
+            correct=int(significant.sum()),
+            scored=len(found),
+            excluded=len(active) - len(found),
+        ),
+        row(
+            setting,
+            "retrieval",
+            "percent replicating",
+            1,
+            replicating.share,
+            low=bounds[0],
+            high=bounds[1],
+            correct=int(repeats.sum()),
+            scored=replicating.scored,
+            excluded=replicating.excluded,
+        ),
+    ]
+    return table, pd.DataFrame(rows)
+
+
+def by_mechanism(table: pd.DataFrame) -> pd.DataFrame:
+    """Retrieval of one question, one row a mechanism; a mechanism is significant or not as a whole."""
+    return table.assign(
+        value=table["mean_average_precision"],
+        significant=(table["q_value"] < 0.05).astype(float).where(table["scored"] > 0),
+        treatments=table["scored"],
+    )

@@ -1,0 +1,98 @@
+"""Checkpoints, from which a killed training goes on as if nothing had happened, and weights, which are a product.
+
+A checkpoint holds networks, optimisers, history and the state of every generator of random numbers; it is written
+under another name and moved into place, and read without executing anything that is in it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cellbook.errors import CellbookError
+from cellbook.files import write_atomically
+from cellbook.training import replicas
+
+if TYPE_CHECKING:
+    from cellbook.training.state import State
+
+CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.safetensors"
+
+
+def save_weights(state: State, path: Path) -> None:
+    """Write all networks as one safetensors file, tensors named ``network.layer.weight``."""
+    weights = {f"{n}.{k}": v.contiguous() for n, net in state.networks.items() for k, v in net.state_dict().items()}
+    write_atomically(path, lambda temporary: save_file(weights, temporary))
+
+
+def load_weights(state: State, path: Path) -> State:
+    """Fill the networks of `state` from a file of `save_weights`."""
+    stored = load_file(path, device=str(state.device))
+    wanted = {f"{n}.{k}": v.shape for n, net in state.networks.items() for k, v in net.state_dict().items()}
+    if {name: v.shape for name, v in stored.items()} != wanted:
+        raise CellbookError(f"{path} holds the weights of other networks: give the configuration it was trained with")
+    for name, network in state.networks.items():
+        network.load_state_dict({k: stored[f"{name}.{k}"] for k in network.state_dict()})
+    return state
+
+
+def save_checkpoint(state: State, folder: Path, identity: str, names: list[str], history: list[list[float]]) -> None:
+    """Write the state of a training into `folder`; weights that are not finite are refused instead."""
+    broken = state.finite()
+    if broken is not None:
+        raise CellbookError(f"weights of {broken} are no longer finite at step {history[-1][0]:.0f}: lower its rate")
+    noise = replicas.gather_bytes(_noise(state.device))
+    content = {
+        "identity": identity,
+        "device": state.device.type,
+        "networks": {name: network.state_dict() for name, network in state.networks.items()},
+        "optimisers": {name: optimiser.state_dict() for name, optimiser in state.optimisers.items()},
+        "sampler": state.sampler.generator.get_state(),
+        "noise": noise,
+        "names": names,
+        "history": torch.tensor(history, dtype=torch.float64),
+    }
+    if replicas.rank() == 0:
+        write_atomically(folder / CHECKPOINT, lambda temporary: torch.save(content, temporary))
+    replicas.wait()
+
+
+def resume(state: State, folder: Path, identity: str) -> tuple[list[str], list[list[float]], int]:
+    """Bring `state` to where a checkpoint in `folder` left it: names of losses, rows so far, steps done."""
+    replicas.wait()
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return [], [], 0
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch, zipfile and pickle each have their own
+        raise CellbookError(f"{path} cannot be read ({error}): remove it to train from the start") from error
+    here = (identity, state.device.type, replicas.world())
+    if (content["identity"], content["device"], len(content["noise"])) != here:
+        raise CellbookError(
+            f"{path} was left by another configuration, data set, kind of device or number of processes: "
+            "go on as it began, or remove it to train from the start"
+        )
+    for name, network in state.networks.items():
+        network.load_state_dict(content["networks"][name])
+    for name, optimiser in state.optimisers.items():
+        optimiser.load_state_dict(content["optimisers"][name])
+    state.sampler.generator.set_state(content["sampler"])
+    _noise(state.device, content["noise"][replicas.rank()])
+    history = content["history"].tolist()
+    return content["names"], history, int(history[-1][0])
+
+
+def _noise(device: torch.device, restored: Tensor | None = None) -> Tensor:
+    """State of torch's own generators, CPU then CUDA, as bytes on the CPU; or put such a state back."""
+    cpu, cuda = torch.get_rng_state(), device.type == "cuda"
+    if restored is not None:
+        torch.set_rng_state(restored[: len(cpu)])
+        if cuda:
+            torch.cuda.set_rng_state(restored[len(cpu) :], device)
+        return restored
+    return torch.cat([cpu, torch.cuda.get_rng_state(device)]) if cuda else cpu

@@ -1,0 +1,111 @@
+"""What a training holds and is given: its cells at random, a batch of them, and all that changes."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from cellbook.errors import CellbookError
+
+
+class Batch(NamedTuple):
+    """What a step is given: images as they are stored, on the device, and which cells they are."""
+
+    images: Tensor  # (..., N, C, H, W) uint8 or uint16
+    rows: Tensor  # (..., N) row numbers in the table of the cells
+
+
+class Sampler:
+    """Row numbers drawn at random, with replacement, on the device, by a generator that can be saved.
+
+    Parameters
+    ----------
+    groups : numpy.ndarray
+        (cells,) the group of each cell, 0 to G - 1, none empty; see `treatment_codes`.
+    device : torch.device
+        Where to draw.
+    seed : int
+        Of its own generator.
+    """
+
+    def __init__(self, groups: np.ndarray, device: torch.device, seed: int) -> None:
+        counts = np.bincount(groups)
+        self.rows = torch.from_numpy(np.argsort(groups, kind="stable")).to(device)  # (cells,) sorted by group
+        self.counts = torch.from_numpy(counts).to(device)  # (G,)
+        self.starts = torch.from_numpy(np.cumsum(counts) - counts).to(device)  # (G,)
+        self.generator = torch.Generator(device).manual_seed(seed)
+
+    def each(self, times: int = 1) -> Tensor:
+        """`times` cells of every group: (G * times,)."""
+        return self._within(torch.arange(len(self.counts), device=self.rows.device).repeat(times))
+
+    def balanced(self, n: int) -> Tensor:
+        """`n` cells, each of a group drawn uniformly: (n,)."""
+        return self._within(self._integers(len(self.counts), n))
+
+    def uniform(self, n: int) -> Tensor:
+        """`n` cells, each equally likely: (n,)."""
+        return self._integers(len(self.rows), n)
+
+    def _integers(self, below: int, n: int) -> Tensor:
+        return torch.randint(below, (n,), generator=self.generator, device=self.rows.device)
+
+    def _within(self, groups: Tensor) -> Tensor:
+        u = torch.rand(len(groups), generator=self.generator, device=self.rows.device, dtype=torch.float64)
+        return self.rows[self.starts[groups] + (u * self.counts[groups]).long()]
+
+
+@dataclass
+class State:
+    """All that changes in a training, under names, so that a checkpoint can hold it.
+
+    A number that a method adapts (a balance, a temperature) is a buffer of one of its networks.
+    """
+
+    config: Any
+    device: torch.device
+    sampler: Sampler
+    networks: dict[str, nn.Module]
+    optimisers: dict[str, torch.optim.Optimizer]
+    bf16: bool | None = None  # None: where the device is good at it
+
+    def __post_init__(self) -> None:
+        if self.bf16 is None:
+            self.bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+    def autocast(self) -> AbstractContextManager:
+        """Context for the networks' forward passes; sums, losses and statistics belong outside of it."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bool(self.bf16))
+
+    def finite(self) -> str | None:
+        """Name of the first network that holds a NaN or an infinity, if any does."""
+        for name, network in self.networks.items():
+            values = [v for v in network.state_dict().values() if v.is_floating_point()]
+            if not torch.stack([v.isfinite().all() for v in values]).all():
+                return name
+        return None
+
+
+def place(network: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to its device, for channels-last images: faster there and here, and the same numbers."""
+    return network.to(device, memory_format=torch.channels_last)
+
+
+def treatment_codes(table: pd.DataFrame) -> np.ndarray:
+    """Number of the treatment (compound and concentration) of each cell, (N,), sorted by name; controls are one."""
+    if "Metadata_compound" not in table:
+        raise CellbookError(f"the cells' table has no column 'Metadata_compound': it has {', '.join(table.columns)}")
+    key = table[["Metadata_compound"]].copy()
+    missing = int(key["Metadata_compound"].isna().sum())
+    if missing:
+        raise CellbookError(f"Metadata_compound is missing in {missing} of {len(table)} cells: label or drop them")
+    if "Metadata_concentration" in table:
+        control = key["Metadata_compound"] == "DMSO"
+        key["Metadata_concentration"] = table["Metadata_concentration"].mask(control, 0.0)
+    return key.groupby(list(key.columns), dropna=False, sort=True).ngroup().to_numpy()
