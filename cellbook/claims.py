@@ -31,14 +31,19 @@ from cellbook.errors import CellbookError
 REPRODUCED, PARTLY, NOT, INCOMPARABLE = "reproduced", "partly", "not reproduced", "not comparable"
 VERDICTS = (REPRODUCED, PARTLY, NOT, INCOMPARABLE)
 NUMBER_FIELDS = {"id", "source", "where", "value", "digits", "protocol", "measure", "k", "setting"}
+OPTIONAL_FIELDS = {"sd", "se", "not_comparable", "why"}  # sd, se: what is printed beside the value
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a predicate found: one of the four verdicts and the evidence, in words with numbers."""
+    """What a predicate found: one of the four verdicts, the evidence in words with numbers, and its parts.
+
+    `parts` are (name, verdict, evidence) of each source of numbers that was judged by itself, if any was.
+    """
 
     verdict: str
     evidence: str
+    parts: tuple[tuple[str, str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
@@ -57,7 +62,7 @@ def load(path: str | Path) -> dict[str, Any]:
         raise CellbookError(f"cannot read the claims in {path}: {error}") from error
     for entry in content.get("numbers", []):
         missing = NUMBER_FIELDS - set(entry)
-        unknown = set(entry) - NUMBER_FIELDS - {"not_comparable", "why"}
+        unknown = set(entry) - NUMBER_FIELDS - OPTIONAL_FIELDS
         if missing or unknown:
             raise CellbookError(
                 f"{path}: number {entry.get('id', '?')!r} lacks {sorted(missing)} and has unknown {sorted(unknown)}"
@@ -103,6 +108,8 @@ def judge_numbers(entries: list[dict[str, Any]], measured: pd.DataFrame, other_d
                 "where": entry["where"],
                 **{name: entry[name] for name in index},
                 "published": entry["value"],
+                "published_sd": entry.get("sd", np.nan),
+                "published_se": entry.get("se", np.nan),
                 "measured": found["value"],
                 "low": found["low"],
                 "high": found["high"],
@@ -117,16 +124,24 @@ def judge_numbers(entries: list[dict[str, Any]], measured: pd.DataFrame, other_d
 
 def judge_claims(
     entries: list[dict[str, Any]], predicates: dict[str, Predicate], measured: pd.DataFrame
-) -> pd.DataFrame:
-    """One row a claim: its sentence, the verdict of the predicate of the same name, and the evidence."""
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Ask the predicate of each claim.
+
+    Returns
+    -------
+    claims : one row a claim: id, source, sentence, verdict, evidence
+    parts : one row a part of a claim that was judged by itself: id, part, verdict, text
+    """
     without = [entry["id"] for entry in entries if entry["id"] not in predicates]
     if without:
         raise CellbookError(f"no predicate for the claims {', '.join(without)}")
-    rows = []
-    for entry in entries:
-        found = predicates[entry["id"]](measured)
-        rows.append({**entry, "verdict": found.verdict, "evidence": found.evidence})
-    return pd.DataFrame(rows)
+    found = {entry["id"]: predicates[entry["id"]](measured) for entry in entries}
+    rows = [
+        entry | {"verdict": of.verdict, "evidence": of.evidence}
+        for entry, of in zip(entries, found.values(), strict=True)
+    ]
+    parts = [(name, *part) for name, of in found.items() for part in of.parts]
+    return pd.DataFrame(rows), pd.DataFrame(parts, columns=["id", "part", "verdict", "text"])
 
 
 def rules(predicates: dict[str, Predicate]) -> pd.DataFrame:

@@ -42,8 +42,10 @@ def test_published_number_gets_measured_value_interval_and_verdict():
 
 
 def test_reason_makes_a_number_incomparable_whatever_its_value():
-    table = judge_numbers([{**ENTRY, "value": 0.8, "not_comparable": "other data"}], MEASURED)
+    table = judge_numbers([{**ENTRY, "value": 0.8, "sd": 0.01, "not_comparable": "other data"}], MEASURED)
     assert table.loc[0, ["verdict", "why"]].tolist() == ["not comparable", "other data"]
+    assert table.loc[0, "published_sd"] == 0.01
+    assert pd.isna(table.loc[0, "published_se"])
 
 
 def test_settings_that_were_not_run_are_left_out():
@@ -52,8 +54,11 @@ def test_settings_that_were_not_run_are_left_out():
 
 def test_claims_need_a_predicate_and_carry_its_evidence():
     entry = {"id": "c", "source": "ours", "sentence": "It rises."}
-    found = judge_claims([entry], {"c": lambda numbers: Verdict("partly", f"{len(numbers)} rows")}, MEASURED)
+    parts = (("wells", "reproduced", "x"), ("cells", "not reproduced", "y"))
+    predicates = {"c": lambda numbers: Verdict("partly", f"{len(numbers)} rows", parts)}
+    found, evidence = judge_claims([entry], predicates, MEASURED)
     assert found.loc[0, ["verdict", "evidence"]].tolist() == ["partly", "1 rows"]
+    assert evidence.to_numpy().tolist() == [["c", *part] for part in parts]
     with pytest.raises(CellbookError, match="no predicate for the claims c"):
         judge_claims([entry], {}, MEASURED)
 

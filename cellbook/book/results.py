@@ -92,7 +92,9 @@ def measure(page: str, runs: list[Run]) -> dict[str, pd.DataFrame]:
     screens = sorted({run.record["config"]["screen"] for run in runs})
     other = "" if screens == [published["screen"]] else f"measured on {', '.join(screens)}, not on the papers' data"
     tables["verdicts"] = claims.judge_numbers(published.get("numbers", []), tables["numbers"], other)
-    tables["claims"] = claims.judge_claims(published.get("claims", []), code.PREDICATES, tables["numbers"])
+    tables["claims"], parts = claims.judge_claims(published.get("claims", []), code.PREDICATES, tables["numbers"])
+    if len(parts):
+        tables["evidence"] = parts
     return tables
 
 

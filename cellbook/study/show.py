@@ -13,11 +13,7 @@ if TYPE_CHECKING:
     from IPython.display import HTML, Markdown
 
 
-def pick(numbers: pd.DataFrame, **where: object) -> pd.DataFrame:
-    """Rows of the numbers in which every named column has the given value; of an empty table none."""
-    if numbers.empty:
-        return numbers
-    return numbers[np.logical_and.reduce([(numbers[name] == value).to_numpy() for name, value in where.items()])]
+SPACE = "\N{NO-BREAK SPACE}"
 
 
 def percent(value: float, low: float = np.nan, high: float = np.nan) -> str:
@@ -25,13 +21,13 @@ def percent(value: float, low: float = np.nan, high: float = np.nan) -> str:
     if value is None or np.isnan(value):
         return "–"
     text = f"{100 * value:.1f}"
-    return text if np.isnan(low) else f"{text} [{100 * low:.1f}, {100 * high:.1f}]".replace(" ", "\N{NO-BREAK SPACE}")
+    return text if np.isnan(low) else f"{text} [{100 * low:.1f}, {100 * high:.1f}]".replace(" ", SPACE)
 
 
 def plain(value: float, low: float = np.nan, high: float = np.nan) -> str:
     """Write a number with three decimals, its interval in brackets."""
     text = f"{value:.3f}"
-    return text if np.isnan(low) else f"{text} [{low:.3f}, {high:.3f}]".replace(" ", "\N{NO-BREAK SPACE}")
+    return text if np.isnan(low) else f"{text} [{low:.3f}, {high:.3f}]".replace(" ", SPACE)
 
 
 def percents(table: pd.DataFrame) -> list[str]:

@@ -8,7 +8,8 @@ from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED, Predicate, Ve
 from cellbook.pages.cells.config import BY_PLATE, PERMUTED, POOLED
 from cellbook.pages.cells.measures import CELLPROFILER, SIMULATED
 from cellbook.pages.cells.tables import ABSENT, has_real, points, strengths
-from cellbook.study.show import percent, pick
+from cellbook.study.rows import pick
+from cellbook.study.show import percent
 
 NEAR = 0.10  # proportions: what "about as hard as the real screen" means
 CHANCE = 0.02  # proportions: how near to chance permuted labels must come

@@ -8,7 +8,8 @@ from cellbook.claims import REPRODUCED
 from cellbook.pages.cells.config import BY_PLATE, ENCODERS, PERMUTED, POOLED
 from cellbook.pages.cells.measures import CELLPROFILER, SAMPLE, SIMULATED
 from cellbook.screens.bbbc021 import MOAS, treatments
-from cellbook.study.show import percent, percents, pick
+from cellbook.study.rows import pick
+from cellbook.study.show import percent, percents
 
 ABSENT = "The real cells are not on this machine, so this part of the page is left out."
 

@@ -10,7 +10,8 @@ from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED, Predicate, Ve
 from cellbook.pages.classical.grid import Config
 from cellbook.pages.classical.measures import distances_of
 from cellbook.runs import Run
-from cellbook.study.show import percent, percents, pick, plain
+from cellbook.study.rows import pick
+from cellbook.study.show import percent, percents, plain
 
 BENCHMARK = "ljosa2013"
 

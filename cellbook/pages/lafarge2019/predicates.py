@@ -7,7 +7,7 @@ import pandas as pd
 
 from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED, Predicate, Verdict
 from cellbook.pages.lafarge2019.config import PAPER_MODELS
-from cellbook.study.show import pick
+from cellbook.study.rows import pick
 
 MEASURES = ("NSC", "NSCB")
 MISFIT = "misfit of sharpness"

@@ -9,7 +9,8 @@ from cellbook.pages.lafarge2019.config import LABELS, PAPER_MODELS, PRESETS, SWE
 from cellbook.pages.lafarge2019.measures import EUCLIDEAN
 from cellbook.pages.lafarge2019.profile import BASELINES, BY_PLATE, PROTOCOL, SUMMARIES
 from cellbook.runs import Run
-from cellbook.study.show import percent, pick
+from cellbook.study.rows import pick
+from cellbook.study.show import percent
 
 MEASURES = ("NSC", "NSCB")
 

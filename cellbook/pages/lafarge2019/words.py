@@ -8,7 +8,8 @@ from cellbook.claims import IN_WORDS
 from cellbook.pages.lafarge2019.config import PAPER_MODELS, PRESETS, Config
 from cellbook.pages.lafarge2019.profile import BASELINES, PROTOCOL, SUMMARIES
 from cellbook.runs import Run
-from cellbook.study.show import percent, pick
+from cellbook.study.rows import pick
+from cellbook.study.show import percent
 
 SIMULATED_WORDS = "simulated cells with the plate map of BBBC021"
 

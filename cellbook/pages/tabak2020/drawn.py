@@ -10,7 +10,8 @@ from cellbook.pages.tabak2020.lines import optional
 from cellbook.pages.tabak2020.measures import BOOTSTRAP, CARRIED, RESTORED
 from cellbook.pages.tabak2020.tables import BEYOND, SHOWN, mains
 from cellbook.runs import Run
-from cellbook.study.show import percent, pick, plain
+from cellbook.study.rows import pick
+from cellbook.study.show import percent, plain
 
 
 def bands(numbers: pd.DataFrame, sources: pd.DataFrame) -> pd.DataFrame:

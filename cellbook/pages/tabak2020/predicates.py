@@ -9,7 +9,8 @@ from cellbook.pages.tabak2020 import corrected as c
 from cellbook.pages.tabak2020.leaking import week_protocol
 from cellbook.pages.tabak2020.measures import CARRIED, COURSE, MEAN, PAIRED, STOPPING
 from cellbook.pages.tabak2020.sources import ENGINEERED, LEARNED
-from cellbook.study.show import percent, pick
+from cellbook.study.rows import pick
+from cellbook.study.show import percent
 
 LEAST = 3  # trainings behind a verdict
 MARGIN = 0.02  # differences of accuracy below two points, two of the paper's 103 treatments, count as none

@@ -19,7 +19,8 @@ from cellbook.pages.tabak2020.measures import (
 )
 from cellbook.pages.tabak2020.predicates import line
 from cellbook.pages.tabak2020.sources import ENGINEERED
-from cellbook.study.show import percent, pick, plain
+from cellbook.study.rows import pick
+from cellbook.study.show import percent, plain
 
 SPACE = "\N{NO-BREAK SPACE}"
 WDN = tuple(c.CROSS_VALIDATED.values())

@@ -11,7 +11,8 @@ from cellbook.pages.tabak2020.leaking import week_protocol
 from cellbook.pages.tabak2020.measures import POOLED
 from cellbook.pages.tabak2020.predicates import line
 from cellbook.pages.tabak2020.tables import FEWEST_DRAWS, WDN, mains
-from cellbook.study.show import percent, pick
+from cellbook.study.rows import pick
+from cellbook.study.show import percent
 
 
 def warning(config: Config, sources: pd.DataFrame) -> str:

@@ -1,0 +1,157 @@
+"""What all studies share: lines of numbers against slow sums, words, tables beside the paper's, verdicts."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cellbook import metrics
+from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED
+from cellbook.study import judging, measured, rows, tables, words
+
+DRAWS = rows.Draws(500, 3)
+
+
+def votes(correct, counted=None, group="aabbcc"):
+    return rows.Votes.of(correct, list(group), counted)
+
+
+def test_average_is_the_mean_of_trainings_with_the_interval_of_the_mean_vote():
+    repeats = [votes([1, 0, 1, 1, 0, 0]), votes([1, 1, 1, 1, 0, 1])]
+    line = rows.average("s", "p", "NSC", repeats, DRAWS, variant="VAE", **rows.counts(repeats))
+    both = np.array([[1, 0, 1, 1, 0, 0], [1, 1, 1, 1, 0, 1]])
+    assert line["value"] == pytest.approx(both.mean())
+    assert line["sd"] == pytest.approx(both.mean(axis=1).std(ddof=1))
+    assert (line["trainings"], line["scored"], line["excluded"], line["variant"]) == (2, 6, 0, "VAE")
+    assert line["correct"] == pytest.approx(both.mean(axis=0).sum())
+    generator, ends = np.random.default_rng(3), []
+    sums = both.mean(axis=0).reshape(3, 2).sum(axis=1)  # by compound
+    for draw in generator.multinomial(3, [1 / 3] * 3, size=500):
+        ends.append((draw * sums).sum() / (2 * draw.sum()))
+    assert (line["low"], line["high"]) == pytest.approx(tuple(np.quantile(ends, [0.025, 0.975])))
+
+
+def test_one_training_has_no_spread_and_nothing_counted_no_share():
+    assert np.isnan(rows.spread([0.5])["sd"])
+    assert np.isnan(votes([0] * 6, [0] * 6).share)
+
+
+def test_difference_looks_at_queries_that_both_count_and_agrees_by_sign():
+    left = [votes([1, 1, 0, 0, 1, 1]), votes([0, 1, 0, 0, 0, 0])]
+    right = [votes([0, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 0])] * 2
+    line = rows.difference("a - b", "paired", "NSC", left, right, DRAWS, counted=True)
+    each = [(1 + 0 - 1 + 0 + 1) / 5, (0 + 0 - 1 + 0 + 0) / 5]
+    assert line["value"] == pytest.approx(np.mean(each))
+    assert (line["agree"], line["scored"], line["excluded"]) == (0.0 if np.mean(each) == 0 else 0.5, 5, 1)
+    alone = rows.gaps(left, right[:1])  # one without chance stands beside each training
+    assert [gap.share for gap in alone] == pytest.approx(each)
+
+
+def test_numbers_have_the_same_columns_first_and_can_leave_some_out():
+    table = rows.numbers([rows.row("s", "p", "m", 1, own=2), rows.row("t", "p", "m", 2)], without=("se", "draws"))
+    assert table.columns.tolist() == [
+        *rows.KEYS, "value", *(name for name in rows.KNOWN if name not in ("se", "draws")), "own"
+    ]  # fmt: skip
+    assert rows.pick(table, setting=["s", "x"], k=1)["value"].tolist() == [1]
+    assert rows.one(table, setting="none") is None
+    assert rows.one(table, setting="t")["value"] == 2
+
+
+def test_repeats_of_a_product_are_told_apart_by_columns():
+    table = pd.DataFrame({"variant": list("bbaab"), "repeat": [0, 0, 0, 1, 1], "x": range(5)})
+    found = rows.by_repeat(table, "variant")
+    assert {key: [part["x"].tolist() for part in parts] for key, parts in found.items()} == {
+        ("b",): [[0, 1], [4]], ("a",): [[2], [3]],
+    }  # fmt: skip
+
+
+def test_numbers_in_words():
+    line = pd.Series({"value": 0.4567, "low": 0.4, "high": 0.5, "sd": 0.012, "se": 0.02, "draws": np.nan})
+    assert words.accuracy(line) == "45.7 ± 1.2 [40, 50]".replace(" ", words.SPACE)
+    assert words.accuracy(line.replace({0.012: np.nan})) == "45.7 [40, 50]".replace(" ", words.SPACE)
+    drawn = pd.Series({**line, "draws": 100})
+    assert words.accuracy(drawn) == "45.7 ± 1.2 (2.0)".replace(" ", words.SPACE)
+    assert words.accuracy(pd.Series({**line, "draws": 2})) == "45.7 ± 1.2".replace(" ", words.SPACE)
+    assert words.number(line, 2) == "0.46 ± 0.01".replace(" ", words.SPACE)
+    assert words.points(line, "gain") == "gain +45.7 points [+40.0, +50.0]"
+    verdict = pd.Series({"published": 0.92, "published_sd": np.nan, "published_se": 0.008})
+    assert words.printed(verdict) == "92.0 (0.8)".replace(" ", words.SPACE)
+    assert words.printed(verdict, 3) == "0.920 (0.008)".replace(" ", words.SPACE)
+
+
+def line_of(value, low, high, trainings=3):
+    return pd.Series({"measure": "NSC", "value": value, "low": low, "high": high, "trainings": trainings})
+
+
+def test_no_verdict_without_numbers_intervals_or_trainings():
+    good = line_of(0.1, 0.0, 0.2)
+    assert judging.refused([good, good], 2) is None
+    for lines, text in (
+        ([good, None], "was not trained"),
+        ([good, line_of(0.1, np.nan, 0.2)], "NSC cannot be measured"),
+        ([good, line_of(0.1, 0.0, 0.2, trainings=2)], "2 training"),
+    ):
+        verdict = judging.refused(lines, 2)
+        assert verdict.verdict == INCOMPARABLE
+        assert text in verdict.evidence
+    assert judging.refused([line_of(0.1, np.nan, np.nan)], bounded=False) is None
+
+
+def test_several_findings_make_one_verdict():
+    assert judging.judged([True, True], ["a", "b"]).verdict == REPRODUCED
+    assert judging.judged([True, False], ["a"]).verdict == PARTLY
+    assert judging.judged([False], ["a"]).verdict == NOT
+    assert judging.not_worse([(-0.04, 0.1), (0.0, 0.1)], 0.05, "").verdict == REPRODUCED
+    assert judging.not_worse([(-0.06, 0.1)], 0.05, "").verdict == PARTLY
+    assert judging.not_worse([(-0.06, 0.1), (-0.2, -0.01)], 0.05, "").verdict == NOT
+    found = judging.together({"wells": (REPRODUCED, "x"), "cells": (NOT, "y")})
+    assert (found.verdict, found.parts) == (PARTLY, (("wells", REPRODUCED, "x"), ("cells", NOT, "y")))
+    assert judging.together({"wells": (NOT, "x")}).verdict == NOT
+
+
+def test_printed_values_stand_under_the_numbers_of_the_same_name():
+    lines = [rows.row("VAE, mean", "p", m, v, low=v, high=v, variant="VAE") for m, v in (("NSC", 0.5), ("NSCB", 0.25))]
+    lines.append(rows.row("AE, mean", "p", "NSC", 0.75, low=0.75, high=0.75, variant="AE"))
+    numbers = rows.numbers(lines)
+    verdicts = pd.DataFrame([{"setting": "VAE, mean", "protocol": "p", "measure": "NSC", "k": 1, "published": 0.9,
+                              "published_sd": 0.01, "published_se": np.nan}])  # fmt: skip
+    wanted = [({"profile": name}, {"variant": name}) for name in ("VAE", "AE", "GAN")]
+    table = tables.beside_paper(numbers, verdicts, wanted, {m: {"measure": m} for m in ("NSC", "NSCB")})
+    assert table["profile"].tolist() == ["VAE", "VAE", "AE"]
+    assert table["from"].tolist() == ["here", "paper", "here"]
+    assert table["NSC"].str.replace(words.SPACE, " ").tolist() == ["50.0 [50, 50]", "90.0 ± 1.0", "75.0 [75, 75]"]
+    assert table["NSCB"].tolist()[1:] == ["–", "–"]
+    assert "from" not in tables.beside_paper(numbers, None, wanted, {"NSC": {"measure": "NSC"}})
+
+
+def test_evidence_stands_by_part_with_its_own_verdict():
+    claims = pd.DataFrame(
+        [{"id": "a", "sentence": "A.", "verdict": PARTLY, "evidence": "all; of (it): x"},
+         {"id": "b", "sentence": "B.", "verdict": NOT, "evidence": "nothing; at all"}]
+    )  # fmt: skip
+    evidence = pd.DataFrame([("a", "wells; (odd): name", REPRODUCED, "x"), ("a", "cells", NOT, "y")],
+                            columns=["id", "part", "verdict", "text"])  # fmt: skip
+    table = tables.evidence_table(claims, evidence)
+    assert table["profiles"].tolist() == ["wells; (odd): name", "cells", "–"]
+    assert table["verdict"].tolist() == [REPRODUCED, NOT, NOT]
+    assert table["claim"].tolist() == ["A.", "", "B."]
+
+
+def test_a_property_alone_has_an_interval_over_compounds_where_it_leaves_no_ties():
+    generator = np.random.default_rng(0)
+    n = 24
+    treatments = pd.DataFrame(
+        {
+            "Metadata_compound": [f"c{i // 2}" for i in range(n)],
+            "Metadata_concentration": [float(i % 2) for i in range(n)],
+            "Metadata_moa": [f"m{i // 6}" for i in range(n)],
+            "Metadata_batch": [f"w{i % 3}" for i in range(n)],
+        }
+    )
+    square = metrics.distance_matrix(generator.normal(size=(n, 4)), "cosine")
+    alone = {"cell count alone": generator.normal(size=(n, 1)), "week alone": np.arange(n)[:, None] % 3.0}
+    measures = metrics.PROTOCOLS["ljosa2013"].measures
+    lines = list(measured.without_profile(treatments, measures, square, alone, rows.Draws(50, 0), DRAWS))
+    count = [line for line in lines if line["setting"] == "cell count alone"]
+    assert all(line["low"] < line["value"] < line["high"] for line in count)
+    week = [line for line in lines if line["setting"] == "week alone"]
+    assert all(np.isnan(line["correct"]) for line in week)  # random, as many candidates are equally near
