@@ -10,3 +10,14 @@ class CellbookError(ValueError):
 
 class DataNotFound(CellbookError):
     """Data that this machine does not have and could not fetch; the message says how to get them."""
+
+
+class Stopped(SystemExit):
+    """Work that was asked to stop and has kept how far it was; leaves with `code` and says how to go on."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+
+    def __str__(self) -> str:
+        return str(self.args[1])

@@ -138,6 +138,45 @@ def test_a_killed_training_goes_on_and_ends_bit_for_bit_like_an_undisturbed_one(
         assert (tmp_path / "killed" / product).read_bytes() == (tmp_path / "whole" / product).read_bytes()
 
 
+def test_a_training_that_is_asked_to_stop_keeps_its_step_and_goes_on_bit_for_bit(tmp_path):
+    # 1200 steps make a line every 6, so both stops lie between two lines.
+    config = Config(iterations=1200)
+    undisturbed = train(TOY, config, toy_cells(), tmp_path / "whole", "cpu")
+    for number, at, code in ((signal.SIGTERM, 7, 143), (signal.SIGINT, 15, 130)):
+        stopped = start_process(
+            "from types import SimpleNamespace as N; import os, signal; "
+            f"ask = lambda s, b, t: (t == {at} and os.kill(os.getpid(), {int(number)}), toy.step(s, b, t))[1]; "
+            "method = N(**{**vars(toy.TOY), 'step': ask}); "
+            f"toy.train(method, toy.Config(iterations=1200), toy.toy_cells(), {str(tmp_path / 'cut')!r}, 'cpu')"
+        )
+        assert stopped.wait(timeout=60) == code, stopped.stderr.read()
+        left = torch.load(tmp_path / "cut" / CHECKPOINT, weights_only=True)
+        assert left["history"][-1, 0] + len(left["recent"]) == at + 1
+    assert bits(train(TOY, config, toy_cells(), tmp_path / "cut", "cpu")) == bits(undisturbed)
+    for product in ("history.parquet", WEIGHTS):
+        assert (tmp_path / "cut" / product).read_bytes() == (tmp_path / "whole" / product).read_bytes()
+
+
+def test_signals_are_the_callers_again_after_a_training_and_what_he_ignores_stays_ignored(tmp_path):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    seen = []
+
+    def watched(state, batch, t):
+        seen.append(signal.getsignal(signal.SIGTERM))
+        return step(state, batch, t)
+
+    method = SimpleNamespace(**{**vars(TOY), "step": watched})
+    train(method, Config(iterations=1), toy_cells(), tmp_path / "a", "cpu")
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        train(method, Config(iterations=1), toy_cells(), tmp_path / "b", "cpu")
+    finally:
+        signal.signal(signal.SIGTERM, before[1])
+    assert seen[0] not in before
+    assert seen[1] == signal.SIG_IGN
+
+
 def test_the_loss_falls_and_the_history_has_a_row_a_line(tmp_path):
     train(TOY, Config(iterations=450), toy_cells(), tmp_path, "cpu")
     history = pd.read_parquet(tmp_path / "history.parquet")
@@ -147,7 +186,7 @@ def test_the_loss_falls_and_the_history_has_a_row_a_line(tmp_path):
 
 
 def test_the_history_is_the_mean_of_the_steps_between_its_lines(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "LINES", 2)
+    monkeypatch.setattr(training.loop, "LINES", 2)
     seen = []
 
     def watched(state, batch, t):
@@ -164,11 +203,12 @@ def test_the_history_is_the_mean_of_the_steps_between_its_lines(tmp_path, monkey
 
 @pytest.mark.parametrize("lines", [200, 2])
 def test_a_loss_that_is_no_number_names_step_and_term_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, lines):
-    monkeypatch.setattr(training, "LINES", lines)
+    monkeypatch.setattr(training.loop, "LINES", lines)
     with pytest.raises(CellbookError, match=r"size is inf at step 9.*last good state"):
         train(TOY, Config(break_at=8), toy_cells(), tmp_path, "cpu", checkpoint_seconds=0)
     left = torch.load(tmp_path / CHECKPOINT, weights_only=True)
-    assert left["history"][-1, 0] == (8 if lines == 200 else 6)
+    assert left["history"][-1, 0] + len(left["recent"]) == 8
+    assert len(left["recent"]) == (0 if lines == 200 else 2)
     assert all(v.isfinite().all() for network in left["networks"].values() for v in network.values())
 
 
@@ -234,6 +274,21 @@ def test_sampling_is_balanced_over_treatments_or_uniform_over_cells():
         (sampler.balanced(9000), 3000 / np.bincount(groups)[groups]),
     ):
         assert np.abs(np.bincount(rows.numpy(), minlength=8) - expected).max() < 5 * np.sqrt(3000)
+
+
+def test_cells_that_are_held_out_are_never_drawn():
+    groups = np.array([2, 0, 1, 1, 1, 1, 2, 2, 0])
+    for rows in (np.array([0, 3, 4, 7]), np.isin(np.arange(9), [0, 3, 4, 7])):
+        sampler = Sampler(groups, torch.device("cpu"), 3, rows)
+        for draw in (sampler.each(50), sampler.balanced(100), sampler.uniform(100)):
+            assert set(draw.tolist()) == {0, 3, 4, 7}
+            counts = np.bincount(draw, minlength=9)[[0, 3, 4, 7]]
+            assert np.abs(counts - 100 / 4).max() < 5 * np.sqrt(100 / 4)
+        assert groups[sampler.each(2)].tolist() == [1, 2, 1, 2]  # group 0 has no cell left and is none
+    every = Sampler(groups, torch.device("cpu"), 3, np.arange(9))
+    assert torch.equal(every.balanced(20), Sampler(groups, torch.device("cpu"), 3).balanced(20))
+    with pytest.raises(CellbookError, match="none of 9 cells"):
+        Sampler(groups, torch.device("cpu"), 3, np.array([], dtype=int))
 
 
 def test_a_treatment_is_compound_and_concentration_and_controls_are_one():

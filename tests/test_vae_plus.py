@@ -1,5 +1,11 @@
 """VAE+ against the paper's numbers, slow loops and a step written out by hand."""
 
+import inspect
+import re
+import signal
+import subprocess
+import sys
+import time
 from copy import deepcopy
 
 import numpy as np
@@ -8,14 +14,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from cellbook import cli
 from cellbook.cells import CellSet
+from cellbook.cli.app import app
 from cellbook.errors import CellbookError
 from cellbook.methods import vae_plus
 from cellbook.methods.vae_plus import MODELS, PRESETS, Config, codes
 from cellbook.methods.vae_plus.networks import BatchNorm, kernels
 from cellbook.pixels import channel_max, gather
-from cellbook.training import Batch, train
+from cellbook.training import Batch, Method, train
 from cellbook.training.checkpoints import CHECKPOINT
 
 TINY = {"width": 3, "latent": 6, "batch": 5}
@@ -395,7 +401,7 @@ def test_the_command_trains_and_prints_the_folder_of_the_run(cells, tmp_path):
         "cpu",
     ]
     words += ["-p", "preset=smoke", "-p", "seed=3"]
-    result = CliRunner().invoke(cli.app, words)
+    result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     folder = tmp_path / "runs" / result.output.strip().rpartition("/")[2]
     table = pd.read_parquet(folder / "embeddings.parquet")
@@ -404,10 +410,41 @@ def test_the_command_trains_and_prints_the_folder_of_the_run(cells, tmp_path):
     with np.load(folder / "examples.npz") as examples:
         assert sorted(cells.table["Metadata_compound"][examples["rows"]]) == ["DMSO", "emetine", "taxol"]
         assert examples["reconstruction"].shape == examples["original"].shape == (3, 3, 68, 68)
-    again = CliRunner().invoke(cli.app, words)
+    again = CliRunner().invoke(app, words)
     assert again.output == result.output
-    wrong = CliRunner().invoke(cli.app, [*words, "-p", "sead=1"])
+    wrong = CliRunner().invoke(app, [*words, "-p", "sead=1"])
     assert isinstance(wrong.exception, CellbookError)
+
+
+def test_a_training_that_is_stopped_again_and_again_gets_on_and_says_how(cells, tmp_path):
+    cells.save(tmp_path / "cells")
+    command = [sys.executable, "-m", "cellbook.cli", "train", "vae_plus", "--device", "cpu"]
+    command += ["--cells", tmp_path / "cells", "--store", tmp_path / "runs", "--checkpoint-seconds", "0"]
+    command += ["-p", "preset=smoke", "-p", "iterations=400"]
+    done = []
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        before = checkpoint_time(tmp_path)
+        while process.poll() is None and checkpoint_time(tmp_path) == before:
+            time.sleep(0.02)
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[1]
+        assert process.returncode == code, said
+        assert said.count("\n") == 1
+        assert "start the same training again to go on" in said
+        done.append(int(re.search(r"stopped at step (\d+) of 400", said)[1]))
+    assert 0 < done[0] < done[1] < done[2] < 400
+
+
+def checkpoint_time(folder):
+    return [path.stat().st_mtime_ns for path in folder.glob(f"runs/*.partial/{CHECKPOINT}")]
+
+
+def test_it_has_all_that_a_method_must_have():
+    assert isinstance(vae_plus, Method)
+    for name in ("begin", "draw", "step", "encode"):
+        taken, wanted = (inspect.signature(getattr(owner, name)).parameters for owner in (vae_plus, Method))
+        assert ["self", *taken] == list(wanted)
 
 
 @pytest.mark.data

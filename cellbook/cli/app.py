@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from cellbook.cli.screens import app as screens
-from cellbook.errors import CellbookError
+from cellbook.errors import CellbookError, Stopped
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -70,6 +70,7 @@ def train(
     store: Annotated[Path, typer.Option(help="folder of runs")] = Path("runs"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
     force: Annotated[bool, typer.Option(help="train anew although the run is there")] = False,
+    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="least time between two checkpoints")] = 60.0,
     compiled: Annotated[bool, typer.Option("--compile", help="compile the networks first")] = False,
 ) -> None:
     """Train one method, or go on where it was stopped; -p preset=quick or any field of its configuration."""
@@ -79,7 +80,17 @@ def train(
 
     module = find_method(method)
     config = configure(module, parse_given(given))
-    print(train_run(module, config, CellSet.open(cells), store, device, force=force, compiled=compiled).folder)
+    done = train_run(
+        module,
+        config,
+        CellSet.open(cells),
+        store,
+        device,
+        force=force,
+        checkpoint_seconds=checkpoint_seconds,
+        compiled=compiled,
+    )
+    print(done.folder)
 
 
 @app.command()
@@ -291,6 +302,9 @@ def main() -> None:
     except CellbookError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(stop.code)
     except BrokenPipeError:
         sys.exit(0)
     except OSError as error:

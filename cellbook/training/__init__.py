@@ -1,15 +1,17 @@
 """Training, the same for all methods: what a method is given, the loop, checkpoints, several processes as one."""
 
-from cellbook.training.loop import load_run, same_seed_difference, train, train_run
-from cellbook.training.state import Batch, Sampler, State, place, treatment_codes
+from cellbook.training.loop import load_run, same_seed_difference, steps, train, train_run
+from cellbook.training.state import Batch, Method, Sampler, State, place, treatment_codes
 
 __all__ = [
     "Batch",
+    "Method",
     "Sampler",
     "State",
     "load_run",
     "place",
     "same_seed_difference",
+    "steps",
     "train",
     "train_run",
     "treatment_codes",

@@ -18,6 +18,7 @@ from cellbook.files import write_atomically
 from cellbook.training import replicas
 
 if TYPE_CHECKING:
+    from cellbook.training.history import History
     from cellbook.training.state import State
 
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.safetensors"
@@ -40,11 +41,13 @@ def load_weights(state: State, path: Path) -> State:
     return state
 
 
-def save_checkpoint(state: State, folder: Path, identity: str, names: list[str], history: list[list[float]]) -> None:
-    """Write the state of a training into `folder`; weights that are not finite are refused instead."""
+def save_checkpoint(state: State, history: History, identity: str) -> None:
+    """Write where a training is into its folder; losses or weights that are not finite are refused instead."""
+    if history.recent:
+        history.check()
     broken = state.finite()
     if broken is not None:
-        raise CellbookError(f"weights of {broken} are no longer finite at step {history[-1][0]:.0f}: lower its rate")
+        raise CellbookError(f"weights of {broken} are no longer finite at step {history.step}: lower its rate")
     noise = replicas.gather_bytes(_noise(state.device))
     content = {
         "identity": identity,
@@ -53,22 +56,24 @@ def save_checkpoint(state: State, folder: Path, identity: str, names: list[str],
         "optimisers": {name: optimiser.state_dict() for name, optimiser in state.optimisers.items()},
         "sampler": state.sampler.generator.get_state(),
         "noise": noise,
-        "names": names,
-        "history": torch.tensor(history, dtype=torch.float64),
+        "names": history.names,
+        "history": torch.tensor(history.lines, dtype=torch.float64),
+        "recent": history.recent,
     }
     if replicas.rank() == 0:
-        write_atomically(folder / CHECKPOINT, lambda temporary: torch.save(content, temporary))
+        write_atomically(history.folder / CHECKPOINT, lambda temporary: torch.save(content, temporary))
     replicas.wait()
 
 
-def resume(state: State, folder: Path, identity: str) -> tuple[list[str], list[list[float]], int]:
-    """Bring `state` to where a checkpoint in `folder` left it: names of losses, rows so far, steps done."""
+def resume(state: State, history: History, identity: str) -> None:
+    """Bring `state` and `history` to where the checkpoint in the history's folder left them, if there is one."""
     replicas.wait()
-    path = folder / CHECKPOINT
+    path = history.folder / CHECKPOINT
     if not path.exists():
-        return [], [], 0
+        return
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+        recent = content["recent"]
     except Exception as error:  # torch, zipfile and pickle each have their own
         raise CellbookError(f"{path} cannot be read ({error}): remove it to train from the start") from error
     here = (identity, state.device.type, replicas.world())
@@ -83,8 +88,8 @@ def resume(state: State, folder: Path, identity: str) -> tuple[list[str], list[l
         optimiser.load_state_dict(content["optimisers"][name])
     state.sampler.generator.set_state(content["sampler"])
     _noise(state.device, content["noise"][replicas.rank()])
-    history = content["history"].tolist()
-    return content["names"], history, int(history[-1][0])
+    history.names, history.lines = content["names"], content["history"].tolist()
+    history.recent = [losses.to(state.device) for losses in recent]
 
 
 def _noise(device: torch.device, restored: Tensor | None = None) -> Tensor:

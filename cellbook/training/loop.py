@@ -1,20 +1,14 @@
-"""The training loop that all methods share: sampling on the device, history, checkpoints, resuming, several devices.
+"""The training loop that all methods share: `steps` is the loop itself, `train` keeps what it yields.
 
-A method is a module with
-
-- ``VERSION``, ``Config`` (a frozen dataclass with at least `seed` and `iterations`) and ``PRESETS`` (name -> Config),
-- ``begin(config, cells, device) -> State``: networks, optimisers and a `Sampler`,
-- ``draw(state) -> rows``: the cells of one step, (N,) or (draws, N),
-- ``step(state, batch, t) -> {name: scalar tensor}``: one update of everything, t = updates done before it,
-- ``finish(state, cells, folder)``, if it likes: writes its own products when the last step is done,
-- ``PARALLEL = True`` if the N cells of a batch may be split over several devices.
-
-What differs between methods (how many networks, whose gradient goes where) stays in their `step`, in plain sight.
+Read `cellbook.training.state.Method` for what a method brings. What differs between methods (how many networks, whose
+gradient goes where) stays in its `step`.
 """
 
 from __future__ import annotations
 
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,31 +17,43 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from cellbook.cells import CellSet
-from cellbook.errors import CellbookError
+from cellbook.errors import CellbookError, Stopped
 from cellbook.files import digest
 from cellbook.pixels import gather
-from cellbook.runs import Run, choose_device, obtain, run_key, save_table, show_progress
+from cellbook.runs import Run, choose_device, obtain, run_key, show_progress
 from cellbook.training import replicas
 from cellbook.training.checkpoints import CHECKPOINT, WEIGHTS, load_weights, resume, save_checkpoint, save_weights
-from cellbook.training.state import Batch, State
+from cellbook.training.history import History
+from cellbook.training.state import Batch, Method, State
 
 LINES = 200  # about so many rows has the history of a run, whatever its length
+SECONDS = 60.0  # least time between two checkpoints
+
+
+def steps(method: Method, state: State, images: Tensor, done: int = 0) -> Iterator[dict[str, Tensor]]:
+    """Update after update, from the one after `done` others to the last: the losses of each, scalars on the device.
+
+    `images` are those of all cells, (cells, C, H, W) on the device. Nothing here waits for it.
+    """
+    for t in range(done, state.config.iterations):
+        rows = replicas.own_part(method.draw(state))  # (N,) or (draws, N)
+        batch = Batch(gather(images, rows), rows)  # (N, C, H, W) or (draws, N, C, H, W)
+        yield method.step(state, batch, t)
 
 
 def train(
-    method: Any,
+    method: Method,
     config: Any,
     cells: CellSet,
     folder: str | Path,
     device: str = "auto",
     *,
-    checkpoint_seconds: float = 60.0,
+    checkpoint_seconds: float = SECONDS,
     compiled: bool = False,
 ) -> State:
     """Train a method to its last iteration and write `history.parquet` and `weights.safetensors` into `folder`.
@@ -59,7 +65,6 @@ def train(
     Parameters
     ----------
     method : module or object
-        See the top of this module.
     config : dataclass
         An instance of ``method.Config``.
     cells : CellSet
@@ -83,8 +88,10 @@ def train(
     CellbookError
         A loss or a weight that is not finite (the last good checkpoint is kept), a checkpoint of another run, or a
         batch that cannot be split over the processes.
+    Stopped
+        Ctrl-C or SIGTERM, after a checkpoint.
     """
-    folder, name = Path(folder), method.__name__.rpartition(".")[2]
+    name = method.__name__.rpartition(".")[2]
     if config.iterations < 1:
         raise CellbookError(f"iterations={config.iterations}: train for at least one step")
     rank, world = replicas.join()
@@ -92,59 +99,61 @@ def train(
         raise CellbookError(f"method {name!r} needs its batch as a whole: start one process instead of {world}")
     on = replicas.own_device(torch.device(choose_device(device)))
     identity = digest([name, method.VERSION, asdict(config), cells.fingerprint])
-    interval = max(1, config.iterations // LINES)
-    with _seeded(config.seed, on):
+    interval, history = max(1, config.iterations // LINES), History(Path(folder))
+    with _seeded(config.seed, on), stop_signals() as asked:
         state = method.begin(config, cells, on)
         replicas.share(state.networks, state.optimisers)
         if rank:  # the same weights everywhere, other noise
             torch.manual_seed(config.seed + 1_000_003 * rank)
-        names, history, start = resume(state, folder, identity)
-        images = cells.to(on)
+        resume(state, history, identity)
         if compiled:
             for network in state.networks.values():
                 network.compile()
         written = time.monotonic()
-        trace: list[Tensor] = []  # stays on the device until the next line of the history
-        with tqdm(total=config.iterations, initial=start, disable=rank > 0 or not show_progress(), desc=name) as bar:
-            for t in range(start, config.iterations):
-                rows = replicas.own_part(method.draw(state))
-                losses = method.step(state, Batch(gather(images, rows), rows), t)
-                names = list(losses)
-                trace.append(torch.stack([loss.detach().float() for loss in losses.values()]))
+        with _bar(name, history.step, config.iterations) as bar:
+            for losses in steps(method, state, cells.to(on), history.step):
+                history.add(losses)
                 bar.update()
-                if (t + 1) % interval and t + 1 < config.iterations:
+                last = history.step == config.iterations
+                if last or history.step % interval == 0:
+                    bar.set_postfix(history.close())  # here the loop waits for the device
+                elif world > 1:  # several processes agree only then
                     continue
-                values = replicas.mean(torch.stack(trace)).cpu().double()  # (steps, terms); here the loop waits
-                _check_losses(values, names, t + 2 - len(trace), folder)
-                trace = []
-                history.append([float(t + 1), *values.mean(dim=0).tolist()])
-                bar.set_postfix({term: f"{value:.4g}" for term, value in zip(names, history[-1][1:], strict=True)})
-                due = t + 1 == config.iterations or time.monotonic() - written >= checkpoint_seconds
-                if replicas.first_says(due, on):
-                    save_checkpoint(state, folder, identity, names, history)
+                stop = replicas.first_says(bool(asked), on)
+                if replicas.first_says(stop or last or time.monotonic() - written >= checkpoint_seconds, on):
+                    save_checkpoint(state, history, identity)
                     written = time.monotonic()
+                if stop:
+                    raise Stopped(
+                        128 + (asked or [signal.SIGTERM])[0],
+                        f"{name} was stopped at step {history.step} of {config.iterations} and is kept in "
+                        f"{history.folder}: start the same training again to go on",
+                    )
     if rank == 0:
-        table = pd.DataFrame(history, columns=["step", *names]).astype({"step": np.int64})
-        save_table(table, folder / "history.parquet")
-        save_weights(state, folder / WEIGHTS)
+        history.save()
+        save_weights(state, history.folder / WEIGHTS)
     return state
 
 
 def train_run(
-    method: Any,
+    method: Method,
     config: Any,
     cells: CellSet,
     store: str | Path,
     device: str = "auto",
     *,
     force: bool = False,
+    checkpoint_seconds: float = SECONDS,
     compiled: bool = False,
 ) -> Run:
     """The run of this method, configuration and cells from `store`, trained only if it is not there; see `train`."""
     name, device = method.__name__.rpartition(".")[2], choose_device(device)
 
+    def train_in(folder: Path) -> State:
+        return train(method, config, cells, folder, device, checkpoint_seconds=checkpoint_seconds, compiled=compiled)
+
     def make(folder: Path) -> None:
-        state = train(method, config, cells, folder, device, compiled=compiled)
+        state = train_in(folder)
         if hasattr(method, "finish"):
             method.finish(state, cells, folder)
         (folder / CHECKPOINT).unlink()
@@ -154,12 +163,12 @@ def train_run(
     if rank == 0:
         obtain(store, name, method.VERSION, config, cells.fingerprint, make, device=device, force=force)
     elif force or not (Path(store) / key / "run.json").exists():
-        train(method, config, cells, Path(store) / f"{key}.partial", device, compiled=compiled)
+        train_in(Path(store) / f"{key}.partial")
     replicas.wait()  # until the first process has written the products
     return Run(Path(store) / key)
 
 
-def load_run(method: Any, config: Any, cells: CellSet, run: Run, device: str = "auto") -> State:
+def load_run(method: Method, config: Any, cells: CellSet, run: Run, device: str = "auto") -> State:
     """The trained state of a finished run, for more pictures or codes; `cells` as it was trained on."""
     on = torch.device(choose_device(device))
     with _seeded(config.seed, on):
@@ -167,7 +176,7 @@ def load_run(method: Any, config: Any, cells: CellSet, run: Run, device: str = "
     return load_weights(state, run.path(WEIGHTS))
 
 
-def same_seed_difference(method: Any, config: Any, cells: CellSet, device: str = "auto") -> dict[str, float]:
+def same_seed_difference(method: Method, config: Any, cells: CellSet, device: str = "auto") -> dict[str, float]:
     """How far two trainings of one seed come apart: largest difference of their codes, and the codes' own spread.
 
     0 on a CPU. On CUDA some kernels add in no fixed order, and a difference grows with every step.
@@ -192,14 +201,30 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _check_losses(values: Tensor, names: list[str], first: int, folder: Path) -> None:
-    """Refuse to go on from a loss that is no number; `first` is the number of the first step in `values`."""
-    bad = (~values.isfinite()).nonzero()
-    if len(bad) == 0:
-        return
-    step, term = bad[0].tolist()
-    kept = f"; {folder / CHECKPOINT} is the last good state" if (folder / CHECKPOINT).exists() else ""
-    raise CellbookError(
-        f"{names[term]} is {values[step, term].item()} at step {first + step}{kept}: lower the learning rate, "
-        "or look for broken images in the cells"
-    )
+def _bar(name: str, done: int, total: int) -> tqdm:
+    """Progress in a terminal, drawn by the first process."""
+    return tqdm(total=total, initial=done, disable=replicas.rank() > 0 or not show_progress(), desc=name)
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM, so that the loop can keep its state first; a second Ctrl-C is obeyed at once.
+
+    What is ignored stays ignored, and outside of the main thread signals are left alone.
+    """
+    asked: list[int] = []
+    here = threading.current_thread() is threading.main_thread()
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)} if here else {}
+    before = {n: handler for n, handler in before.items() if handler not in (None, signal.SIG_IGN)}
+
+    def ask(number: int, _frame: object) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, before.get(signal.SIGINT, signal.SIG_IGN))
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,16 +1,17 @@
-"""What a training holds and is given: its cells at random, a batch of them, and all that changes."""
+"""What a training holds and is given: its cells at random, a batch of them, all that changes, and the method."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 
 
@@ -27,16 +28,22 @@ class Sampler:
     Parameters
     ----------
     groups : numpy.ndarray
-        (cells,) the group of each cell, 0 to G - 1, none empty; see `treatment_codes`.
+        (cells,) the group of each cell, numbered from 0; see `treatment_codes`.
     device : torch.device
         Where to draw.
     seed : int
         Of its own generator.
+    rows : numpy.ndarray, optional
+        Which cells are drawn, as row numbers or as a mask (cells,); the others are held out. A group without any of
+        these cells is none.
     """
 
-    def __init__(self, groups: np.ndarray, device: torch.device, seed: int) -> None:
-        counts = np.bincount(groups)
-        self.rows = torch.from_numpy(np.argsort(groups, kind="stable")).to(device)  # (cells,) sorted by group
+    def __init__(self, groups: np.ndarray, device: torch.device, seed: int, rows: np.ndarray | None = None) -> None:
+        drawn = np.arange(len(groups)) if rows is None else np.arange(len(groups))[rows]
+        if len(drawn) == 0:
+            raise CellbookError(f"rows names none of {len(groups)} cells: there is nothing to train on")
+        codes, counts = np.unique(groups[drawn], return_inverse=True, return_counts=True)[1:]
+        self.rows = torch.from_numpy(drawn[np.argsort(codes, kind="stable")]).to(device)  # (drawn,) sorted by group
         self.counts = torch.from_numpy(counts).to(device)  # (G,)
         self.starts = torch.from_numpy(np.cumsum(counts) - counts).to(device)  # (G,)
         self.generator = torch.Generator(device).manual_seed(seed)
@@ -51,7 +58,7 @@ class Sampler:
 
     def uniform(self, n: int) -> Tensor:
         """`n` cells, each equally likely: (n,)."""
-        return self._integers(len(self.rows), n)
+        return self.rows[self._integers(len(self.rows), n)]
 
     def _integers(self, below: int, n: int) -> Tensor:
         return torch.randint(below, (n,), generator=self.generator, device=self.rows.device)
@@ -90,6 +97,32 @@ class State:
             if not torch.stack([v.isfinite().all() for v in values]).all():
                 return name
         return None
+
+
+@runtime_checkable
+class Method(Protocol):
+    """What a module must have to be trained.
+
+    Two things it may have: ``finish(state, cells, folder)`` writes its own products when the last step is done, and
+    ``PARALLEL = True`` says that the N cells of a batch may be split over several devices.
+    """
+
+    __name__: str
+    VERSION: int  # rises when the results of a configuration change
+    Config: Any  # frozen dataclass with at least `seed` and `iterations`
+    PRESETS: dict[str, Any]  # name -> Config
+
+    def begin(self, config: Any, cells: CellSet, device: torch.device) -> State:
+        """Networks, optimisers and a `Sampler` at step 0."""
+
+    def draw(self, state: State) -> Tensor:
+        """Rows of the cells of one step, (N,) or (draws, N)."""
+
+    def step(self, state: State, batch: Batch, t: int) -> dict[str, Tensor]:
+        """One update of everything, after t others; its losses before it by name, scalars."""
+
+    def encode(self, state: State, cells: CellSet) -> np.ndarray:
+        """Codes of cells, (N, d)."""
 
 
 def place(network: nn.Module, device: torch.device) -> nn.Module:
