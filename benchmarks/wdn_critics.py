@@ -3,8 +3,8 @@
     python benchmarks/wdn_critics.py --steps 300 --loop 20 --json result.json
 
 Ten domains make 45 critics of the paper's size. Every form takes the same minibatches, 100 rows a domain, and the same
-interpolates. "stacked" is what the training runs; "autograd" is the same stacked critics with their gradient by
-differentiating twice; "loop" is one critic after the other by autograd, as the published code builds them.
+interpolates. "stacked" is what the training runs; "autograd" is stacked critics whose slopes come from autograd, which
+differentiates twice; "loop" is one critic after the other by autograd, as the published code builds them.
 """
 
 from __future__ import annotations

@@ -84,22 +84,49 @@ def objective(theta, pairs, views, epsilon, config):
 
 @pytest.mark.parametrize("bug_norm", [False, True])
 @pytest.mark.parametrize(("depth", "width"), [(1, 2), (2, 2), (3, 3)])
-def test_closed_form_gradient_equals_autograd_through_the_penalty(depth, width, bug_norm):
+def test_gradient_equals_differentiating_twice_through_the_penalty(depth, width, bug_norm):
     config = Config(depth=depth, width=width, bug_norm=bug_norm)
     pairs = all_pairs(4)
     critics = random_critics(pairs, 7, config)
     generator = torch.Generator().manual_seed(1)
     views = torch.randn(4, 9, 7, generator=generator, dtype=torch.float64) * 2 + 1
     epsilon = torch.rand(6, 9, generator=generator, dtype=torch.float64)
-    distance, penalty = critics.differentiate(views, epsilon)
-    theta = critics.theta.clone().requires_grad_(True)
-    w, g = objective(theta, pairs, views, epsilon, config)
+    theta, again = (critics.theta.clone().requires_grad_(True) for _ in range(2))
+    distance, penalty = critics.objective(theta, views, epsilon)
+    w, g = objective(again, pairs, views, epsilon, config)
     assert (g > 0).any()  # else the penalty's gradient is not tested
-    torch.testing.assert_close(distance, w.detach(), rtol=1e-6, atol=1e-8)
-    torch.testing.assert_close(penalty, g.detach(), rtol=1e-6, atol=1e-8)
-    (critics.weight * (w - g)).sum().backward()
-    torch.testing.assert_close(critics.gradient, theta.grad, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(critics.distance(views).detach(), w.detach(), rtol=1e-6, atol=1e-8)
+    exactly = {"rtol": 1e-12, "atol": 1e-12}
+    torch.testing.assert_close(distance, w, **exactly)
+    torch.testing.assert_close(penalty, g, **exactly)
+    for d, p in ((distance, penalty), (w, g)):
+        (critics.weight * (d - p)).sum().backward()
+    largest = float(again.grad.abs().max())
+    torch.testing.assert_close(theta.grad, again.grad, rtol=1e-12, atol=1e-12 * largest)
+    torch.testing.assert_close(critics.distance(views), w.detach(), **exactly)
+
+
+def test_the_objective_is_equation_10_row_by_row():
+    pairs, config = all_pairs(3), Config()
+    critics = random_critics(pairs, 4, config, seed=5)
+    generator = torch.Generator().manual_seed(6)
+    views = torch.randn(3, 5, 4, generator=generator, dtype=torch.float64)
+    epsilon = torch.rand(3, 5, generator=generator, dtype=torch.float64)
+    distance, penalty = critics.objective(critics.theta, views, epsilon)
+    numbers, x, e = critics.theta.numpy(), views.numpy(), epsilon.numpy()
+    for p, (i, j) in enumerate(pairs.sides.T.tolist()):
+        weight, bias, v, c = numbers[p, :8].reshape(2, 4), numbers[p, 8:10], numbers[p, 10:12], numbers[p, 12]
+
+        def f(z, weight=weight, bias=bias, v=v, c=c):
+            return sum(v[h] * np.log1p(np.exp(weight[h] @ z + bias[h])) for h in range(2)) + c
+
+        assert float(distance[p]) == pytest.approx(np.mean([f(z) for z in x[i]]) - np.mean([f(z) for z in x[j]]))
+        slow = 0.0
+        for k in range(5):
+            z = e[p, k] * x[i, k] + (1 - e[p, k]) * x[j, k]
+            slope = [(f(z + 1e-6 * unit) - f(z - 1e-6 * unit)) / 2e-6 for unit in np.eye(4)]
+            slow += 10.0 * max(np.linalg.norm(slope) - 1, 0) ** 2 / 5
+        assert slow > 0
+        assert float(penalty[p]) == pytest.approx(slow, rel=1e-6)
 
 
 def test_stacked_critics_learn_what_single_critics_learn():
@@ -125,11 +152,13 @@ def test_views_in_different_numbers_of_pairs_get_their_own_gradients():
     critics = random_critics(pairs, 6, config)
     views = torch.randn(4, 8, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     epsilon = torch.rand(4, 8, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    critics.differentiate(views, epsilon)
-    theta = critics.theta.clone().requires_grad_(True)
-    w, g = objective(theta, pairs, views, epsilon, config)
-    (pairs.weight * (w - g)).sum().backward()
-    torch.testing.assert_close(critics.gradient, theta.grad, rtol=1e-6, atol=1e-7)
+    theta, again = (critics.theta.clone().requires_grad_(True) for _ in range(2))
+    for ours, (w, g) in (
+        (theta, critics.objective(theta, views, epsilon)),
+        (again, objective(again, pairs, views, epsilon, config)),
+    ):
+        ours.grad = torch.autograd.grad((pairs.weight * (w - g)).sum(), ours)[0]
+    torch.testing.assert_close(theta.grad, again.grad, rtol=1e-12, atol=1e-12)
 
 
 def test_critic_sizes_are_those_of_the_paper_and_of_the_code():
