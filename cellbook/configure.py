@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import types
 import typing
 from dataclasses import fields, replace
 from typing import Any
@@ -9,7 +11,9 @@ from typing import Any
 from cellbook.errors import CellbookError
 
 C = typing.TypeVar("C")
-WORDS = {"None": None, "true": True, "True": True, "false": False, "False": False}
+WORDS = {"none": None, "true": True, "yes": True, "false": False, "no": False}
+INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def choose_preset(presets: dict[str, C], name: str) -> C:
@@ -27,28 +31,40 @@ def restore(kind: type[C], values: dict[str, Any]) -> C:
 def configure(method: Any, given: dict[str, Any]) -> Any:
     """A method's configuration from words such as ``{"preset": "quick", "seed": "3"}``; unknown ones are refused."""
     given = dict(given)
-    preset = given.pop("preset", "paper")
-    if preset not in method.PRESETS:
-        raise CellbookError(f"parameter 'preset' is one of {', '.join(method.PRESETS)}, got {preset!r}")
+    default = choose_preset(method.PRESETS, given.pop("preset", "paper"))
     hints = typing.get_type_hints(method.Config)
-    known = {field.name: typing.get_args(hints[field.name]) or (hints[field.name],) for field in fields(method.Config)}
+    known = {field.name: _kinds(hints[field.name]) for field in fields(method.Config)}
     unknown = [name for name in given if name not in known]
     if unknown:
         raise CellbookError(f"no parameter {', '.join(unknown)}: there is preset, {', '.join(known)}")
-    return replace(method.PRESETS[preset], **{name: _parse(name, known[name], word) for name, word in given.items()})
+    return replace(default, **{name: read_value(name, v, *known[name]) for name, v in given.items()})
 
 
-def _parse(name: str, kinds: tuple[type, ...], word: Any) -> Any:
-    """Read a word as the first of its types that it fits; a value that is no word must have one of them."""
-    readings = [WORDS.get(word, word)] if isinstance(word, str) else [word]
-    for kind in (int, float):
-        if kind in kinds and isinstance(word, str | int) and not isinstance(word, bool):
-            try:
-                readings.append(kind(word))
-            except ValueError:
-                continue
+def read_value(name: str, given: Any, *kinds: type) -> Any:
+    """The value of a parameter, as one of its types.
+
+    A word is read as the first of these that is among the types: "none"; "true" or "yes", "false" or "no", in capitals
+    or not; digits as an integer, so that 010 is 10; a decimal number such as 2, .5 or 1e-3 as a float; the word itself.
+    What is no word must have one of the types, but a whole number may stand for a float.
+    """
+    readings = [given]
+    if isinstance(given, str):
+        readings = [WORDS[given.lower()]] if given.lower() in WORDS else []
+        readings += [kind(given) for kind, form in ((int, INTEGER), (float, DECIMAL)) if form.fullmatch(given)]
+        readings.append(given)
+    elif type(given) is int:
+        readings.append(float(given))
     for value in readings:
         if type(value) in kinds:
             return value
     allowed = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
-    raise CellbookError(f"parameter {name!r} takes {allowed}, got {word!r}")
+    raise CellbookError(f"parameter {name!r} takes {allowed}, got {given!r}")
+
+
+def _kinds(hint: Any) -> tuple[type, ...]:
+    """Types of a field by its annotation: those of a union, or of the values of a Literal."""
+    if typing.get_origin(hint) is typing.Literal:
+        return tuple({type(value) for value in typing.get_args(hint)})
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return typing.get_args(hint)
+    return (typing.get_origin(hint) or hint,)

@@ -176,7 +176,7 @@ def test_the_command_takes_the_configuration_of_wdn_and_prints_json(run_main, we
         (["--method", "wdn", "--preset", "smoke", "--step", "3"], "maps were kept at 0, 2, 4, 6"),
         (["--method", "wdn", "--fewest-controls", "19"], "fewer than 19 controls"),
         (["--method", "wdn", "--preset", "long"], "preset 'long'"),
-        (["--method", "wdn", "-p", "rate=1"], "no parameter rate of WDN"),
+        (["--method", "wdn", "-p", "rate=1"], "no parameter rate"),
         (["--method", "wdn", "-p", "distance=l2"], "distance='l2' is none of critic, energy, sinkhorn"),
         (["--method", "wdn", "-p", "depth=deep"], "takes int"),
     ],

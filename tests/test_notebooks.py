@@ -1,4 +1,6 @@
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,7 +28,12 @@ def test_every_pair_is_in_sync_and_without_outputs():
 def test_every_parameter_is_typed_explained_and_read(page):
     known = notebooks.parameters(page)
     assert set(known) >= REQUIRED
-    assert set(known) - notebooks.names_read(page) == set()
+    read = set()
+    for cell in notebooks.read_source(notebooks.source_path(page)).cells:
+        if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):
+            tree = ast.parse(re.sub(r"^\s*[%!].*$", "", cell.source, flags=re.M))
+            read |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and type(node.ctx) is ast.Load}
+    assert set(known) - read == set()
     assert all(parameter.help for parameter in known.values())
 
 
@@ -69,8 +76,16 @@ fast: bool = False  # whether to hurry
         ("page", "5", "5"),
         ("rate", "2", 2.0),
         ("rate", "1e-4", 1e-4),
+        ("rate", ".5", 0.5),
         ("steps", "7", 7),
+        ("steps", "010", 10),
+        ("steps", "-3", -3),
         ("fast", "true", True),
+        ("fast", "Yes", True),
+        ("fast", "FALSE", False),
+        ("fast", "no", False),
+        ("page", "true", "true"),
+        ("page", "[a", "[a"),
     ],
 )
 def test_parameters_are_read_in_their_type(name, given, value):
@@ -80,7 +95,10 @@ def test_parameters_are_read_in_their_type(name, given, value):
 
 
 @pytest.mark.parametrize(
-    ("name", "given"), [("steps", "many"), ("steps", "1.5"), ("steps", "None"), ("fast", "3"), ("rate", "quick")]
+    ("name", "given"),
+    [("steps", g) for g in ("many", "1.5", "None", "1:30", "0x10", "1_000", "[a", "9" * 30, "", True, 2.0)]
+    + [("rate", g) for g in ("quick", "1:30", "nan", "inf", "[a", "1e", True)]
+    + [("fast", g) for g in ("3", "on", "1", 1)],
 )
 def test_values_of_another_type_are_refused(name, given):
     with pytest.raises(CellbookError, match=f"parameter '{name}' takes"):

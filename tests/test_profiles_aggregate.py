@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from cellbook.errors import CellbookError
-from cellbook.profiles import aggregate, features, matrix, missing_wells, to_treatments, to_wells
+from cellbook.profiles import aggregate, features, matrix, to_wells
 
 
 def make_cells(seed=0, n=400):
@@ -26,6 +26,11 @@ def make_cells(seed=0, n=400):
     )
     x = rng.lognormal(size=(n, 5)) * np.logspace(-6, 6, 5) + np.array([1e6, -3, 0, 5, 1e7])
     return pd.concat([df, pd.DataFrame(x, columns=list("abcde"))], axis=1).sample(frac=1, random_state=seed)
+
+
+def treatments_of(wells, statistic="median"):
+    constant = [name for name in ["Metadata_moa"] if name in wells]
+    return aggregate(wells, ["Metadata_compound", "Metadata_concentration"], statistic, constant=constant)
 
 
 def slow(df, by, summarise):
@@ -92,7 +97,7 @@ def test_metadata_is_kept_only_where_every_group_agrees():
     assert "Metadata_site" not in wells
     assert {"Metadata_batch", "Metadata_compound", "Metadata_concentration", "Metadata_moa"} <= set(wells.columns)
     assert (wells["Metadata_cell_count"] == wells["Metadata_n"]).all()
-    treatments = to_treatments(wells)
+    treatments = treatments_of(wells)
     assert "Metadata_plate" not in treatments
     assert dict(zip(treatments["Metadata_compound"], treatments["Metadata_moa"], strict=True)) == {
         "DMSO": "DMSO",
@@ -129,8 +134,8 @@ def test_cell_counts_are_summarised_with_the_features():
             "x": [1.0, 2.0, 9.0],
         }
     )
-    assert to_treatments(wells)["Metadata_cell_count"].tolist() == [40]
-    assert to_treatments(wells, "mean")["Metadata_cell_count"].tolist() == [50]
+    assert treatments_of(wells)["Metadata_cell_count"].tolist() == [40]
+    assert treatments_of(wells, "mean")["Metadata_cell_count"].tolist() == [50]
 
 
 def test_contradicting_labels_are_refused_not_dropped():
@@ -138,7 +143,7 @@ def test_contradicting_labels_are_refused_not_dropped():
     wells = to_wells(cells)
     wells.loc[wells["Metadata_compound"].eq("taxol").idxmax(), "Metadata_moa"] = "Epi"
     with pytest.raises(CellbookError, match=r"Metadata_moa has more than one value in 1 of 4 groups, first in taxol"):
-        to_treatments(wells)
+        treatments_of(wells)
     cells.loc[0, "Metadata_compound"] = "elsewhere"
     with pytest.raises(CellbookError, match="Metadata_compound has more than one value in 1 of 24 groups"):
         to_wells(cells)
@@ -155,22 +160,12 @@ def test_a_well_of_one_cell_has_no_standard_deviation():
     np.testing.assert_allclose(nan["x_mean"], [2, 5])
 
 
-def test_wells_without_cells_are_listed_and_never_invented():
-    cells = make_cells()
-    layout = cells[["Metadata_plate", "Metadata_well"]].drop_duplicates()
-    layout = pd.concat([layout, pd.DataFrame({"Metadata_plate": ["Week1_0"], "Metadata_well": ["G11"]})])
-    wells = to_wells(cells)
-    assert len(wells) == len(layout) - 1
-    assert missing_wells(wells, layout)["Metadata_well"].tolist() == ["G11"]
-    assert missing_wells(wells, layout[:-1]).empty
-
-
 def test_rows_that_belong_nowhere_or_hold_nan_are_refused():
     cells = make_cells().reset_index(drop=True)
     lost = cells.copy()
     lost.loc[[1, 2], "Metadata_concentration"] = np.nan
     with pytest.raises(CellbookError, match="Metadata_concentration is missing in 2 of 400 rows"):
-        to_treatments(lost)
+        treatments_of(lost)
     cells.loc[3, "c"] = np.nan
     with pytest.raises(CellbookError, match=r"1 of 5 features hold NaN or infinity in 1 of 400 rows \('c'\)"):
         to_wells(cells)
@@ -190,5 +185,5 @@ def test_the_order_of_cells_within_a_well_does_not_matter():
 def test_the_caller_keeps_his_table():
     cells = make_cells()
     before = cells.copy(deep=True)
-    to_treatments(to_wells(cells))
+    treatments_of(to_wells(cells))
     pd.testing.assert_frame_equal(cells, before)

@@ -311,6 +311,7 @@ def test_parameters_are_those_of_the_configuration_and_checked():
         ({"seed": "True"}, "takes int"),
         ({"rate": "None"}, "takes float"),
         ({"break_at": 0.5}, "takes int or None"),
+        ({"break_at": "[a"}, r"takes int or None, got '\[a'"),
     ):
         with pytest.raises(CellbookError, match=message):
             configure(TOY, given)

@@ -11,7 +11,7 @@ from cellbook.methods import wdn
 from cellbook.methods.wdn.alignment import Alignment, Level
 from cellbook.methods.wdn.evaluation import nearest, silhouettes, sum_distances
 from cellbook.methods.wdn.stopping import stop
-from cellbook.methods.wdn.units import resample
+from cellbook.methods.wdn.units import draw_wells, resample
 from cellbook.metrics import classify_batch, distance_matrix, match, protocol, score, silhouette
 from cellbook.metrics.scores import prepare
 from cellbook.profiles import PlateScaler, Whitening
@@ -253,3 +253,13 @@ def test_the_real_screen_has_the_papers_eligible_queries(ljosa):
     scaled = PlateScaler("percentile", on_constant="drop").fit_transform(ljosa)
     found = wdn.evaluate(wdn.unmoved(scaled), scaled).query("vote == 'pooled' and k == 1")
     assert found.set_index("measure")["scored"].to_dict() == {"NSC": 103, "NSCB": 92}
+
+
+def test_wells_are_drawn_within_their_unit_and_equally_often():
+    unit = np.array([2, 0, 1, 0, 2, 2, 3, 0, 2])
+    draws = draw_wells(unit, 20_000, seed=1)
+    assert np.array_equal(unit[draws], np.tile(unit, (20_000, 1)))
+    assert (draws[:, 6] == 6).all()
+    often = np.bincount(draws[:, 4], minlength=9) / 20_000
+    np.testing.assert_allclose(often[[0, 4, 5, 8]], 0.25, atol=0.015)
+    assert abs(np.corrcoef(draws[:, 1], draws[:, 3])[0, 1]) < 0.03

@@ -22,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from cellbook.configure import read_value
 from cellbook.errors import CellbookError, DataNotFound
 from cellbook.files import digest, write_text
 
@@ -46,17 +47,7 @@ class Parameter:
 
     def parse(self, given: Any) -> Any:
         """Turn a value from the command line into this parameter's type; refuse any other."""
-        value = given
-        if isinstance(given, str) and self.type is not str:
-            value = yaml.safe_load(given)
-            if self.type is float and isinstance(value, str):
-                with contextlib.suppress(ValueError):  # YAML reads 1e-3 as text
-                    value = float(value)
-        if self.type is float and type(value) is int:
-            value = float(value)
-        if type(value) is not self.type:
-            raise CellbookError(f"parameter {self.name!r} takes {self.type.__name__}, got {given!r}")
-        return value
+        return read_value(self.name, given, self.type)
 
 
 def root() -> Path:
@@ -135,16 +126,6 @@ def check_parameters(page: str, given: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         raise CellbookError(f"page {page!r} has no parameter {', '.join(unknown)}: it takes {', '.join(known)}")
     return {name: parameter.parse(given.get(name, parameter.default)) for name, parameter in known.items()}
-
-
-def names_read(page: str) -> set[str]:
-    """Names that the code of a page's notebook reads outside the parameters cell."""
-    found: set[str] = set()
-    for cell in read_source(source_path(page)).cells:
-        if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):
-            tree = ast.parse(re.sub(r"^\s*[%!].*$", "", cell.source, flags=re.M))
-            found |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and type(node.ctx) is ast.Load}
-    return found
 
 
 def execute(page: str, given: dict[str, Any], *, echo: bool = False) -> tuple[NotebookNode, float]:

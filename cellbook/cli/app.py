@@ -244,10 +244,12 @@ def correct(
     """Correct a profile table for its batches by their controls, and report what is left of the batch in these."""
     from cellbook import corrections
     from cellbook.cli import correct
+    from cellbook.configure import configure
+    from cellbook.methods import wdn
     from cellbook.profiles import read_profiles, write_profiles
 
     correct.check_output(output)
-    config = correct.read_config(parse_given(given), preset)
+    config = configure(wdn, {"preset": preset, **parse_given(given)})
     profiles, notes = correct.usable(read_profiles(file), drop=drop_unusable)
     column = correct.column_of(profiles, domain)
     settings = corrections.Settings(column, ridge, config, device, config.seed, step, fewest_controls)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from cellbook.configure import choose_preset
 from cellbook.corrections import METHODS, Corrected, Settings
 from cellbook.errors import CellbookError
-from cellbook.methods.wdn import PRESETS, Config
 from cellbook.profiles.files import SUFFIXES
 from cellbook.profiles.table import check_finite, drop_unusable, features, metadata
 
@@ -30,22 +27,6 @@ def column_of(profiles: pd.DataFrame, name: str) -> str:
         f"domain {name!r} is no metadata column of the table{f', did you mean {near[0]!r}?' if near else ''}; "
         f"there are {', '.join(plain) or 'none'}"
     )
-
-
-def read_config(given: dict[str, str], preset: str = "quick") -> Config:
-    """Configuration of WDN from a preset and words such as ``{"iterations": "200"}``; unknown ones are refused."""
-    from cellbook.book.notebooks import Parameter
-
-    default = choose_preset(PRESETS, preset)
-    known = {
-        f.name: Parameter(f.name, type(getattr(default, f.name)), None, "")
-        for f in fields(Config)
-        if f.name != "domains"
-    }
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise CellbookError(f"no parameter {', '.join(unknown)} of WDN: there are {', '.join(known)}")
-    return replace(default, **{name: known[name].parse(value) for name, value in given.items()})
 
 
 def usable(profiles: pd.DataFrame, *, drop: bool = False) -> tuple[pd.DataFrame, list[str]]:

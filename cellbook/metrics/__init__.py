@@ -15,8 +15,7 @@ from cellbook.metrics.retrieval import (
 )
 from cellbook.metrics.scores import Score, as_json, prepare, score
 from cellbook.metrics.thinning import thinned
-from cellbook.metrics.uncertainty import accuracy, bootstrap_compounds, wilson
-from cellbook.metrics.wells import bootstrap_wells
+from cellbook.metrics.uncertainty import accuracy, bootstrap_compounds
 
 __all__ = [
     "PROTOCOLS",
@@ -31,7 +30,6 @@ __all__ = [
     "activity",
     "as_json",
     "bootstrap_compounds",
-    "bootstrap_wells",
     "chance",
     "classify_batch",
     "consistency",
@@ -49,5 +47,4 @@ __all__ = [
     "silhouette",
     "silhouettes",
     "thinned",
-    "wilson",
 ]

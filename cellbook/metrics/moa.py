@@ -68,15 +68,6 @@ class Match:
     per_query: pd.DataFrame = field(repr=False)
 
     @property
-    def per_class(self) -> pd.DataFrame:
-        """Count per label: label, rows, queries (rows scored), scored and correct (votes), accuracy (NaN: none)."""
-        rows = self.per_query.assign(queries=self.per_query["excluded"] == "")
-        table = rows.groupby("label", as_index=False).agg(
-            rows=("label", "size"), queries=("queries", "sum"), scored=("counted", "sum"), correct=("correct", "sum")
-        )
-        return table.assign(accuracy=table["correct"] / table["scored"].where(table["scored"] > 0))
-
-    @property
     def confusion(self) -> pd.DataFrame:
         """Count scored queries by true label (rows) and predicted label (columns), square, labels sorted."""
         rows = self.per_query[(self.per_query["excluded"] == "") & (self.per_query["neighbour"] >= 0)]

@@ -1,11 +1,10 @@
-"""How far an accuracy can be trusted: resampling compounds, and Wilson's interval."""
+"""How far an accuracy can be trusted: resampling compounds."""
 
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
 
 from cellbook.errors import CellbookError
 from cellbook.metrics.neighbours import choose
@@ -108,21 +107,3 @@ def _draws(c: int, n: int, seed: int) -> NDArray[np.int64]:
     draws = np.random.default_rng(seed).multinomial(c, np.full(c, 1 / c), size=n)
     draws.flags.writeable = False
     return draws
-
-
-def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Compute Wilson's score interval of a proportion; it assumes independent trials.
-
-    For comparison with published intervals: treatments of one compound are not independent, see `bootstrap_compounds`.
-    Returns (0, 1) for n = 0.
-    """
-    if not 0 <= correct <= n or not 0 < level < 1:
-        raise CellbookError(f"correct={correct}, n={n}, level={level}: need 0 <= correct <= n and 0 < level < 1.")
-    if n == 0:
-        return 0.0, 1.0
-    z = float(norm.ppf((1 + level) / 2))
-    p = correct / n
-    centre = p + z * z / (2 * n)
-    half = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    return max(0.0, float((centre - half) / scale)), min(1.0, float((centre + half) / scale))

@@ -1,6 +1,6 @@
 """From embeddings of cells to comparable profiles: tables, aggregation, scaling, whitening and batch alignment."""
 
-from cellbook.profiles.aggregate import aggregate, missing_wells, to_treatments, to_wells
+from cellbook.profiles.aggregate import aggregate, to_wells
 from cellbook.profiles.chain import Chain, Step, tvn
 from cellbook.profiles.coral import Coral
 from cellbook.profiles.factors import FactorAnalysis
@@ -34,11 +34,9 @@ __all__ = [
     "features",
     "matrix",
     "metadata",
-    "missing_wells",
     "read_profiles",
     "replace_features",
     "require",
-    "to_treatments",
     "to_wells",
     "tvn",
     "write_profiles",

@@ -96,7 +96,7 @@ def to_wells(cells: pd.DataFrame, statistic: Statistic = "mean", *, single: Sing
     """Average the cells of each well: one row a (plate, well).
 
     Compound, concentration, MOA and batch must be the same for all cells of a well. `Metadata_cell_count` is added
-    where absent: the number of cells in the table. A well without cells has no row; `missing_wells` finds such wells.
+    where absent: the number of cells in the table. A well without cells has no row.
     See `aggregate` for `statistic`, `single` and errors.
     """
     once = ("Metadata_batch", *TREATMENT, "Metadata_moa")
@@ -104,23 +104,6 @@ def to_wells(cells: pd.DataFrame, statistic: Statistic = "mean", *, single: Sing
     if "Metadata_cell_count" not in wells:
         wells.insert(wells.columns.get_loc("Metadata_n"), "Metadata_cell_count", wells["Metadata_n"])  # type: ignore[arg-type]
     return wells
-
-
-def to_treatments(wells: pd.DataFrame, statistic: Statistic = "median") -> pd.DataFrame:
-    """Take the median over the wells of each treatment, a compound at a concentration (Ljosa et al. 2013).
-
-    The MOA must be the same for all wells of a treatment. Controls are a treatment like any other. See `aggregate` for
-    `statistic`, the rows' order, batches and errors.
-    """
-    return aggregate(wells, TREATMENT, statistic, constant=[c for c in ["Metadata_moa"] if c in wells])
-
-
-def missing_wells(profiles: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
-    """List the rows of `expected` whose (plate, well) has no row in `profiles`: wells without a usable cell."""
-    require(profiles, WELL)
-    require(expected, WELL)
-    have = pd.MultiIndex.from_frame(profiles[list(WELL)])
-    return expected[~pd.MultiIndex.from_frame(expected[list(WELL)]).isin(have)]
 
 
 def _check_arguments(df: pd.DataFrame, keys: list[str], statistic: str, weights: str | None, single: str) -> None:

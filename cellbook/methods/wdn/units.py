@@ -16,7 +16,6 @@ from cellbook.metrics.moa import factorize
 from cellbook.metrics.neighbours import candidates
 from cellbook.metrics.protocols import SAME_COMPOUND, SAME_COMPOUND_OR_BATCH
 from cellbook.metrics.scores import prepare
-from cellbook.metrics.wells import draw_wells
 from cellbook.profiles.aggregate import to_wells
 from cellbook.profiles.table import check_finite, metadata
 
@@ -92,6 +91,18 @@ def make_screen(alignment: Alignment, profiles: pd.DataFrame, controls: str = "D
         weight=rows[found.weight].to_numpy(np.float64) if weighted else np.ones(len(rows)),
         cells=cells,
     )
+
+
+def draw_wells(unit: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
+    """Draw wells with replacement within each unit, int (n, w): which well stands in the place of each well.
+
+    `unit` (w,) names the unit of each well; the place of a well is always taken by one of the same unit.
+    """
+    order = np.argsort(unit, kind="stable")  # wells of a unit side by side
+    size = np.bincount(unit)
+    start = np.cumsum(size) - size
+    pick = np.floor(np.random.default_rng(seed).random((n, len(unit))) * size[unit]).astype(np.int64)
+    return order[start[unit] + pick]
 
 
 def resample(screen: Screen, n: int, seed: int = 0) -> list[np.ndarray]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.spatial.distance import squareform
+from scipy.stats import binomtest
 from threadpoolctl import threadpool_limits
 
 from cellbook import metrics
@@ -219,7 +220,7 @@ def nuclei(run: Run) -> pd.DataFrame:
             ("precision", line.found_matched, line.found),
             ("recall", line.published_matched, line.published),
         ):
-            low, high = metrics.wilson(hits, n)
+            low, high = binomtest(hits, n).proportion_ci(0.95, "wilson") if n else (0.0, 1.0)
             place = f"{line.plate} {line.field[:6]}".strip()  # plate, well and site
             counts = {"correct": hits, "scored": n, "low": low, "high": high}
             entry = row(source, line.method, place, "nuclei", measure, hits / n if n else float("nan"), **counts)
