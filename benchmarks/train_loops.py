@@ -41,6 +41,7 @@ from train_step import random_cells
 from cellbook.cells import CellSet
 from cellbook.methods import vae_plus
 from cellbook.methods.vae_plus.networks import SIDE, activate
+from cellbook.methods.vae_plus.objective import cross_entropy, feature_loss, gamma, kl_loss, pixel_loss
 from cellbook.pixels import channel_max, gather
 from cellbook.runs import choose_device, device_name
 from cellbook.training import Batch, State
@@ -106,13 +107,13 @@ class Plain:
         else:
             (_, yes), (features_hat, no), (features, _) = judge(real), judge(x_hat), judge(x)
             judged = torch.cat([yes, no])
-        losses = {"pixel": vae_plus.pixel_loss(x, x_hat), "kl": vae_plus.kl_loss(mu, logvar)}
+        losses = {"pixel": pixel_loss(x, x_hat), "kl": kl_loss(mu, logvar)}
         objective = losses["pixel"] + self.config.kl_weight * losses["kl"]
         for i in self.config.terms.layers:
-            losses[f"feature_{i}"] = vae_plus.feature_loss(features[i - 1], features_hat[i - 1], pixels)
-            objective = objective + vae_plus.gamma(T, i, self.config.ramp) * losses[f"feature_{i}"]
+            losses[f"feature_{i}"] = feature_loss(features[i - 1], features_hat[i - 1], pixels)
+            objective = objective + gamma(T, i, self.config.ramp) * losses[f"feature_{i}"]
         target = torch.cat([torch.ones(n, device=x.device), torch.zeros(n, device=x.device)])
-        losses["discriminator"] = vae_plus.cross_entropy(judged, target)
+        losses["discriminator"] = cross_entropy(judged, target)
 
         for optimiser in self.optimisers:
             optimiser.zero_grad()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -15,6 +13,7 @@ from tqdm import tqdm
 
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
+from cellbook.features import frozen
 from cellbook.features.families import (
     Features,
     bands_and_grain,
@@ -177,20 +176,12 @@ def random_network(cells: CellSet, seed: int = 0, width: int = 32, n: int = 128,
     """
     if n < 2 or n % 2:
         raise CellbookError(f"n is {n}; give an even number of features, half means and half standard deviations")
-    generator = torch.Generator().manual_seed(seed)
     sizes = [cells.images.shape[1], width, 2 * width, 4 * width, n // 2]
-    weights = []
-    for inputs, outputs in pairwise(sizes):
-        weight = torch.randn(outputs, inputs, 4, 4, generator=generator)
-        weights.append((weight * math.sqrt(2 / (16 * inputs))).to(device))
+    weights = [weight.to(device) for weight in frozen.kernels(sizes, seed)]
     values = []
-    with torch.inference_mode():
-        for start in range(0, len(cells), _BATCH):
-            x = _normalised(cells, slice(start, start + _BATCH)).to(device)
-            for weight in weights:
-                x = F.leaky_relu(F.group_norm(F.conv2d(x, weight, stride=2, padding=1), 1), 0.2)
-            x = x.flatten(2)
-            values.append(torch.cat([x.mean(dim=2), x.std(dim=2, correction=0)], dim=1).cpu())
+    for start in range(0, len(cells), _BATCH):
+        x = frozen.layers(_normalised(cells, slice(start, start + _BATCH)).to(device), weights)[-1].flatten(2)
+        values.append(torch.cat([x.mean(dim=2), x.std(dim=2, correction=0)], dim=1).cpu())
     return _named(cells, torch.cat(values).numpy(), "random")
 
 

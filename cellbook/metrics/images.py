@@ -7,9 +7,7 @@ a download and were trained on photographs, and the method's own discriminator w
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -19,10 +17,10 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
-from torch import Tensor
 from torch.nn import functional as F
 
 from cellbook.errors import CellbookError
+from cellbook.features import frozen
 
 Floats = NDArray[np.float64]
 BLOCK = 256  # cells at a time
@@ -51,7 +49,7 @@ def ssim(x: ArrayLike, x_hat: ArrayLike, data_range: float = 1.0) -> Floats:
     """
     from torchmetrics.functional.image import structural_similarity_index_measure as measure
 
-    if not (math.isfinite(data_range) and data_range > 0):
+    if not 0 < data_range < float("inf"):
         raise CellbookError(f"data_range={data_range} must be a positive number: 1 for images in [0, 1]")
     a, b = _pair(x, x_hat)
     n, c = a.shape[:2]
@@ -97,8 +95,8 @@ def spectral_sharpness(x: ArrayLike, x_hat: ArrayLike) -> Floats:
 def frozen_features(x: ArrayLike, seed: int = 0) -> list[NDArray[np.float32]]:
     """Maps of a small convolutional network with random weights, layer by layer: (N, 16, H/2, W/2) to (N, 64, ...)."""
     a = torch.from_numpy(_images("x", x))
-    weights = _weights(a.shape[1], seed)
-    blocks = [[layer.numpy() for layer in _forward(block, weights)] for block in torch.split(a, BLOCK)]
+    weights = frozen.kernels((a.shape[1], *WIDTHS), seed)
+    blocks = [[layer.numpy() for layer in frozen.layers(block, weights)] for block in torch.split(a, BLOCK)]
     return [np.concatenate(layer) for layer in zip(*blocks, strict=True)]
 
 
@@ -110,11 +108,11 @@ def feature_distance(x: ArrayLike, x_hat: ArrayLike, seed: int = 0) -> Floats:
     the weights are not, so it is not comparable with LPIPS.
     """
     a, b = (torch.from_numpy(image) for image in _pair(x, x_hat))
-    weights = _weights(a.shape[1], seed)
+    weights = frozen.kernels((a.shape[1], *WIDTHS), seed)
     found = []
     for one, two in zip(torch.split(a, BLOCK), torch.split(b, BLOCK), strict=True):
         total = torch.zeros(len(one), dtype=torch.float64)
-        for p, q in zip(_forward(one, weights), _forward(two, weights), strict=True):
+        for p, q in zip(frozen.layers(one, weights), frozen.layers(two, weights), strict=True):
             total += (F.normalize(p, dim=1) - F.normalize(q, dim=1)).square().sum(dim=1).mean(dim=(1, 2))
         found.append(total)
     return np.asarray(torch.cat(found).numpy())
@@ -187,22 +185,6 @@ def _pooled(x: NDArray[np.float32], seed: int) -> Floats:
     maps = frozen_features(x, seed)
     parts = [part for layer in maps for part in (layer.mean(axis=(2, 3)), layer.std(axis=(2, 3)))]
     return np.concatenate([*parts, np.log(top_octave(x) + 1e-12)], axis=1).astype(np.float64)
-
-
-def _weights(channels: int, seed: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    sizes = pairwise((channels, *WIDTHS))
-    return [torch.randn(b, a, 4, 4, generator=generator) * math.sqrt(2 / (16 * a)) for a, b in sizes]
-
-
-@torch.no_grad()
-def _forward(x: Tensor, weights: list[Tensor]) -> list[Tensor]:
-    layers = []
-    for weight in weights:
-        # Statistics of the image itself: those of a batch would make its features depend on its company.
-        x = F.leaky_relu(F.group_norm(F.conv2d(x, weight, stride=2, padding=1), 1), 0.2)
-        layers.append(x)
-    return layers
 
 
 def _images(name: str, x: ArrayLike) -> NDArray[np.float32]:

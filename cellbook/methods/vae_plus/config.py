@@ -70,7 +70,6 @@ class Config:
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise CellbookError(f"{name}={value} must be a finite number, not negative")
-
         if self.beta and not self.terms.noise:
             raise CellbookError(f"beta={self.beta}: model {self.model!r} draws no code, so that it has no KL term")
 

@@ -18,38 +18,6 @@ SLOPE = 0.01
 EPSILON = 1e-8
 
 
-class _Normalise(torch.autograd.Function):
-    """Normalise a batch by the moments of its first images, with torch's fused kernels; also returns mean and variance.
-
-    Plain operations would do, but their passes over the first layers took a quarter of a step.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor]:
-        y, mean, rate = torch.native_batch_norm(x[:first], weight, bias, None, None, True, 0.0, EPSILON)
-        var = (rate**-2 - EPSILON).clamp_min(0)  # rate = 1 / sqrt(var + eps), var biased
-        if first < len(x):
-            y = torch.cat([y, F.batch_norm(x[first:], mean, var, weight, bias, eps=EPSILON)])
-        ctx.save_for_backward(x, weight, mean, rate, var)
-        ctx.first = first
-        ctx.mark_non_differentiable(mean, var)
-        return y, mean, var
-
-    @staticmethod
-    def backward(ctx, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        (x, weight, mean, rate, var), first = ctx.saved_tensors, ctx.first
-        kernel, own, want = torch.ops.aten.native_batch_norm_backward, x[:first], [True, True, True]
-        dx, dweight, dbias = kernel(grad[:first], own, weight, None, None, mean, rate, True, EPSILON, want)
-        if first < len(x):
-            dy, dw, db = kernel(grad[first:], x[first:], weight, mean, var, None, None, False, EPSILON, want)
-            # What the other images ask of the moments, n values a channel: linear in (x - mean) of the first.
-            share = weight * rate / (own.numel() // own.shape[1])
-            slope, level = share * rate * dw, share * db
-            dx = dx - (own * slope[:, None, None] + (level - slope * mean)[:, None, None]).to(dx.dtype)
-            dx, dweight, dbias = torch.cat([dx, dy]), dweight + dw, dbias + db
-        return dx, dweight, dbias, None
-
-
 class BatchNorm(nn.Module):
     """Batch norm whose moments may come from the first images of the batch only, then normalise all of them.
 
@@ -106,7 +74,7 @@ class Encoder(nn.Module):
         """(B, c, 68, 68) -> mu and logvar, (B, 256) each."""
         for layer in self.layers:
             x = activate(F.max_pool2d(layer(x), 2))  # (B, w, 32, 32), (B, w, 14, 14), (B, w, 5, 5)
-        mu, logvar = self.code(x).flatten(1).float().chunk(2, dim=1)  # (B, 512, 1, 1)
+        mu, logvar = self.code(x).flatten(1).float().chunk(2, dim=1)  # (B, 512, 1, 1) -> (B, 512) -> (B, 256) twice
         return mu, logvar
 
 
@@ -124,11 +92,12 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor, first: int | None = None) -> Tensor:
         """(B, 256) -> (B, c, 68, 68) float32; moments of the `first` codes, or of all."""
-        x = z[:, :, None, None]  # (B, 256, 1, 1)
+        x = z[:, :, None, None]  # (B, 256) -> (B, 256, 1, 1)
         for layer in self.layers[:3]:
-            x = F.interpolate(activate(layer(x, first)), scale_factor=2, mode="nearest")  # 5 -> 10, 14 -> 28, 32 -> 64
+            x = activate(layer(x, first))  # (B, w, 5, 5), (B, w, 14, 14), (B, w, 32, 32)
+            x = F.interpolate(x, scale_factor=2, mode="nearest")  # (B, w, 10, 10), (B, w, 28, 28), (B, w, 64, 64)
         x = activate(self.layers[3](x, first))  # (B, w, 68, 68)
-        return activate(self.output(x, first)).float()
+        return activate(self.output(x, first)).float()  # (B, c, 68, 68)
 
 
 class Discriminator(nn.Module):
@@ -147,9 +116,41 @@ class Discriminator(nn.Module):
             x = activate(F.max_pool2d(layer(x, first), 2))
             hidden.append(x)  # (B, w, 32, 32), (B, w, 14, 14), (B, w, 5, 5)
         hidden.append(activate(self.top(x, first)))  # (B, 2 w, 1, 1)
-        return hidden, self.logit(hidden[3], first).flatten().float()
+        return hidden, self.logit(hidden[3], first).flatten().float()  # (B, 1, 1, 1) -> (B,)
 
 
 def kernels(network: nn.Module) -> list[Tensor]:
     """Weights of the convolutions: what decays. Scale and offset of batch norm do not."""
     return [layer.conv.weight for layer in network.modules() if isinstance(layer, Layer)]
+
+
+class _Normalise(torch.autograd.Function):
+    """Normalise a batch by the moments of its first images, with torch's fused kernels; also returns mean and variance.
+
+    Plain operations would do, but their passes over the first layers took a quarter of a step.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor]:
+        y, mean, rate = torch.native_batch_norm(x[:first], weight, bias, None, None, True, 0.0, EPSILON)
+        var = (rate**-2 - EPSILON).clamp_min(0)  # rate = 1 / sqrt(var + eps), var biased
+        if first < len(x):
+            y = torch.cat([y, F.batch_norm(x[first:], mean, var, weight, bias, eps=EPSILON)])
+        ctx.save_for_backward(x, weight, mean, rate, var)
+        ctx.first = first
+        ctx.mark_non_differentiable(mean, var)
+        return y, mean, var
+
+    @staticmethod
+    def backward(ctx, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        (x, weight, mean, rate, var), first = ctx.saved_tensors, ctx.first
+        kernel, own, want = torch.ops.aten.native_batch_norm_backward, x[:first], [True, True, True]
+        dx, dweight, dbias = kernel(grad[:first], own, weight, None, None, mean, rate, True, EPSILON, want)
+        if first < len(x):
+            dy, dw, db = kernel(grad[first:], x[first:], weight, mean, var, None, None, False, EPSILON, want)
+            # What the other images ask of the moments, n values a channel: linear in (x - mean) of the first.
+            share = weight * rate / (own.numel() // own.shape[1])
+            slope, level = share * rate * dw, share * db
+            dx = dx - (own * slope[:, None, None] + (level - slope * mean)[:, None, None]).to(dx.dtype)
+            dx, dweight, dbias = torch.cat([dx, dy]), dweight + dw, dbias + db
+        return dx, dweight, dbias, None

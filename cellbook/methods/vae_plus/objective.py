@@ -93,26 +93,27 @@ def step(state: State, batch: Batch, t: int) -> dict[str, Tensor]:
         mu, logvar = encoder(x)  # (N, 256) each
         z = mu + (0.5 * logvar).exp() * torch.randn_like(mu) if terms.noise else mu
         if terms.fooling:  # with images from the prior behind the reconstructions, whose moments serve for both
-            z = torch.cat([z, torch.randn_like(mu)])
+            z = torch.cat([z, torch.randn_like(mu)])  # (2N, 256)
         made = decoder(z, first=n)  # (N, c, 68, 68), or 2N with those from the prior
-    x_hat = made[:n]
+    x_hat = made[:n]  # (N, c, 68, 68)
     losses = {"pixel": pixel_loss(x, x_hat)}
     objective = losses["pixel"] if terms.pixels else 0.0
     if terms.noise:  # without, logvar is not used: its KL means nothing, and it learns nothing
         losses["kl"] = kl_loss(mu, logvar)
         objective = objective + config.kl_weight * losses["kl"]
     if judge is not None:
-        real = channel_max(batch.images[1])
+        real = channel_max(batch.images[1])  # (N, c, 68, 68)
         with state.autocast():
             # Moments from the first 2N, half of them real; the originals of B1 (and the prior's) are only normalised.
-            hidden, logits = judge(torch.cat([real, x_hat, x, made[n:]]), first=2 * n)
+            seen = torch.cat([real, x_hat, x, made[n:]])  # (3N, c, 68, 68), or 4N with those from the prior
+            hidden, logits = judge(seen, first=2 * n)  # four layers (3N, ...), (3N,)
         for i in terms.layers:
             losses[f"feature_{i}"] = feature_loss(hidden[i - 1][2 * n : 3 * n], hidden[i - 1][n : 2 * n], pixels)
             # Open: whether gamma counts the present update. Here t is the number of updates done before it.
             weight = gamma(t, i, config.ramp) if terms.progressive else 1.0
             if weight > 0:
                 objective = objective + weight * losses[f"feature_{i}"]
-        judged = torch.cat([logits[: 2 * n], logits[3 * n :]])
+        judged = torch.cat([logits[: 2 * n], logits[3 * n :]])  # (2N,) of real and made, or (3N,)
         losses["discriminator"] = cross_entropy(judged, (torch.arange(len(judged), device=x.device) < n).float())
 
     for optimiser in state.optimisers.values():

@@ -16,22 +16,3 @@ from cellbook.methods.wdn.run import VERSION, load, run
 from cellbook.methods.wdn.stopping import bootstrap, stopping
 from cellbook.methods.wdn.training import fit
 from cellbook.methods.wdn.units import hold_out_plates, make_screen, unit_means
-
-__all__ = [
-    "PRESETS",
-    "VERSION",
-    "Alignment",
-    "Config",
-    "Level",
-    "bootstrap",
-    "evaluate",
-    "fit",
-    "hold_out_plates",
-    "leakage",
-    "load",
-    "make_screen",
-    "run",
-    "stopping",
-    "unit_means",
-    "unmoved",
-]
