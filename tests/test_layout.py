@@ -1,0 +1,76 @@
+"""Who imports whom: a module stands on what lies below it, and no two units stand on each other."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "cellbook"
+LEVELS = (
+    "errors",
+    "files",
+    "pixels claims configure cells runs",
+    "profiles",
+    "screens features training metrics",
+    "methods",
+    "corrections study",
+    "pages",
+)
+HEIGHT = {unit: height for height, units in enumerate(LEVELS) for unit in units.split()}
+BESIDE = {"book": {"errors", "files", "configure", "runs", "claims", "metrics"}, "figures": set()}
+BUILDS_ON = {("tabak2020", "lafarge2019")}  # a page on another's training: it may read that page's configuration
+
+
+def imports():
+    """Every import as (what imports, what is imported), both as parts of a name below `cellbook`."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        here = path.relative_to(PACKAGE).with_suffix("").parts
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                assert not node.level, f"{path} has a relative import, which this test does not follow"
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from ((here, tuple(name.split(".")[1:])) for name in names if name.startswith("cellbook."))
+
+
+@pytest.fixture(scope="module")
+def arrows():
+    found = list(imports())
+    assert len(found) > 300
+    return found
+
+
+def test_every_unit_has_its_place(arrows):
+    units = {here[0] for here, _ in arrows} | {there[0] for _, there in arrows}
+    assert units - {"cli"} <= HEIGHT.keys() | BESIDE.keys()
+
+
+def test_nothing_imports_what_lies_above_it(arrows):
+    wrong = set()
+    for (unit, *_), (other, *_) in arrows:
+        if unit in HEIGHT and unit != other and HEIGHT.get(other, len(LEVELS)) > HEIGHT[unit]:
+            wrong.add((unit, other))
+        if unit in BESIDE and other not in BESIDE[unit] | {unit}:
+            wrong.add((unit, other))
+    assert not wrong
+
+
+def test_there_is_no_circle_between_units(arrows):
+    below = {}
+    for (unit, *_), (other, *_) in arrows:
+        if unit != other:
+            below.setdefault(unit, set()).add(other)
+    order = list(TopologicalSorter(below).static_order())  # a circle is an error that names its units
+    assert order.index("errors") < order.index("profiles") < order.index("methods") < order.index("pages")
+
+
+def test_a_page_reads_no_other_page_but_the_configuration_it_builds_on(arrows):
+    between = [(h[1], t[1], t[2:3]) for h, t in arrows if h[0] == t[0] == "pages" and h[1] != t[1]]
+    strays = {(page, other) for page, other, what in between if (page, other) not in BUILDS_ON or what != ("config",)}
+    strays -= {
+        ("lafarge2019", "cells"),
+        ("tabak2020", "cells"),
+        ("tabak2020", "lafarge2019"),
+    }  # still to be taken apart
+    assert not strays
