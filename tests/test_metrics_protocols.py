@@ -229,7 +229,7 @@ def test_every_protocol_describes_itself():
         assert {"paper", "unit", "aggregation", "controls", "treatments", "distance", "k", "vote", "average"} <= set(
             rows
         )
-        assert len({m.column for m in p.measures}) == len(p.measures)
+        assert len({(m.name, m.k) for m in p.measures}) == len(p.measures)
         assert all(what and how for what, how in rows.items())
     assert dict(describe("tabak2020"))["k"] == "1 to 4"
     excluded = dict(describe("ljosa2013"))["excluded candidates"]

@@ -1,7 +1,7 @@
 """Distances, who may be matched with whom, and the vote of the nearest: the arithmetic under every matching protocol.
 
-Everything here works on stacks: a leading axis holds resamples of one screen, so that a bootstrap is the same code as
-one evaluation.
+Everything here works on stacks: a leading axis holds draws of chance or checkpoints, so that a baseline is the same
+code as one evaluation.
 """
 
 from dataclasses import dataclass

@@ -33,11 +33,6 @@ class Measure:
     count_unmatchable: bool = False
     null: bool = False  # give the frequency of the largest class among the queries as null accuracy
 
-    @property
-    def column(self) -> str:
-        """Name of the measure in tables, unique within a protocol: "NSC, 1-NN"."""
-        return f"{self.name}, {self.k}-NN"
-
     def arguments(self) -> dict[str, Any]:
         """Collect what `match` takes."""
         return {key: value for key, value in asdict(self).items() if key not in ("name", "null")}

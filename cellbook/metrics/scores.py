@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -157,22 +157,12 @@ def measure_design(units: pd.DataFrame, measure: Measure) -> Design:
 
 def as_json(scores: list[Score]) -> list[dict[str, Any]]:
     """Turn scores into plain Python values for a results file: everything but the match; null where undefined."""
-    return [
-        {
-            "protocol": s.protocol,
-            "measure": s.measure,
-            "k": s.k,
-            "accuracy": _number(s.accuracy),
-            "correct": s.correct,
-            "scored": s.scored,
-            "excluded": s.excluded,
-            "excluded_why": dict(s.excluded_why),
-            "interval": [_number(s.interval[0]), _number(s.interval[1])],
-            "null": _number(s.null),
-            "notes": list(s.notes),
-        }
-        for s in scores
-    ]
+    rows = [{f.name: getattr(s, f.name) for f in fields(s) if f.name != "match"} for s in scores]
+    for row in rows:
+        row["accuracy"], row["null"] = _number(row["accuracy"]), _number(row["null"])
+        row["interval"] = [_number(end) for end in row["interval"]]
+        row["notes"] = list(row["notes"])
+    return rows
 
 
 def _number(value: float | None) -> float | None:
