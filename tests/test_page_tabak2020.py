@@ -278,9 +278,7 @@ def test_the_positive_control_is_in_no_profile(own, tmp_path):
 
 
 def test_without_the_real_data_it_is_left_out_in_words(monkeypatch):
-    from cellbook.pages.cells import real
-
-    monkeypatch.setattr(real, "missing", lambda: ["a file"])
+    monkeypatch.setattr(sources.named, "missing_files", lambda: ["a file"])
     names, left_out = sources.screens(tabak.preset("smoke"))
     assert names == ["simulated"]
     assert "not on this machine" in left_out

@@ -12,7 +12,7 @@ from cellbook import cli
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.methods import vae_plus
-from cellbook.methods.vae_plus import MODELS, PRESETS, Config, codes
+from cellbook.methods.vae_plus import MODELS, PRESETS, Config
 from cellbook.methods.vae_plus.networks import BatchNorm, kernels
 from cellbook.pixels import channel_max, gather
 from cellbook.training import Batch, train
@@ -310,7 +310,7 @@ def test_codes_do_not_depend_on_which_cells_are_encoded_together(cells, monkeypa
     together = vae_plus.encode(state, cells)
     assert together.shape == (24, 6)
     assert together.dtype == np.float32
-    monkeypatch.setattr(codes, "BLOCK", 5)
+    monkeypatch.setattr("cellbook.training.codes.BLOCK", 5)
     np.testing.assert_allclose(vae_plus.encode(state, cells), together, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(vae_plus.encode(state, cells.select([7, 2])), together[[7, 2]], rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(

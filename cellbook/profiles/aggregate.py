@@ -16,8 +16,8 @@ Statistic = Literal["mean", "median", "mean_sd"]
 Single = Literal["error", "nan", "zero"]
 Codes = npt.NDArray[np.integer]
 
-WELL = ("Metadata_plate", "Metadata_well")
-TREATMENT = ("Metadata_compound", "Metadata_concentration")
+WELL = ["Metadata_plate", "Metadata_well"]
+TREATMENT = ["Metadata_compound", "Metadata_concentration"]
 
 
 def aggregate(
@@ -119,8 +119,8 @@ def missing_wells(profiles: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFram
     """List the rows of `expected` whose (plate, well) has no row in `profiles`: wells without a usable cell."""
     require(profiles, WELL)
     require(expected, WELL)
-    have = pd.MultiIndex.from_frame(profiles[list(WELL)])
-    return expected[~pd.MultiIndex.from_frame(expected[list(WELL)]).isin(have)]
+    have = pd.MultiIndex.from_frame(profiles[WELL])
+    return expected[~pd.MultiIndex.from_frame(expected[WELL]).isin(have)]
 
 
 def _check_arguments(df: pd.DataFrame, keys: list[str], statistic: str, weights: str | None, single: str) -> None:

@@ -16,6 +16,7 @@ from cellbook.pages.tabak2020 import corrected as c
 from cellbook.pages.tabak2020.config import VERSION, Config
 from cellbook.pages.tabak2020.sources import Source, load, source_digest
 from cellbook.profiles import controls_mask, features
+from cellbook.profiles.aggregate import TREATMENT
 from cellbook.runs import Run, obtain_page, processes, save_table, to_float32
 
 LARGE = 1_000  # critic steps; below, starting another process takes longer than an alignment
@@ -60,7 +61,7 @@ def describe(sources: list[Source], config: Config) -> pd.DataFrame:
     rows = []
     for source in sources:
         table, control = source.profiles, controls_mask(source.profiles)
-        treated = table[~control][["Metadata_compound", "Metadata_concentration"]]
+        treated = table[~control][TREATMENT]
         rows.append(
             {
                 "source": source.name,
