@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 
 import pandas as pd
 from threadpoolctl import threadpool_limits
@@ -103,7 +102,7 @@ def source_digest(config: Config) -> str:
     return digest(parts)[:32]
 
 
-def load(config: Config, store: str | Path, device: str = "cpu") -> tuple[list[Source], str]:
+def load(config: Config, place: Place) -> tuple[list[Source], str]:
     """All sources in the order in which they are shown, and a sentence on what is left out."""
     found: list[Source] = []
     names, note = screens(config)
@@ -112,7 +111,7 @@ def load(config: Config, store: str | Path, device: str = "cpu") -> tuple[list[S
             if screen in WELL_SCREENS:
                 found.append(well_source(config, screen))
             else:
-                found += cell_sources(config, screen, store, device)
+                found += cell_sources(config, screen, place)
     return found, note
 
 
@@ -122,17 +121,17 @@ def well_source(config: Config, screen: str) -> Source:
     return Source(WELL_SCREENS[screen], to_factors(scaled, config), "wells", ENGINEERED)
 
 
-def cell_sources(config: Config, screen: str, store: str | Path, device: str) -> Iterator[Source]:
+def cell_sources(config: Config, screen: str, place: Place) -> Iterator[Source]:
     """Classical features and codes of VAE+ of the cells of a screen; of a simulated one under all week effects."""
     where = PLACES.get(screen, "own cells")
     wanted = {effect: cells_config(config, screen, effect) for effect in strengths(config, screen)}
-    sets = {e: named.load(of.screen, of.simulated, store, device, of.per_well) for e, of in wanted.items()}
+    sets = {e: named.load(of.screen, of.simulated, place.store, place.device, of.per_well) for e, of in wanted.items()}
     simulated = screen == SIMULATED
     for family, embedding in EMBEDDINGS.items():
         names = {effect: f"{where}, {embedding}" for effect in sets}
         for effect in list(sets)[1:]:
             names[effect] = f"{where} with week effect {effect:g}, {embedding}"
-        encoder = trained(config, screen, sets[config.week_effect], store, device) if family == LEARNED else None
+        encoder = trained(config, screen, sets[config.week_effect], place) if family == LEARNED else None
         for effect, cells in sets.items():
             table = engineered(cells, config) if encoder is None else learned(cells, encoder)
             clean = names.get(0.0) if simulated else None
@@ -147,14 +146,13 @@ def cell_sources(config: Config, screen: str, store: str | Path, device: str) ->
             )
 
 
-def trained(config: Config, screen: str, cells: CellSet, store: str | Path, device: str) -> State:
+def trained(config: Config, screen: str, cells: CellSet, place: Place) -> State:
     """The first training of the page of VAE+, from the store if it is there.
 
     All strengths of the week effect are encoded by it, so that their codes can be compared.
     """
     one = lafarge2019.trainings(cells_config(config, screen, config.week_effect))[0]
-    place = Place(store, device)
-    place.of(one, cells)
+    replace(place, force=False).of(one, cells)
     return place.state(one, cells)
 
 

@@ -9,12 +9,9 @@ import pandas as pd
 
 from cellbook.errors import CellbookError
 from cellbook.metrics import distance_matrix
-from cellbook.pages.tabak2020.carry import carry_over
 from cellbook.profiles import aggregate, controls_mask, matrix
 from cellbook.profiles.aggregate import TREATMENT
 from cellbook.screens.named import is_positive
-
-__all__ = ["Pairs", "agreement", "carry_over", "compare", "restored", "treatment_pairs", "weighted_ranks"]
 
 K = 5  # nearest neighbours that are looked for again
 CORRELATION, KEPT, ERROR = "rank correlation", "neighbours kept", "relative error"
