@@ -18,7 +18,6 @@ from cellbook.errors import CellbookError
 from cellbook.files import write_atomically
 from cellbook.metrics.scores import prepare
 from cellbook.profiles.aggregate import TREATMENT, WELL
-from cellbook.runs import Run
 from cellbook.screens.named import is_positive, without_place
 
 SUMMARIES = ("mean", "mean, whitened", "mean+SD", "mean+SD, whitened")
@@ -130,13 +129,6 @@ def save_distances(found: Mapping[str, np.ndarray], folder: Path) -> None:
         np.savez_compressed(path, names=np.array(list(found)), scale=scale, values=kept)
 
     write_atomically(folder / "distances.npz", write)
-
-
-def stored_distances(run: Run) -> dict[str, np.ndarray]:
-    """Distances between treatments, (n, n), by "variant|repeat|summary|distance"."""
-    with np.load(run.path("distances.npz")) as stored:
-        values = stored["values"] * stored["scale"][:, None]
-        return {str(name): squareform(line) for name, line in zip(stored["names"], values, strict=True)}
 
 
 def size(cells: CellSet, n_treatments: int) -> pd.DataFrame:
