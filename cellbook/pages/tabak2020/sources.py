@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
 from cellbook import profiles
 from cellbook.cells import CellSet
@@ -18,6 +17,7 @@ from cellbook.pages.tabak2020.config import VERSION, Config
 from cellbook.screens import named
 from cellbook.screens.named import FEATURES, PLANTED, SAMPLE, SIMULATED, is_positive
 from cellbook.study.baselines import CLASSICAL, encode, standardise
+from cellbook.study.processes import one_thread
 from cellbook.study.profile import whiten
 from cellbook.study.trainings import Place
 from cellbook.training import State
@@ -106,12 +106,11 @@ def load(config: Config, place: Place) -> tuple[list[Source], str]:
     """All sources in the order in which they are shown, and a sentence on what is left out."""
     found: list[Source] = []
     names, note = screens(config)
-    with threadpool_limits(1, user_api="blas"):
-        for screen in names:
-            if screen in WELL_SCREENS:
-                found.append(well_source(config, screen))
-            else:
-                found += cell_sources(config, screen, place)
+    for screen in names:
+        if screen in WELL_SCREENS:
+            found.append(well_source(config, screen))
+        else:
+            found += cell_sources(config, screen, place)
     return found, note
 
 
@@ -134,16 +133,8 @@ def cell_sources(config: Config, screen: str, place: Place) -> Iterator[Source]:
         encoder = trained(config, screen, sets[config.week_effect], place) if family == LEARNED else None
         for effect, cells in sets.items():
             table = engineered(cells, config) if encoder is None else learned(cells, encoder)
-            clean = names.get(0.0) if simulated else None
-            yield Source(
-                names[effect],
-                table,
-                "cells",
-                family,
-                effect if simulated else None,
-                effect == config.week_effect,
-                clean,
-            )
+            strength, clean = (effect, names.get(0.0)) if simulated else (None, None)
+            yield Source(names[effect], table, "cells", family, strength, effect == config.week_effect, clean)
 
 
 def trained(config: Config, screen: str, cells: CellSet, place: Place) -> State:
@@ -166,7 +157,9 @@ def engineered(cells: CellSet, config: Config) -> pd.DataFrame:
 
 def learned(cells: CellSet, encoder: State) -> pd.DataFrame:
     """Codes of VAE+, whitened on all DMSO cells, which the paper calls TVN; the ridge is Ledoit and Wolf's."""
-    table = named.without_place(code_table(cells, vae_plus.encode(encoder, cells).astype(float)))
+    with one_thread():
+        codes = vae_plus.encode(encoder, cells)
+    table = named.without_place(code_table(cells, codes.astype(float)))
     return whiten(profiles.drop_unusable(table)[0], kind="pca")[0]
 
 
