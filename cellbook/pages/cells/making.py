@@ -167,14 +167,14 @@ def make_real_products(config: RealRun, simulated: CellSet, folder: Path, device
     save_distances(wells, folder, "sample-")
     save_table(pd.concat(weeks, ignore_index=True), folder / "sample-weeks.parquet")
     published = bbbc021.ljosa2013()
-    scaled = {f"CellProfiler, {scaling}": standardise(published, by) for scaling, by in SCALINGS.items()}
-    treatments = save_distances(scaled, folder, "cellprofiler-")
+    wells = {f"CellProfiler, {scaling}": standardise(published, by) for scaling, by in SCALINGS.items()}
+    treatments = save_distances(wells, folder, "cellprofiler-")
 
     save_table(real.nuclei(), folder / "nuclei.parquet")
-    pair = [cells.select("Metadata_compound == 'DMSO'") for cells in (sample, simulated)]
-    pair[1] = real.some_fields(pair[1], config.seed)
-    for name, table in real.beside(*pair, config.seed).items():
+    controls, drawn = (cells.select("Metadata_compound == 'DMSO'") for cells in (sample, simulated))
+    drawn = real.some_fields(drawn, config.seed)
+    for name, table in real.beside(controls, drawn, config.seed).items():
         save_table(table, folder / f"{name}.parquet")
-    size = {"cells": len(sample), "control_cells": len(pair[0]), "simulated_control_cells": len(pair[1])}
+    size = {"cells": len(sample), "control_cells": len(controls), "simulated_control_cells": len(drawn)}
     size |= {"treatments": treatments, "wells": len(sample.table[WELL].drop_duplicates())}
     save_table(pd.DataFrame([size]), folder / "size.parquet")

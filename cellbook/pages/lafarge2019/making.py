@@ -131,7 +131,8 @@ def reconstructions(state: State, cells: CellSet, seed: int) -> Tables:
 
 def baselines(config: Config, cells: CellSet) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
     """Distances of the plain encoders under the same summaries, as of a first repeat, and their whitenings."""
-    found, used = {}, []
+    found: dict[str, np.ndarray] = {}
+    used = []
     for name in BASELINES:
         for repeat in range(config.repeats if name == UNTRAINED else 1):
             seed, like = config.seed + repeat, trainings(config)[0]
