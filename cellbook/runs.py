@@ -14,12 +14,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -180,20 +178,6 @@ def obtain_page(
 
     named = replace(config, screen=Path(config.screen).name)
     return obtain(store, method, method_version, named, fingerprint, in_one_thread, device=on, force=force)
-
-
-def processes(workers: int, start: Callable[..., None] | None = None, *arguments: Any) -> ProcessPoolExecutor:
-    """Processes of one thread each, for work side by side; `start` is called in each of them first."""
-    # Started afresh rather than forked: a forked child of a process with running threads can hang.
-    return ProcessPoolExecutor(workers, get_context("spawn"), _begin, (start, arguments))
-
-
-def _begin(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    if start is not None:
-        start(*arguments)
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:

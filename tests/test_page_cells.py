@@ -12,8 +12,7 @@ from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED
 from cellbook.errors import CellbookError
 from cellbook.pages import cells
 from cellbook.pages.cells import config as settings
-from cellbook.pages.cells import encoding, grids, making, measures
-from cellbook.pages.cells.making import fingerprint
+from cellbook.pages.cells import grids, making, measures
 from cellbook.screens.bbbc021 import MOAS
 from cellbook.screens.simulator import preset
 
@@ -84,45 +83,6 @@ def test_runs_are_one_a_seed_and_week_effect_and_only_the_first_keeps_pictures()
     ]
     assert [each.grid > 0 for each in runs] == [True] + 5 * [False]
     assert {len(each.encoders) for each in runs[1::2]} == {1}
-
-
-def test_fingerprint_follows_the_content_of_the_screen():
-    config = preset("smoke")
-    assert fingerprint(config) == fingerprint(replace(config))
-    others = [replace(config, seed=1), replace(config, week_effect=0.5), replace(config, cells=4)]
-    assert len({fingerprint(config), *map(fingerprint, others)}) == 4
-
-
-def probe_input(n_plates=10, wells=8, per_well=12):
-    """Features that hold one parameter of the cell linearly, one of the well, and one that they do not hold."""
-    rng = np.random.default_rng(0)
-    n = n_plates * wells * per_well
-    plate, well = np.repeat(np.arange(n_plates), wells * per_well), np.repeat(np.arange(n_plates * wells), per_well)
-    seen, hidden, gain = rng.normal(50, 3, n), rng.normal(size=n), rng.normal(size=n_plates * wells)[well]
-    values = np.stack([1e4 * seen + 10 * rng.normal(size=n), 1e-3 * gain, rng.normal(size=n)], axis=1)
-    encoded = pd.DataFrame(values, columns=["a", "b", "c"])
-    encoded.insert(0, "Metadata_well", [f"B{w:03d}" for w in well])
-    encoded.insert(0, "Metadata_plate", [f"Week1_{p}" for p in plate])
-    truth = pd.DataFrame({"truth_seen": seen, "truth_hidden": hidden, "truth_gain": gain, "truth_phase": seen})
-    truth["truth_constant"] = 1.0
-    return encoded, truth.assign(truth_state=np.where(seen > 50, "mitotic", "interphase"))
-
-
-def test_probe_reads_what_is_there_and_nothing_else():
-    found = encoding.probe(*probe_input(), folds=5).set_index("parameter")
-    assert found.loc["seen", "r2"] > 0.99
-    assert found.loc["gain", "r2"] > 0.99
-    assert found.loc["hidden", "r2"] < 0.05
-    assert 0.4 < found.loc["state: mitotic", "r2"] < 0.8  # a step seen by a line: 2 / pi at most
-    assert found["kind"].to_dict()["gain"] == "nuisance"
-    assert found["kind"].to_dict()["seen"] == "cell"
-    assert not {"constant", "phase"} & set(found.index)
-
-
-def test_one_dead_crop_does_not_turn_the_probe():
-    encoded, truth = probe_input()
-    encoded.loc[encoded.index[3], "a"] = 1e12
-    assert encoding.probe(encoded, truth, folds=5).set_index("parameter").loc["gain", "r2"] > 0.9
 
 
 def test_picked_cells_are_of_different_compounds_while_there_are_any():

@@ -16,9 +16,9 @@ from cellbook.book import build, notebooks, results
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.pages import lafarge2019 as lafarge
-from cellbook.pages.lafarge2019 import profile, realism, walks
-from cellbook.pages.lafarge2019.quality import normalised
-from cellbook.pages.lafarge2019.screen import balanced_rows
+from cellbook.pages.lafarge2019 import realism, walks
+from cellbook.study import profile
+from cellbook.study.pictures import normalised
 
 MOAS = {"actin": ("a1", "a2", "a3"), "dna": ("d1", "d2", "d3"), "tubulin": ("t1", "t2", "t3")}
 STATIC = notebooks.root() / "book" / "_static" / "realism"
@@ -156,7 +156,7 @@ def test_accuracy_of_each_training_is_that_of_a_slow_loop(run, tables, store, me
 def test_distances_lose_little_by_being_stored_in_16_bits(run, store):
     first = run.table("trainings").iloc[0]
     summaries, _ = profile.summaries(pd.read_parquet(store / first["key"] / "embeddings.parquet"))
-    exact = profile.distances({"mean": summaries["mean"]}, ("cosine",))["mean|cosine"]
+    exact = profile.distances({"mean": summaries["mean"]}, "lafarge2019", ("cosine",))["mean|cosine"]
     with np.load(run.path("distances.npz")) as stored:
         place = list(stored["names"]).index(f"{first['variant']}|0|mean|cosine")
         kept = stored["values"][place] * stored["scale"][place]
@@ -213,13 +213,6 @@ def test_clusters_have_a_target_of_their_own():
     found = walks.cluster_targets(codes, np.arange(19))
     assert [size for _, size in found] == [10, 6, 3]
     assert [target // 10 + (target >= 16) for target, _ in found] == [0, 1, 2]
-
-
-def test_looked_at_cells_are_balanced_over_treatments(screen):
-    cells = CellSet.open(screen)
-    rows = balanced_rows(cells, 19)
-    assert len(set(rows)) == 19
-    assert cells.table.loc[rows].groupby(profile.TREATMENT).size().tolist() == [1] * 19
 
 
 def numbers_of(*lines):

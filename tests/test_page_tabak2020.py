@@ -19,6 +19,7 @@ from cellbook.pages.tabak2020 import corrected, drawn, measures, sources
 from cellbook.pages.tabak2020.measures import CARRIED, COURSE, PAIRED, POOLED
 from cellbook.runs import Run
 from cellbook.study.show import percent
+from cellbook.study.trainings import Place
 
 CLAIMS = notebooks.root() / "book" / "claims" / "tabak2020.yml"
 PLANTED = "planted wells"
@@ -268,7 +269,7 @@ def test_a_screen_of_ones_own_works_wherever_it_lies(own, tmp_path):
 
 def test_the_positive_control_is_in_no_profile(own, tmp_path):
     small = replace(tabak.preset("smoke"), screen=str(own), factors=5)
-    found, left_out = sources.load(small, tmp_path, "cpu")
+    found, left_out = sources.load(small, Place(tmp_path))
     assert left_out == ""
     for source in found:
         assert "taxol" not in set(source.profiles["Metadata_compound"])
@@ -278,9 +279,7 @@ def test_the_positive_control_is_in_no_profile(own, tmp_path):
 
 
 def test_without_the_real_data_it_is_left_out_in_words(monkeypatch):
-    from cellbook.pages.cells import real
-
-    monkeypatch.setattr(real, "missing", lambda: ["a file"])
+    monkeypatch.setattr(sources.named, "missing_files", lambda: ["a file"])
     names, left_out = sources.screens(tabak.preset("smoke"))
     assert names == ["simulated"]
     assert "not on this machine" in left_out

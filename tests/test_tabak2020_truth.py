@@ -271,7 +271,7 @@ def numbers(found):
 
 def test_a_shift_that_all_treatments_share_is_taken_away_from_one_that_was_not_seen(tmp_path):
     cells = both_kinds(SHIFT, SHIFT)
-    found = truth.carry_over(cells, FAST, tmp_path, "cpu", steps=(0, 80))
+    found = carry.carry_over(cells, FAST, tmp_path, "cpu", steps=(0, 80))
     value = numbers(found)
     for on in ("DMSO", "taxol 0.3"):
         assert value["nothing", on, carry.GAP, 0] == pytest.approx(3 / 2, abs=0.25)  # 3 apart, over the root of 4
@@ -285,14 +285,14 @@ def test_a_shift_that_all_treatments_share_is_taken_away_from_one_that_was_not_s
     assert (lines["low"] <= lines["value"]).all()
     assert (lines["value"] <= lines["high"]).all()
     assert {run.name.rsplit("-", 1)[0] for run in tmp_path.iterdir()} == {"wdn-controls"}
-    again = truth.carry_over(cells, FAST, tmp_path, "cpu", steps=(0, 80))
+    again = carry.carry_over(cells, FAST, tmp_path, "cpu", steps=(0, 80))
     assert len(list(tmp_path.iterdir())) == 2  # found in the store
     pd.testing.assert_frame_equal(found, again)
 
 
 def test_a_shift_of_the_unseen_treatment_alone_stays_unless_it_is_fitted(tmp_path):
     cells = both_kinds(SHIFT, -SHIFT)
-    value = numbers(truth.carry_over(cells, FAST, tmp_path, "cpu", steps=(0, 80)))
+    value = numbers(carry.carry_over(cells, FAST, tmp_path, "cpu", steps=(0, 80)))
     assert value["DMSO", "DMSO", carry.LEFT, 80] < 0.4
     assert value["DMSO", "taxol 0.3", carry.LEFT, 80] > 0.5
     assert value["DMSO and taxol 0.3", "taxol 0.3", carry.LEFT, 80] < 0.4
@@ -338,11 +338,11 @@ def test_the_interval_of_a_mean_is_students_for_one_stratum():
 def test_screens_without_positive_control_or_with_one_plate_a_week_give_an_empty_table(tmp_path, planted):
     columns = ["fit", "measured on", "measure", "step", "value", "low", "high", "chance"]
     for cells in (planted, both_kinds(SHIFT, SHIFT, plates=1), both_kinds(SHIFT[:1], SHIFT[:1])):
-        found = truth.carry_over(cells, FAST, tmp_path)
+        found = carry.carry_over(cells, FAST, tmp_path)
         assert found.empty
         assert list(found) == columns
     with pytest.raises(CellbookError, match="Metadata_plate"):
-        truth.carry_over(planted, replace(FAST, domains=("Metadata_plate", "Metadata_batch")), tmp_path)
+        carry.carry_over(planted, replace(FAST, domains=("Metadata_plate", "Metadata_batch")), tmp_path)
 
 
 # --- figures --------------------------------------------------------------------------------------------------------

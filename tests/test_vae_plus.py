@@ -18,7 +18,7 @@ from cellbook.cells import CellSet
 from cellbook.cli.app import app
 from cellbook.errors import CellbookError
 from cellbook.methods import vae_plus
-from cellbook.methods.vae_plus import MODELS, PRESETS, Config, codes, objective
+from cellbook.methods.vae_plus import MODELS, PRESETS, Config, objective
 from cellbook.methods.vae_plus.networks import BatchNorm, Decoder, Discriminator, Encoder, kernels
 from cellbook.pixels import channel_max, gather
 from cellbook.training import Batch, Method, train
@@ -316,7 +316,7 @@ def test_codes_do_not_depend_on_which_cells_are_encoded_together(cells, monkeypa
     together = vae_plus.encode(state, cells)
     assert together.shape == (24, 6)
     assert together.dtype == np.float32
-    monkeypatch.setattr(codes, "BLOCK", 5)
+    monkeypatch.setattr("cellbook.training.codes.BLOCK", 5)
     np.testing.assert_allclose(vae_plus.encode(state, cells), together, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(vae_plus.encode(state, cells.select([7, 2])), together[[7, 2]], rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(

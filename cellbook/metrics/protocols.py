@@ -13,7 +13,8 @@ from typing import Any
 from cellbook.errors import CellbookError
 from cellbook.metrics.neighbours import Distance, Vote, plain
 from cellbook.metrics.uncertainty import Average
-from cellbook.metrics.units import TREATMENT, Statistic
+from cellbook.metrics.units import Statistic
+from cellbook.profiles.aggregate import TREATMENT
 
 SAME_COMPOUND = ("Metadata_compound",)
 SAME_COMPOUND_OR_BATCH = ("Metadata_compound", "Metadata_batch")
@@ -45,7 +46,7 @@ class Protocol:
     name: str
     paper: str
     measures: tuple[Measure, ...]
-    unit: tuple[str, ...] = TREATMENT
+    unit: tuple[str, ...] = tuple(TREATMENT)
     statistic: Statistic = "median"
     distance: Distance = "cosine"
     weight: str | None = None  # column that weights the rows in a mean

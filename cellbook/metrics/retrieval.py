@@ -14,7 +14,8 @@ import pandas as pd
 
 from cellbook.errors import CellbookError
 from cellbook.metrics.neighbours import SEVERAL, Floats
-from cellbook.metrics.units import TREATMENT, natural
+from cellbook.metrics.units import natural
+from cellbook.profiles.aggregate import TREATMENT
 from cellbook.profiles.table import check_finite, controls_mask, require
 
 LARGEST_SET = 10  # wells in a set of the null of `percent_replicating`: larger sets only narrow the null
@@ -57,9 +58,7 @@ def activity(wells: pd.DataFrame, controls: str = "DMSO", *, null_size: int = 10
         neg_sameby=["Metadata_plate"],
         neg_diffby=["reference"],
     )
-    return _summary(
-        scored[~control], list(TREATMENT), null_size, seed, "no second well", "no control well on its plates"
-    )
+    return _summary(scored[~control], TREATMENT, null_size, seed, "no second well", "no control well on its plates")
 
 
 def consistency(treatments: pd.DataFrame, *, null_size: int = 10_000, seed: int = 0) -> pd.DataFrame:
@@ -205,8 +204,8 @@ def percent_replicating(
     """
     require(wells, TREATMENT)
     treated = wells[wells["Metadata_compound"].ne(controls)].reset_index(drop=True)
-    _check_complete(treated, list(TREATMENT))
-    groups = treated.groupby(list(TREATMENT), sort=False)
+    _check_complete(treated, TREATMENT)
+    groups = treated.groupby(TREATMENT, sort=False)
     unit = groups.ngroup().to_numpy()
     if len(treated) == 0 or unit.max() < 1:
         raise CellbookError(

@@ -14,11 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from cellbook.errors import CellbookError
 from cellbook.metrics.moa import check_distances
 from cellbook.metrics.neighbours import SEVERAL, Bools, Floats
-from cellbook.profiles.aggregate import aggregate
+from cellbook.profiles.aggregate import TREATMENT, aggregate
 from cellbook.profiles.table import check_features, drop_unusable, require
 
 Statistic = Literal["mean", "median"]
-TREATMENT = ("Metadata_compound", "Metadata_concentration")
 REQUIRED = (*TREATMENT, "Metadata_moa", "Metadata_batch")
 
 
@@ -215,11 +214,11 @@ def _check_duplicates(rows: pd.DataFrame) -> None:
 
 def _check_labels(rows: pd.DataFrame) -> None:
     kinds = rows[[*TREATMENT, "Metadata_moa"]].drop_duplicates()
-    clash = kinds[kinds.duplicated(list(TREATMENT), keep=False)]
+    clash = kinds[kinds.duplicated(TREATMENT, keep=False)]
     if clash.empty:
         return
-    treatments = clash.drop_duplicates(list(TREATMENT))
-    compound, concentration = treatments[list(TREATMENT)].iloc[0]
+    treatments = clash.drop_duplicates(TREATMENT)
+    compound, concentration = treatments[TREATMENT].iloc[0]
     same = (clash["Metadata_compound"] == compound) & (clash["Metadata_concentration"] == concentration)
     raise CellbookError(
         f"{len(treatments)} of {len(kinds) - len(clash) + len(treatments)} treatments have more than one Metadata_moa "
@@ -245,11 +244,11 @@ def _exploded(rows: pd.DataFrame) -> pd.Series:
 def _spread(rows: pd.DataFrame) -> str:
     """Say which treatments lie in several batches, such as a positive control, or nothing if none does."""
     sets = _exploded(rows)
-    treatment = rows.groupby(list(TREATMENT), sort=False).ngroup().to_numpy()
+    treatment = rows.groupby(TREATMENT, sort=False).ngroup().to_numpy()
     count = sets.groupby(treatment[sets.index]).nunique()
     if count.max() < 2:
         return ""
-    compound, concentration = rows.iloc[int((treatment == count.idxmax()).argmax())][list(TREATMENT)]
+    compound, concentration = rows.iloc[int((treatment == count.idxmax()).argmax())][TREATMENT]
     return (
         f"{(count > 1).sum()} of {len(count)} treatments lie in several batches (most: {compound} {concentration}, in "
         f"{count.max()}): "
@@ -279,6 +278,6 @@ def _in_several_batches(rows: pd.DataFrame, notes: list[str]) -> Bools:
             "MOAs seen in two batches or more."
         )
     if single:
-        treatments = len(rows[out].drop_duplicates(list(TREATMENT)))
+        treatments = len(rows[out].drop_duplicates(TREATMENT))
         notes.append(f"{treatments} treatments of MOAs seen in one batch only left out: {', '.join(map(str, single))}")
     return ~out

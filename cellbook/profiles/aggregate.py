@@ -16,8 +16,8 @@ Statistic = Literal["mean", "median", "mean_sd"]
 Single = Literal["error", "nan", "zero"]
 Codes = npt.NDArray[np.integer]
 
-WELL = ("Metadata_plate", "Metadata_well")
-TREATMENT = ("Metadata_compound", "Metadata_concentration")
+WELL = ["Metadata_plate", "Metadata_well"]
+TREATMENT = ["Metadata_compound", "Metadata_concentration"]
 
 
 def aggregate(

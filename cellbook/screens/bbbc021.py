@@ -14,6 +14,7 @@ from typing import Literal
 import pandas as pd
 
 from cellbook.errors import CellbookError
+from cellbook.profiles.aggregate import TREATMENT, WELL
 from cellbook.screens import foreign, locate
 from cellbook.screens.foreign import some
 
@@ -52,8 +53,6 @@ IMAGE_TABLE = "BBBC021_v1_image.csv.gz"
 MOA_TABLE = "BBBC021_v1_moa.csv"
 LJOSA_TABLE = "ljosa_jbiomolscreen_2013_per_well_mean.csv.gz"
 
-_WELL = ["Metadata_plate", "Metadata_well"]
-_TREATMENT = ["Metadata_compound", "Metadata_concentration"]
 _IMAGE_COLUMNS = {
     "Image_Metadata_Plate_DAPI": "Metadata_plate",
     "Image_Metadata_Well_DAPI": "Metadata_well",
@@ -172,7 +171,7 @@ def wells(folder: StrPath | None = None) -> pd.DataFrame:
         raise CellbookError(f"folder is {str(folder)!r}, a file; give the folder that holds it and the other table")
     fields = image_table(folder)[list(_IMAGE_COLUMNS)].rename(columns=_IMAGE_COLUMNS)
     table = fields.drop_duplicates().reset_index(drop=True)
-    twice = table.duplicated(_WELL)
+    twice = table.duplicated(WELL)
     if twice.any():
         raise CellbookError(
             f"the image table gives {twice.sum()} of {len(table) - twice.sum()} wells more than one compound, "
@@ -186,7 +185,7 @@ def wells(folder: StrPath | None = None) -> pd.DataFrame:
         )
     table["Metadata_batch"] = table["Metadata_plate"].str.split("_").str[0].astype("str")
     labels = moa_table(folder).rename(columns=_MOA_COLUMNS)
-    table = table.merge(labels, on=_TREATMENT, how="left", validate="many_to_one")
+    table = table.merge(labels, on=TREATMENT, how="left", validate="many_to_one")
     if table["Metadata_moa"].isna().all():
         raise CellbookError(
             f"none of the {len(labels)} treatments of the MOA table is in any of the {len(table)} wells; "
@@ -198,8 +197,8 @@ def wells(folder: StrPath | None = None) -> pd.DataFrame:
     positive = (table["Metadata_compound"] == compound) & (table["Metadata_concentration"] == concentration)
     positive &= table["Metadata_well"].isin(POSITIVE_CONTROL_WELLS)
     table.loc[positive, "Metadata_role"] = "positive control"
-    described = ["Metadata_batch", *_TREATMENT, "Metadata_moa", "Metadata_replicate", "Metadata_role"]
-    return table[[*_WELL, *described]]
+    described = ["Metadata_batch", *TREATMENT, "Metadata_moa", "Metadata_replicate", "Metadata_role"]
+    return table[[*WELL, *described]]
 
 
 def ljosa2013(features: Literal["phenotype", "all"] = "phenotype", folder: StrPath | None = None) -> pd.DataFrame:
@@ -240,11 +239,11 @@ def ljosa2013(features: Literal["phenotype", "all"] = "phenotype", folder: StrPa
     table, where = _read(LJOSA_TABLE, folder)
     foreign.require(table, [*_FEATURE_COLUMNS, _OBJECT_NUMBER], where)
     table = table.rename(columns=_FEATURE_COLUMNS)
-    measured = [column for column in table.columns if column not in _WELL]
+    measured = [column for column in table.columns if column not in WELL]
     for column in measured:
         if not pd.api.types.is_numeric_dtype(table[column]):
             table[column] = foreign.numbers(table[column], where)
-    described = _described(table[_WELL], wells(folder), where)
+    described = _described(table[WELL], wells(folder), where)
     described["Metadata_cell_count"] = 2 * table[_OBJECT_NUMBER] - 1
     values = table[measured]
     if features == "phenotype":
@@ -254,7 +253,7 @@ def ljosa2013(features: Literal["phenotype", "all"] = "phenotype", folder: StrPa
 
 def _described(measured: pd.DataFrame, layout: pd.DataFrame, where: str) -> pd.DataFrame:
     """Join the wells of a feature table to the plate layout, in their order."""
-    twice = measured.duplicated(_WELL)
+    twice = measured.duplicated(WELL)
     if twice.any():
         raise CellbookError(
             f"{where} has {twice.sum()} duplicate wells in {len(measured)} rows ({some(_named(measured[twice]))}); "
@@ -266,7 +265,7 @@ def _described(measured: pd.DataFrame, layout: pd.DataFrame, where: str) -> pd.D
             f"{where} has {plates.nunique()} plates, {len(plates)} of {len(measured)} rows, that the image table does "
             f"not have ({some(plates)}); correct the names or add the plates to the image table"
         )
-    joined = measured.merge(layout, on=_WELL, how="left", validate="one_to_one")
+    joined = measured.merge(layout, on=WELL, how="left", validate="one_to_one")
     unknown = joined["Metadata_compound"].isna()
     if unknown.any():
         raise CellbookError(

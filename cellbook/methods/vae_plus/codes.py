@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
-from cellbook.files import write_atomically
-from cellbook.pixels import channel_max
-from cellbook.runs import save_table
-from cellbook.training import State, treatment_codes
-
-BLOCK = 256  # cells at a time
-
-
-@contextmanager
-def _inference(state: State) -> Iterator[None]:
-    """Batch norm by running moments, no gradients."""
-    training = {network: network.training for network in state.networks.values()}
-    try:
-        with torch.no_grad():
-            for network in training:
-                network.eval()
-            yield
-    finally:
-        for network, was in training.items():
-            network.train(was)
+from cellbook.training import State
+from cellbook.training import codes as trained
 
 
 def encode(state: State, cells: CellSet) -> np.ndarray:
     """Codes mu of cells, (N, 256) float32, batch norm in inference mode; cells need not fit the device."""
-    codes = [np.empty((0, state.config.latent), np.float32)]
-    with _inference(state):
-        for start in range(0, len(cells), BLOCK):
-            images = torch.from_numpy(np.array(cells.images[start : start + BLOCK])).to(state.device)
-            codes.append(state.networks["encoder"](channel_max(images))[0].cpu().numpy())
-    return np.concatenate(codes)
+    encoder = state.networks["encoder"]
+    return trained.encode(state, cells, lambda x: encoder(x)[0], state.config.latent)
 
 
 def decode(state: State, codes: np.ndarray) -> np.ndarray:
@@ -52,9 +27,7 @@ def decode(state: State, codes: np.ndarray) -> np.ndarray:
         raise CellbookError(f"codes have shape {tuple(z.shape)}: give rows of {state.config.latent} numbers")
     if len(z) == 0:
         raise CellbookError("codes has no rows: give at least one")
-    with _inference(state):
-        images = [state.networks["decoder"](part.to(state.device)).cpu().numpy() for part in z.split(BLOCK)]
-    return np.concatenate(images)
+    return trained.decode(state, z, state.networks["decoder"])
 
 
 def reconstruct(state: State, cells: CellSet) -> np.ndarray:
@@ -109,22 +82,5 @@ def walk(state: State, start: np.ndarray, target: np.ndarray, images: int = 9) -
 
 
 def finish(state: State, cells: CellSet, folder: Path) -> None:
-    """Write the products of a training: codes of all cells, and one cell of every treatment with its reconstruction.
-
-    ``embeddings.parquet`` is a profile table of cells (features z0 to z255); ``examples.npz`` holds row numbers and
-    images, original and reconstructed, as uint8.
-    """
-    codes = pd.DataFrame(encode(state, cells), columns=[f"z{i}" for i in range(state.config.latent)])
-    known = [name for name in cells.table.columns if name.startswith("Metadata_")]
-    save_table(pd.concat([cells.table[known], codes], axis=1), folder / "embeddings.parquet")
-    order = np.random.default_rng(state.config.seed).permutation(len(cells))
-    rows = np.sort(order[np.unique(treatment_codes(cells.table)[order], return_index=True)[1]])
-    chosen = cells.select(rows)
-    original = channel_max(torch.from_numpy(np.array(chosen.images))).numpy()
-    shown = {"original": original, "reconstruction": reconstruct(state, chosen)}
-    grey = {name: (values.clip(0, 1) * 255).round().astype(np.uint8) for name, values in shown.items()}
-
-    def write(path: Path) -> None:
-        np.savez_compressed(path, rows=rows, **grey)
-
-    write_atomically(folder / "examples.npz", write)
+    """Write the products of a training; see `training.codes.finish`."""
+    trained.finish(cells, encode(state, cells), lambda some: reconstruct(state, some), folder, state.config.seed)

@@ -7,7 +7,7 @@ real fields and the published profiles stand beside them where they are on the m
 
 from cellbook.pages.cells import grids, real
 from cellbook.pages.cells.config import PRESETS, VERSION, Config, preset
-from cellbook.pages.cells.making import run, simulated_cells
+from cellbook.pages.cells.making import run
 from cellbook.pages.cells.measures import evaluate
 from cellbook.pages.cells.predicates import PREDICATES
 from cellbook.pages.cells.tables import (
@@ -48,7 +48,6 @@ __all__ = [
     "real",
     "real_table",
     "run",
-    "simulated_cells",
     "simulated_table",
     "takeaways",
     "week_table",

@@ -7,19 +7,22 @@ from dataclasses import dataclass, field
 from cellbook.configure import choose_preset
 from cellbook.errors import CellbookError
 from cellbook.runs import seeds
+from cellbook.screens.named import SAMPLE, SIMULATED
 from cellbook.screens.simulator import SimulatedScreen
+from cellbook.study.baselines import CLASSICAL, PIXELS, RANDOM
 
 VERSION = 1  # raise it, too, when the simulator or the features give other values
-ENCODERS = ("classical features", "pixel PCA", "random network")
+PROTOCOL = "ljosa2013"
+ENCODERS = (CLASSICAL, PIXELS, RANDOM)
 BY_PLATE, POOLED = "by plate", "all plates alike"  # which DMSO cells a cell is standardised by
-PERMUTED = "classical features"  # whose labels are permuted, and whose drop is taken apart
+PERMUTED = CLASSICAL  # whose labels are permuted, and whose drop is taken apart
 
 
 @dataclass(frozen=True)
 class Config:
     """The simulated screens and the numbers of draws; the values are those of the preset `quick`."""
 
-    screen: str = "simulated"
+    screen: str = SIMULATED
     wells: int = 3  # of a treatment
     controls: int = 3  # DMSO wells a plate
     positive_controls: int = 1  # taxol 0.3 wells a plate, for naming the week
@@ -53,7 +56,7 @@ class ScreenRun:
     permutations: int
     thinnings: int
     grid: int  # 0: no crops are kept for figures
-    screen: str = "simulated"
+    screen: str = SIMULATED
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class RealRun:
     thinnings: int
     seed: int = 0
     encoders: tuple[str, ...] = field(default=ENCODERS)
-    screen: str = "bbbc021-sample"
+    screen: str = SAMPLE
 
 
 def preset(name: str) -> Config:
@@ -76,7 +79,7 @@ def preset(name: str) -> Config:
 
 def check(config: Config) -> None:
     """Refuse what the page cannot do."""
-    if config.screen != "simulated":
+    if config.screen != SIMULATED:
         raise CellbookError(f"screen {config.screen!r}: this page simulates its cells, so it takes only 'simulated'")
     if not config.week_effects or config.week_effects[0] == 0:
         raise CellbookError(f"week_effects {config.week_effects} must begin with a week effect above 0")

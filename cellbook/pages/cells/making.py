@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
 from cellbook.cells import CellSet
 from cellbook.files import digest
+from cellbook.metrics.scores import prepare
 from cellbook.pages.cells import grids, real
 from cellbook.pages.cells.config import (
     BY_PLATE,
     ENCODERS,
     POOLED,
+    PROTOCOL,
     VERSION,
     Config,
     RealRun,
@@ -24,12 +26,27 @@ from cellbook.pages.cells.config import (
     real_run,
     screen_runs,
 )
-from cellbook.pages.cells.encoding import encode, probe, scale, treatments, week_of_controls, wells_of
-from cellbook.runs import Run, choose_device, obtain, processes, run_key, save_table
-from cellbook.screens.simulator import SimulatedScreen, simulate
-from cellbook.screens.simulator.simulate import screen_tables
+from cellbook.profiles import metadata, to_wells
+from cellbook.profiles.aggregate import WELL
+from cellbook.runs import Run, choose_device, obtain, run_key, save_table
+from cellbook.screens import bbbc021
+from cellbook.screens.named import (
+    SIMULATED,
+    checksums,
+    fingerprint,
+    is_positive,
+    missing_files,
+    real_files,
+    simulated_cells,
+)
+from cellbook.screens.sample import bbbc021_sample
+from cellbook.screens.simulator import simulate
+from cellbook.study.baselines import encode, standardise
+from cellbook.study.known import probe, week_of_controls
+from cellbook.study.processes import side_by_side
+from cellbook.study.profile import condensed
 
-SMALL = 3_000  # cells; below, starting another process takes longer than the work
+SCALINGS = {BY_PLATE: "Metadata_plate", POOLED: None}
 
 
 def run(
@@ -58,63 +75,32 @@ def run(
         The simulated screens in the order of `config.screen_runs`, then the real cells.
     """
     device, screens = choose_device(device), screen_runs(config)
-    missing = [each for each in screens if force or not is_made(each, store)]
-    if workers is None:
-        large = config.cells * config.sites > 8 and device == "cpu"
-        workers = min(len(missing), os.cpu_count() or 1) if large else 1
-    if workers > 1:
-        with processes(workers) as pool:
-            for waiting in [pool.submit(make_screen_run, each, store, device, force) for each in missing]:
-                waiting.result()
-        force = False
-    found = [make_screen_run(each, store, device, force) for each in screens]
-    if with_real and not real.missing():
-        found.append(make_real_run(real_run(config), store, device, force))
+    folders = [Path(store) / run_key(*key_of(each)) for each in screens]
+    made = [(folder / "run.json").exists() and not force for folder in folders]
+    tasks = [(each, store, device, force) for each, done in zip(screens, made, strict=True) if not done]
+    worth = config.cells * config.sites > 8 and device == "cpu"
+    side_by_side(make_screen_run, tasks, workers=workers, worth=worth)
+    found = [Run(folder) for folder in folders]
+    if with_real and not missing_files():
+        found += side_by_side(make_real_run, [(real_run(config), store, device, force)])
     return found
 
 
-def fingerprint(config: SimulatedScreen) -> str:
-    """Digest of what a simulated screen shows, before any pixel is drawn.
-
-    Cells and nuisances are rounded to five digits, so that machines whose exponential differs in the last bit agree.
-    """
-    parts = []
-    for table in screen_tables(config):
-        numbers = table.select_dtypes("number").to_numpy(np.float64)
-        scale_ = 10.0 ** (4 - np.floor(np.log10(np.abs(numbers) + 1e-12)))
-        hashes = pd.util.hash_pandas_object(pd.DataFrame(np.round(numbers * scale_) / scale_), index=False)
-        parts.append(hashes.to_numpy().tobytes().hex())
-    return digest([asdict(config), *parts])[:32]
-
-
-def is_made(config: ScreenRun, store: str | Path) -> bool:
-    """Whether the run of a simulated screen is in the store."""
-    key = run_key("cells-simulated", VERSION, asdict(config), fingerprint(config.simulated))
-    return (Path(store) / key / "run.json").exists()
-
-
-def simulated_cells(config: SimulatedScreen, store: str | Path, device: str = "cpu") -> CellSet:
-    """The cells of a simulated screen, drawn once and kept in the store as a run of their own, memory-mapped."""
-
-    def make(folder: Path) -> None:
-        simulate(config, device).save(folder / "cells", overwrite=True)
-
-    run = obtain(store, "screen", VERSION, config, fingerprint(config), make, device=device)
-    return CellSet.open(run.folder / "cells")
+def key_of(config: ScreenRun) -> tuple[str, int, dict[str, Any], str]:
+    """Method, version, configuration and data of the run of a simulated screen."""
+    return "cells-simulated", VERSION, asdict(config), fingerprint(SIMULATED, config.simulated)
 
 
 def make_screen_run(config: ScreenRun, store: str | Path, device: str = "cpu", force: bool = False) -> Run:
     """Draw one simulated screen and keep what the page says of it."""
 
     def make(folder: Path) -> None:
-        with threadpool_limits(1, user_api="blas"):
-            # Only the screen that others look at, too, is kept: it takes 28 kB a cell.
-            keep = config.grid > 0
-            cells = simulated_cells(config.simulated, store, device) if keep else simulate(config.simulated, device)
-            make_screen_products(config, cells, folder, device)
+        # Only the screen that others look at, too, is kept: it takes 28 kB a cell.
+        keep = config.grid > 0
+        cells = simulated_cells(config.simulated, store, device) if keep else simulate(config.simulated, device)
+        make_screen_products(config, cells, folder, device)
 
-    key = fingerprint(config.simulated)
-    return obtain(store, "cells-simulated", VERSION, config, key, make, device=device, force=force)
+    return obtain(store, *key_of(config), make, device=device, force=force)
 
 
 def make_screen_products(config: ScreenRun, cells: CellSet, folder: Path, device: str) -> None:
@@ -122,21 +108,18 @@ def make_screen_products(config: ScreenRun, cells: CellSet, folder: Path, device
     seed = config.simulated.seed
     wells, weeks = {}, []
     for encoder in config.encoders:
-        encoded = encode(cells, encoder, device, seed)
+        encoded = encode(encoder, cells, seed, device=device)
         if encoder == ENCODERS[0]:
             truth = cells.table.filter(like="truth_")
             save_table(probe(encoded, truth, config.folds), folder / "truth.parquet")
-        for scaling in (BY_PLATE, POOLED):
-            scaled = scale(encoded, scaling)
+        for scaling, by in SCALINGS.items():
+            scaled = standardise(encoded, by)
             wells[f"{encoder}, {scaling}"] = wells_of(scaled)
             weeks.append(week_of_controls(scaled, seed).assign(encoder=encoder, scaling=scaling))
-    found = treatments(wells)
-    save_table(found.table, folder / "treatments.parquet")
-    save_table(found.distances, folder / "distances.parquet")
+    save_distances(wells, folder)
     save_table(pd.concat(weeks, ignore_index=True), folder / "weeks.parquet")
-    table = cells.table
-    size = {"cells": len(cells), "wells": table.groupby(["Metadata_plate", "Metadata_well"]).ngroups}
-    save_table(pd.DataFrame([size | {"plates": table["Metadata_plate"].nunique()}]), folder / "size.parquet")
+    size = {"cells": len(cells), "wells": len(cells.table[WELL].drop_duplicates())}
+    save_table(pd.DataFrame([size | {"plates": cells.table["Metadata_plate"].nunique()}]), folder / "size.parquet")
     if config.grid:
         chosen, images = grids.mechanisms(cells, config.grid, seed)
         names, weeks_images = grids.one_cell(config.simulated)
@@ -144,13 +127,54 @@ def make_screen_products(config: ScreenRun, cells: CellSet, folder: Path, device
         np.savez_compressed(folder / "grid.npz", mechanisms=images, weeks=weeks_images, names=np.array(names))
 
 
+def wells_of(cells: pd.DataFrame) -> pd.DataFrame:
+    """Mean over the cells of each well, without the wells of the positive control."""
+    return to_wells(cells[~is_positive(cells)])
+
+
+def save_distances(wells: Mapping[str, pd.DataFrame], folder: Path, prefix: str = "") -> int:
+    """Write treatments of the benchmark's protocol and their distances by setting; how many treatments there are."""
+    columns = {}
+    for setting, table in wells.items():
+        units = prepare(table, PROTOCOL, drop_unusable=True).profiles
+        columns[setting] = condensed(units, "cosine")
+    save_table(units[metadata(units)], folder / f"{prefix}treatments.parquet")
+    save_table(pd.DataFrame(columns), folder / f"{prefix}distances.parquet")
+    return len(units)
+
+
+# --- the real cells -------------------------------------------------------------------------------------------------
+
+
 def make_real_run(config: RealRun, store: str | Path, device: str = "cpu", force: bool = False) -> Run:
     """Look at the real cells, fields and profiles, and keep what the page says of them."""
 
     def make(folder: Path) -> None:
-        with threadpool_limits(1, user_api="blas"):
-            simulated = simulated_cells(config.simulated, store, device)
-            real.make_products(config, simulated, folder, device)
+        make_real_products(config, simulated_cells(config.simulated, store, device), folder, device)
 
-    key = digest([real.fingerprint(), fingerprint(config.simulated)])[:32]
-    return obtain(store, "cells-real", VERSION, config, key, make, device=device, force=force)
+    cells = digest([digest(checksums(real_files())), fingerprint(SIMULATED, config.simulated)])[:32]
+    return obtain(store, "cells-real", VERSION, config, cells, make, device=device, force=force)
+
+
+def make_real_products(config: RealRun, simulated: CellSet, folder: Path, device: str) -> None:
+    """Distances between treatments of the sample and of the published profiles, weeks, nuclei, calibration."""
+    sample = bbbc021_sample()
+    wells, weeks = {}, []
+    for encoder in config.encoders:
+        scaled = standardise(encode(encoder, sample, config.seed, device=device))
+        wells[f"{encoder}, {POOLED}"] = wells_of(scaled)
+        weeks.append(week_of_controls(scaled, config.seed).assign(encoder=encoder, scaling=POOLED))
+    save_distances(wells, folder, "sample-")
+    save_table(pd.concat(weeks, ignore_index=True), folder / "sample-weeks.parquet")
+    published = bbbc021.ljosa2013()
+    wells = {f"CellProfiler, {scaling}": standardise(published, by) for scaling, by in SCALINGS.items()}
+    treatments = save_distances(wells, folder, "cellprofiler-")
+
+    save_table(real.nuclei(), folder / "nuclei.parquet")
+    controls, drawn = (cells.select("Metadata_compound == 'DMSO'") for cells in (sample, simulated))
+    drawn = real.some_fields(drawn, config.seed)
+    for name, table in real.beside(controls, drawn, config.seed).items():
+        save_table(table, folder / f"{name}.parquet")
+    size = {"cells": len(sample), "control_cells": len(controls), "simulated_control_cells": len(drawn)}
+    size |= {"treatments": treatments, "wells": len(sample.table[WELL].drop_duplicates())}
+    save_table(pd.DataFrame([size]), folder / "size.parquet")

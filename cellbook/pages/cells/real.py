@@ -1,4 +1,4 @@
-"""What the page asks of the real cells: profiles, weeks, nuclei in whole fields, and how near the simulated ones come.
+"""What the page asks of real pixels: nuclei in whole fields, and how near simulated cells come to real ones.
 
 Products hold measurements only: no pixel of the real images is ever stored.
 """
@@ -7,43 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import ndimage
 
 from cellbook.cells import CellSet
-from cellbook.files import digest
-from cellbook.pages.cells.config import BY_PLATE, POOLED, RealRun
-from cellbook.pages.cells.encoding import encode, scale, treatments, week_of_controls, wells_of
-from cellbook.runs import save_table
-from cellbook.screens import bbbc021, locate
+from cellbook.screens import locate
+from cellbook.screens.named import real_files
 from cellbook.screens.nuclei import METHODS, detect, match_centres
-from cellbook.screens.sample import bbbc021_sample
 from cellbook.screens.simulator.calibration import calibrate, measure
 
 RADIUS = 10.0  # pixels within which a centre counts as found
 MARGIN = 17  # pixels, a nuclear radius: nearer to unknown area a nucleus may be cut and have no published centre
 COMPARED = 1_000  # simulated control cells that are set beside the real ones
 AREAS = tuple(range(2, 100, 4))  # percentiles of nuclear areas that are kept
-
-
-def files() -> list[str]:
-    """Names of the files that the page reads."""
-    fields = [name for name, file in locate.KNOWN_FILES.items() if "/fields_reassembled/" in file.path]
-    crops = ["crops_all_treatments.npz", "crops_all_treatments.csv"]
-    return [*crops, *fields, bbbc021.IMAGE_TABLE, bbbc021.MOA_TABLE, bbbc021.LJOSA_TABLE]
-
-
-def missing() -> list[str]:
-    """Files of the real cells that are not on this machine; empty if all are there."""
-    return [name for name in files() if not locate.is_local(name)]
-
-
-def fingerprint() -> str:
-    """Digest of the real files: their published checksums, which every file is compared with before it is read."""
-    return digest([locate.KNOWN_FILES[name].sha256 for name in files()])
 
 
 @dataclass(frozen=True)
@@ -60,7 +38,7 @@ class Field:
 def fields() -> Iterator[Field]:
     """The five fields put back together from crops, in the order of their table."""
     listed = pd.read_csv(locate.find("fields.csv"))
-    names = sorted(name for name in files() if name.startswith("B02") and name.endswith(".npz"))
+    names = sorted(name for name in real_files() if name.startswith("B02") and name.endswith(".npz"))
     plates = {str(row["field"]): str(row["plate"]) for _, row in listed.iterrows()}
     for name in names:
         stem = name.removesuffix(".npz")
@@ -120,37 +98,13 @@ def some_fields(cells: CellSet, seed: int) -> CellSet:
     return cells.select(names.isin(total.index[: max(1, int((total <= COMPARED).sum()))]).to_numpy())
 
 
-def make_products(config: RealRun, simulated: CellSet, folder: Path, device: str) -> None:
-    """Distances between treatments of the sample and of the published profiles, weeks, nuclei, calibration."""
-    sample = bbbc021_sample()
-    wells, weeks = {}, []
-    for encoder in config.encoders:
-        scaled = scale(encode(sample, encoder, device, config.seed), POOLED)
-        wells[f"{encoder}, {POOLED}"] = wells_of(scaled)
-        weeks.append(week_of_controls(scaled, config.seed).assign(encoder=encoder, scaling=POOLED))
-    found = treatments(wells)
-    save_table(found.table, folder / "sample-treatments.parquet")
-    save_table(found.distances, folder / "sample-distances.parquet")
-    save_table(pd.concat(weeks, ignore_index=True), folder / "sample-weeks.parquet")
-
-    published = bbbc021.ljosa2013()
-    scaled = {f"CellProfiler, {scaling}": scale(published, scaling) for scaling in (BY_PLATE, POOLED)}
-    found = treatments(scaled)
-    save_table(found.table, folder / "cellprofiler-treatments.parquet")
-    save_table(found.distances, folder / "cellprofiler-distances.parquet")
-
-    save_table(nuclei(), folder / "nuclei.parquet")
-    control = "Metadata_compound == 'DMSO'"
-    pair = sample.select(control), some_fields(simulated.select(control), config.seed)
+def beside(real: CellSet, simulated: CellSet, seed: int) -> dict[str, pd.DataFrame]:
+    """Real and simulated control cells beside each other: ``calibration``, see `calibrate`, and nuclear ``areas``."""
     centres = {field.name: field.centres for field in fields()}
-    table = calibrate(*pair, centres=centres, seed=config.seed)
-    save_table(table.rename_axis("measurement").reset_index(), folder / "calibration.parquet")
-    areas = {
-        kind: np.percentile(measure(cells)["nucleus_area"], AREAS)
-        for kind, cells in zip(("real", "simulated"), pair, strict=True)
+    table = calibrate(real, simulated, centres=centres, seed=seed)
+    both = {"real": real, "simulated": simulated}
+    areas = {kind: np.percentile(measure(cells)["nucleus_area"], AREAS) for kind, cells in both.items()}
+    return {
+        "calibration": table.rename_axis("measurement").reset_index(),
+        "areas": pd.DataFrame({"percentile": AREAS, **areas}),
     }
-    save_table(pd.DataFrame({"percentile": AREAS, **areas}), folder / "areas.parquet")
-    size = {"cells": len(sample), "control_cells": len(pair[0]), "simulated_control_cells": len(pair[1])}
-    size["treatments"] = len(found.table)
-    size["wells"] = len(sample.table[["Metadata_plate", "Metadata_well"]].drop_duplicates())
-    save_table(pd.DataFrame([size]), folder / "size.parquet")

@@ -5,7 +5,8 @@ DMSO wells alone; every setting is scored under every protocol. The choice of a 
 without each compound in turn, and the accuracy of the compound that was left out counts.
 """
 
-from cellbook.pages.classical.grid import PRESETS, VERSION, Config, config_of, preset, run
+from cellbook.pages.classical.config import PRESETS, VERSION, Config, config_of, preset
+from cellbook.pages.classical.making import run
 from cellbook.pages.classical.measures import evaluate
 from cellbook.pages.classical.tables import (
     PREDICATES,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cellbook import metrics
-from cellbook.pages.classical.grid import Config
+from cellbook.pages.classical.config import Config
 
 
 def row(setting: str, protocol: str, measure: str, k: int, value: float, **more: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from scipy.spatial.distance import squareform
 from threadpoolctl import threadpool_limits
 
 from cellbook import metrics
-from cellbook.pages.classical.grid import Config, config_of, kind
+from cellbook.pages.classical.config import Config, config_of, kind
 from cellbook.pages.classical.lines import draws_row, query_row, row, score_row
 from cellbook.pages.classical.retrieving import retrieval
 from cellbook.runs import Run, seeds

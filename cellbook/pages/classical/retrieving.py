@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cellbook import metrics
-from cellbook.pages.classical.grid import Config
+from cellbook.pages.classical.config import Config
 from cellbook.pages.classical.lines import row
 from cellbook.runs import Run
 

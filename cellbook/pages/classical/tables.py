@@ -7,7 +7,7 @@ import pandas as pd
 
 from cellbook import metrics
 from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED, Predicate, Verdict
-from cellbook.pages.classical.grid import Config
+from cellbook.pages.classical.config import Config
 from cellbook.pages.classical.measures import distances_of
 from cellbook.runs import Run
 from cellbook.study.rows import pick

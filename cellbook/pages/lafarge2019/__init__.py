@@ -14,11 +14,9 @@ from cellbook.pages.lafarge2019.config import (
     resize,
     trainings,
 )
-from cellbook.pages.lafarge2019.making import run
+from cellbook.pages.lafarge2019.making import load, run
 from cellbook.pages.lafarge2019.measures import evaluate
-from cellbook.pages.lafarge2019.pictures import with_originals
 from cellbook.pages.lafarge2019.predicates import PREDICATES
-from cellbook.pages.lafarge2019.screen import load
 from cellbook.pages.lafarge2019.tables import (
     OVERALL,
     RATE,
@@ -40,6 +38,7 @@ from cellbook.pages.lafarge2019.tables import (
     whitening_table,
 )
 from cellbook.pages.lafarge2019.words import disagreement_words, swept_words, takeaways, warning
+from cellbook.study.pictures import with_originals
 
 __all__ = [
     "OVERALL",

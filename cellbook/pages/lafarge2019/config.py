@@ -9,9 +9,15 @@ from cellbook.configure import choose_preset, restore
 from cellbook.errors import CellbookError
 from cellbook.methods import vae_plus
 from cellbook.runs import seeds
+from cellbook.screens.named import SIMULATED
 from cellbook.screens.simulator import SimulatedScreen
+from cellbook.study.baselines import CLASSICAL, PIXELS, UNTRAINED
+from cellbook.study.trainings import Training
 
 VERSION = 1
+METHOD = "vae_plus"
+PROTOCOL = "lafarge2019"
+BASELINES = (UNTRAINED, PIXELS, CLASSICAL)
 LABELS = {
     "ae": "AE",
     "vae": "VAE",
@@ -133,18 +139,11 @@ def preset(name: str) -> Config:
     return choose_preset(PRESETS, name)
 
 
-@dataclass(frozen=True)
-class Training:
-    """One training of the page: the name its numbers have, which repeat it is, and what is trained."""
-
-    variant: str
-    repeat: int
-    config: vae_plus.Config
-    week_effect: float | None = None  # of the simulated screen, where it is another than the page's
-
-
 def trainings(config: Config) -> list[Training]:
-    """All trainings of the page: those that are judged repeat by repeat, then those that are only shown."""
+    """All trainings of the page: those that are judged repeat by repeat, then those that are only shown.
+
+    Their cells are named by the strength of the week effect, where it is another than the page's.
+    """
     base = vae_plus.Config(
         iterations=config.iterations,
         batch=config.batch,
@@ -155,15 +154,15 @@ def trainings(config: Config) -> list[Training]:
         seed=config.seed,
     )
     found = [
-        Training(LABELS[model], repeat, replace(base, model=model, seed=seed))
+        Training(LABELS[model], repeat, METHOD, replace(base, model=model, seed=seed))
         for repeat, seed in enumerate(seeds(config.seed, config.repeats))
         for model in config.models
     ]
-    found += [Training(LABELS[model], 0, replace(base, model=model)) for model in config.once]
-    found += [Training(beta_name(beta), 0, replace(base, model="vae", beta=beta)) for beta in config.betas]
-    if config.screen == "simulated":
+    found += [Training(LABELS[model], 0, METHOD, replace(base, model=model)) for model in config.once]
+    found += [Training(beta_name(beta), 0, METHOD, replace(base, model="vae", beta=beta)) for beta in config.betas]
+    if config.screen == SIMULATED:
         found += [
-            Training(week_name(LABELS[model], effect), 0, replace(base, model=model), effect)
+            Training(week_name(LABELS[model], effect), 0, METHOD, replace(base, model=model), effect)
             for effect in config.week_effects
             for model in SWEPT
         ]

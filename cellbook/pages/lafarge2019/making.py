@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy.spatial.distance import squareform
-from threadpoolctl import threadpool_limits
 
 from cellbook import metrics, profiles
 from cellbook.cells import CellSet
-from cellbook.files import write_atomically
 from cellbook.methods import vae_plus
-from cellbook.pages.lafarge2019 import pictures, profile
-from cellbook.pages.lafarge2019.config import LABELS, VERSION, Config, Training, trainings
-from cellbook.pages.lafarge2019.quality import Kept, measure
-from cellbook.pages.lafarge2019.screen import fingerprint, load
-from cellbook.runs import Run, obtain_page, processes, run_key, save_table, to_float32
-from cellbook.training import load_run, train_run
+from cellbook.metrics import images
+from cellbook.pages.lafarge2019 import pictures, walks
+from cellbook.pages.lafarge2019.config import BASELINES, LABELS, PAPER_MODELS, PROTOCOL, VERSION, Config, trainings
+from cellbook.profiles.aggregate import TREATMENT
+from cellbook.runs import Run, obtain_page, save_table, to_float32
+from cellbook.screens import named
+from cellbook.study import profile
+from cellbook.study.baselines import UNTRAINED, encode, standardise
+from cellbook.study.images import beside_originals
+from cellbook.study.known import probe, week_of_controls
+from cellbook.study.maps import maps
+from cellbook.study.pictures import normalised
+from cellbook.study.trainings import Place, Tables, Training, train_all
+from cellbook.training import State, load_run
 
 LARGE = 50  # iterations; below, starting another process takes longer than the training
 FIGURE_4 = ("nocodazole", 3.0)  # the paper's example, shown if the models disagree on it here, too
@@ -45,128 +47,83 @@ def run(
     """
 
     def make(folder: Path, on: str) -> None:
-        make_products(config, store, folder, on, force, workers)
+        make_products(config, Place(store, on, force), folder, workers)
 
-    return obtain_page(store, "lafarge2019", VERSION, config, fingerprint(config), make, device=device, force=force)
+    cells = named.fingerprint(config.screen, config.simulated)
+    return obtain_page(store, "lafarge2019", VERSION, config, cells, make, device=device, force=force)
 
 
-def make_products(
-    config: Config, store: str | Path, folder: Path, device: str, force: bool, workers: int | None
-) -> None:
+def load(config: Config, store: str | Path, device: str = "cpu") -> CellSet:
+    """The cells of the page."""
+    return named.load(config.screen, config.simulated, store, device, config.per_well)
+
+
+def make_products(config: Config, place: Place, folder: Path, workers: int | None) -> None:
     """Train what is not there, measure every training, and write the products."""
-    cells = load(config, store, device)
-    kept = train_all(config, cells, store, device, force, workers)
-    tables = gather(kept)
-    found = {name: values for one in kept for name, values in one.distances.items()}
+    cells, todo = load(config, place.store, place.device), trainings(config)
+    effects = sorted({one.cells for one in todo} - {None})
+    others = {effect: load(replace(config, week_effect=effect), place.store, place.device) for effect in effects}
+    worth = place.device == "cpu" and config.iterations >= LARGE
+    tables, found = train_all(todo, {None: cells} | others, place, measure, config, workers=workers, worth=worth)
     bases, whitenings = baselines(config, cells)
     found |= bases
     tables["whitenings"] = pd.concat([tables["whitenings"], whitenings], ignore_index=True)
-    treatments = profile.treatment_table(profile.wells_of(kept_embeddings(config, cells, store, 0))[0])
-    counts = profile.cell_counts(cells, config.screen)
+    units = profile.treatments(profile.wells_of(place.codes(todo[0], cells))[0], PROTOCOL)
+    treatments = units[profiles.metadata(units)]
+    counts = named.cell_counts(cells, config.screen)
     if counts is not None:
         treatments = treatments.merge(counts.rename(columns={"Metadata_cell_count": "count"}), how="left")
-    tables |= {"treatments": treatments, "size": size(cells, treatments)}
-    tables["maps"] = maps(config, cells, store)
-    scene = pictures.Scene(config, cells, *first_repeat(config, cells, store))
+    tables |= {"treatments": treatments, "size": profile.size(cells, len(treatments)), "maps": maps(units, config.seed)}
     tables["assigned"] = assigned(found, treatments)
-    album = pictures.draw(scene, disagreement(tables["assigned"]))
+    first = [one for one in todo if one.repeat == 0 and one.variant in LABELS.values()]
+    states = {one.variant: place.state(one, cells) for one in first}
+    codes = {one.variant: profiles.matrix(place.codes(one, cells)).astype(np.float32) for one in first}
+    album = pictures.draw(pictures.Scene(config, cells, states, codes), disagreement(tables["assigned"]))
     tables["pictures"] = album.table
     for name, table in tables.items():
         save_table(to_float32(table) if name != "trainings" else table, folder / f"{name}.parquet")
-    save_distances(found, folder)
-    write_atomically(folder / "pictures.npz", lambda path: np.savez_compressed(path, images=album.stack))
+    profile.save_distances(found, folder)
+    album.save(folder)
 
 
-def save_distances(found: dict[str, np.ndarray], folder: Path) -> None:
-    """Write distances with 16 bits each, a 65,535th of the largest of their setting: a third of the size."""
-    values = np.stack(list(found.values())).astype(np.float64)
-    scale = np.maximum(values.max(axis=1), np.finfo(float).tiny) / 65535
-    kept = np.round(values / scale[:, None]).astype(np.uint16)
-
-    def write(path: Path) -> None:
-        np.savez_compressed(path, names=np.array(list(found)), scale=scale, values=kept)
-
-    write_atomically(folder / "distances.npz", write)
+# --- one training ---------------------------------------------------------------------------------------------------
 
 
-# --- trainings ------------------------------------------------------------------------------------------------------
+def measure(training: Training, run: Run, cells: CellSet, config: Config) -> tuple[Tables, dict[str, np.ndarray]]:
+    """Tables of a finished training, and distances between treatments by "summary|distance"."""
+    embedded = run.table("embeddings")
+    summaries, whitenings = profile.summaries(embedded)
+    paper = training.variant in PAPER_MODELS
+    if not paper:  # the paper's four; the reading of whitening by plate and the other distance for its models alone
+        summaries = {name: wells for name, wells in summaries.items() if name in profile.SUMMARIES}
+    found = profile.distances(summaries, PROTOCOL, profile.DISTANCES if paper else profile.DISTANCES[:1])
+    state = load_run(vae_plus, training.config, cells, run, "cpu")
+    shown = cells.select(named.balanced_rows(cells, config.looked_at))
+    tables = reconstructions(state, shown, config.seed)
+    tables["whitenings"] = whitenings
+    tables["weeks"] = week_of_controls(embedded, config.seed)
+    codes = profiles.matrix(embedded).astype(np.float32)
+    tables["walks"] = walks.statistics(codes, cells.table, config.seed)
+    tables["history"] = run.table("history").melt("step", var_name="term")
+    record = run.record
+    keys = ("key", "seconds", "device", "peak_memory_mib", "fingerprint")
+    model = {"model": training.config.model, "beta": training.config.kl_weight}
+    tables["trainings"] = pd.DataFrame([{name: record[name] for name in keys} | model])
+    if "truth_state" in cells.table:
+        truth = cells.table.filter(like="truth_")
+        tables["truth"] = probe(named.without_place(embedded), truth, config.probe_folds)
+    return tables, found
 
 
-def train_all(
-    config: Config, cells: CellSet, store: str | Path, device: str, force: bool, workers: int | None
-) -> list[Kept]:
-    """Train and measure everything, in several processes where that is faster; results in the order of `trainings`."""
-    todo = trainings(config)
-    screens = {None: cells} | other_screens(config, todo, store, device)
-    if workers is None:
-        workers = min(len(todo), os.cpu_count() or 1) if device == "cpu" and config.iterations >= LARGE else 1
-    if workers == 1:
-        return [train_one(one, screens[one.week_effect], config, store, device, force) for one in todo]
-    with ExitStack() as stack, processes(workers) as pool:
-        folders = {effect: stack.enter_context(on_disk(found, store)) for effect, found in screens.items()}
-        waiting = [
-            pool.submit(train_from_disk, one, folders[one.week_effect], config, store, device, force) for one in todo
-        ]
-        return [each.result() for each in waiting]
-
-
-def other_screens(config: Config, todo: list[Training], store: str | Path, device: str) -> dict[float, CellSet]:
-    """The same simulated cells under every other strength of the batch effect that is trained on."""
-    effects = {one.week_effect for one in todo if one.week_effect is not None}
-    return {effect: load(replace(config, week_effect=effect), store, device) for effect in sorted(effects)}
-
-
-@contextmanager
-def on_disk(cells: CellSet, store: str | Path) -> Iterator[str]:
-    """Save cells beside the runs for as long as other processes need them."""
-    Path(store).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=store, prefix=".cells-") as folder:
-        cells.save(Path(folder) / "cells")
-        yield str(Path(folder) / "cells")
-
-
-def train_from_disk(
-    training: Training, folder: str, config: Config, store: str | Path, device: str, force: bool
-) -> Kept:
-    """`train_one` on cells that another process saved."""
-    with threadpool_limits(1, user_api="blas"):
-        return train_one(training, CellSet.open(folder), config, store, device, force)
-
-
-def train_one(training: Training, cells: CellSet, config: Config, store: str | Path, device: str, force: bool) -> Kept:
-    """Train one model if it is not in the store, and measure it."""
-    done = train_run(vae_plus, training.config, cells, store, device, force=force)
-    return measure(training, done, cells, config)
-
-
-def stored(training: Training, cells: CellSet, store: str | Path) -> Run:
-    """The run of a training that is in the store."""
-    key = run_key("vae_plus", vae_plus.VERSION, asdict(training.config), cells.fingerprint)
-    return Run(Path(store) / key)
-
-
-def gather(kept: list[Kept]) -> dict[str, pd.DataFrame]:
-    """Tables of all trainings under one another, by name."""
-    names = dict.fromkeys(name for one in kept for name in one.tables)
-    return {name: pd.concat([o.tables[name] for o in kept if name in o.tables], ignore_index=True) for name in names}
-
-
-def first_repeat(
-    config: Config, cells: CellSet, store: str | Path
-) -> tuple[dict[str, torch.nn.Module], dict[str, np.ndarray]]:
-    """Trained states and codes of all cells, of every named model's first training, by variant."""
-    chosen = [one for one in trainings(config) if one.repeat == 0 and one.variant in LABELS.values()]
-    states, codes = {}, {}
-    for one in chosen:
-        done = stored(one, cells, store)
-        states[one.variant] = load_run(vae_plus, one.config, cells, done, "cpu")
-        codes[one.variant] = profiles.matrix(done.table("embeddings")).astype(np.float32)
-    return states, codes
-
-
-def kept_embeddings(config: Config, cells: CellSet, store: str | Path, place: int) -> pd.DataFrame:
-    """Codes of all cells of one training."""
-    return stored(trainings(config)[place], cells, store).table("embeddings")
+def reconstructions(state: State, cells: CellSet, seed: int) -> Tables:
+    """Quality of the reconstructions of some cells, one row a cell, and the numbers that are of all cells together."""
+    x = normalised(cells)
+    with torch.no_grad():
+        mu, logvar = (part.numpy() for part in state.networks["encoder"].eval()(torch.from_numpy(x)))
+    rows = beside_originals(cells.table, cells.channels, x, vae_plus.decode(state, mu).clip(0, 1), seed)
+    if state.config.terms.noise:
+        rows["KL (nats)"] = images.kl_nats(mu, logvar).astype(np.float32)
+    return {"images": rows, "units": pd.DataFrame([{"active": images.active_units(mu)}])}
 
 
 # --- what is not of one training ------------------------------------------------------------------------------------
@@ -174,77 +131,39 @@ def kept_embeddings(config: Config, cells: CellSet, store: str | Path, place: in
 
 def baselines(config: Config, cells: CellSet) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
     """Distances of the plain encoders under the same summaries, as of a first repeat, and their whitenings."""
-    found, used = {}, []
-    base = trainings(config)[0].config
-    for name in profile.BASELINES:
-        repeats = config.repeats if name == "untrained encoder" else 1
-        for repeat in range(repeats):
-            table = profile.baseline(name, cells, replace(base, seed=config.seed + repeat))
+    found: dict[str, np.ndarray] = {}
+    used = []
+    for name in BASELINES:
+        for repeat in range(config.repeats if name == UNTRAINED else 1):
+            seed, like = config.seed + repeat, trainings(config)[0]
+            table = standardise(encode(name, cells, seed, n=config.latent, like=like))
             by_summary, whitenings = profile.summaries(table)
-            distances = profile.distances(by_summary, profile.DISTANCES[:1])
+            distances = profile.distances(by_summary, PROTOCOL, profile.DISTANCES[:1])
             found |= {f"{name}|{repeat}|{key}": values for key, values in distances.items()}
             used.append(whitenings.assign(variant=name, repeat=repeat))
     return found, pd.concat(used, ignore_index=True)
 
 
-def size(cells: CellSet, treatments: pd.DataFrame) -> pd.DataFrame:
-    """How much there is: cells, wells, plates, DMSO cells and wells, treatments; one row."""
-    table = cells.table
-    control = table[table["Metadata_compound"] == "DMSO"]
-    numbers = {
-        "cells": len(table),
-        "wells": len(table[profile.WELL].drop_duplicates()),
-        "plates": table["Metadata_plate"].nunique(),
-        "weeks": table["Metadata_batch"].nunique(),
-        "control_cells": len(control),
-        "control_wells": len(control[profile.WELL].drop_duplicates()),
-        "treatments": len(treatments),
-    }
-    return pd.DataFrame([numbers])
-
-
-def maps(config: Config, cells: CellSet, store: str | Path) -> pd.DataFrame:
-    """PCA and t-SNE coordinates of the treatments, from mean profiles of the first VAE+."""
-    from openTSNE import TSNE
-    from sklearn.decomposition import PCA
-
-    units = profile.treatments(profile.wells_of(kept_embeddings(config, cells, store, 0))[0])
-    x = profiles.matrix(units)
-    x = x / np.linalg.norm(x, axis=1, keepdims=True)  # so that Euclidean neighbours are cosine neighbours
-    tsne = TSNE(perplexity=10, initialization="pca", random_state=config.seed, n_jobs=1).fit(x)
-    names = {"moa": "Metadata_moa", "batch": "Metadata_batch", "compound": "Metadata_compound"}
-    columns = {new: units[old] for new, old in names.items()} | {"concentration": units["Metadata_concentration"]}
-    points = {"PCA": PCA(2, svd_solver="full").fit_transform(x), "t-SNE": np.asarray(tsne)}
-    return pd.concat(
-        [pd.DataFrame({"method": name, "x": xy[:, 0], "y": xy[:, 1], **columns}) for name, xy in points.items()],
-        ignore_index=True,
-    )
-
-
 def assigned(found: dict[str, np.ndarray], treatments: pd.DataFrame) -> pd.DataFrame:
     """Mechanism of the nearest neighbour by AE and VAE+ (first training, mean profiles, NSC), one column a model."""
-    named = {}
+    nearest, moa = {}, treatments["Metadata_moa"].to_numpy()
     for variant in ("AE", "VAE+"):
         square = squareform(found[f"{variant}|0|mean|cosine"].astype(np.float64))
-        measure_ = metrics.PROTOCOLS[profile.PROTOCOL].measures[0]
-        queries = metrics.match(treatments, distances=square, **measure_.arguments()).per_query
-        neighbour = queries["neighbour"].to_numpy()
-        moa = treatments["Metadata_moa"].to_numpy()
-        named[variant] = np.where(neighbour >= 0, moa[neighbour], "")
-    return treatments[[*profile.TREATMENT, "Metadata_moa"]].assign(**named)
+        nsc = metrics.PROTOCOLS[PROTOCOL].measures[0]
+        neighbour = metrics.match(treatments, distances=square, **nsc.arguments()).per_query["neighbour"].to_numpy()
+        nearest[variant] = np.where(neighbour >= 0, moa[neighbour], "")
+    return treatments[[*TREATMENT, "Metadata_moa"]].assign(**nearest)
 
 
-def disagreement(named: pd.DataFrame) -> pd.Series | None:
+def disagreement(table: pd.DataFrame) -> pd.Series | None:
     """A treatment whose mechanism one of the models gets right and the other wrong; None if there is none.
 
     The paper's, if it is one; else the first that VAE+ gets right, as the paper's is, and if there is none the first
     that AE gets right.
     """
-    right = {variant: named[variant] == named["Metadata_moa"] for variant in ("AE", "VAE+")}
-    differ = named[right["VAE+"] != right["AE"]]
+    right = {variant: table[variant] == table["Metadata_moa"] for variant in ("AE", "VAE+")}
+    differ = table[right["VAE+"] != right["AE"]]
     if differ.empty:
         return None
-    first = differ.assign(
-        papers=[tuple(pair) == FIGURE_4 for pair in differ[profile.TREATMENT].to_numpy()], plus=right["VAE+"]
-    )
+    first = differ.assign(papers=[tuple(pair) == FIGURE_4 for pair in differ[TREATMENT].to_numpy()], plus=right["VAE+"])
     return first.sort_values(["papers", "plus"], ascending=False, kind="stable").iloc[0]

@@ -11,9 +11,9 @@ from scipy.spatial.distance import squareform
 from threadpoolctl import threadpool_limits
 
 from cellbook import metrics
-from cellbook.pages.lafarge2019.config import PAPER_MODELS, Config, config_of
-from cellbook.pages.lafarge2019.profile import BASELINES, BY_PLATE, PROTOCOL, SUMMARIES
+from cellbook.pages.lafarge2019.config import BASELINES, PAPER_MODELS, PROTOCOL, Config, config_of
 from cellbook.runs import Run
+from cellbook.study.profile import BY_PLATE, SUMMARIES
 
 OURS = metrics.PROTOCOLS[PROTOCOL]
 EUCLIDEAN = f"{PROTOCOL}, Euclidean"

@@ -1,13 +1,12 @@
 """The page's pictures as small integers: same cells by all models, walks, disagreements, prior samples, one direction.
 
-Everything is drawn by the models of the first repeat. Of an original only its row in the table of cells is kept, and
-`with_originals` puts the crop there when a figure is drawn: products of a run hold no micrographs.
+Everything is drawn by the models of the first repeat.
 """
 
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -16,64 +15,14 @@ from cellbook.cells import CellSet
 from cellbook.methods import vae_plus
 from cellbook.pages.lafarge2019 import walks
 from cellbook.pages.lafarge2019.config import Config
-from cellbook.pages.lafarge2019.profile import TREATMENT
-from cellbook.pages.lafarge2019.quality import normalised
-from cellbook.pages.lafarge2019.screen import balanced_rows
-from cellbook.runs import Run
+from cellbook.profiles.aggregate import TREATMENT
+from cellbook.screens.named import balanced_rows
+from cellbook.study.pictures import Album, treatment
 from cellbook.training import State
 
 DIRECTION = (-3, -2, -1, 0, 1, 2, 3)  # standard deviations along one feature of the code
 MIXED = ("nocodazole", 3.0)  # the paper's example of a mixed population
 RANDOM_CELLS = 6
-SIZE = (68, 68)  # pixels of a crop
-MADE = -1  # instead of a row in the table of cells: a picture that a model drew
-
-
-def colours(images: np.ndarray) -> np.ndarray:
-    """First three channels as red, green and blue, (N, C, H, W) in [0, 1] -> (N, H, W, 3) uint8; clipped."""
-    shown = images[:, :3]
-    padded = np.pad(shown, [(0, 0), (0, 3 - shown.shape[1]), (0, 0), (0, 0)])
-    return np.round(255 * padded.clip(0, 1)).astype(np.uint8).transpose(0, 2, 3, 1)
-
-
-@dataclass
-class Album:
-    """Pictures with their places: figure, row and column, labels, and what is printed under each."""
-
-    images: list[np.ndarray] = field(default_factory=list)
-    rows: list[dict[str, object]] = field(default_factory=list)
-
-    def add(self, figure: str, row: str, column: str, image: np.ndarray, text: str = "") -> None:
-        """Put one image (C, H, W) into a figure."""
-        self.images.append(colours(image[None])[0])
-        self.rows.append({"figure": figure, "row": row, "column": column, "text": text, "cell": MADE})
-
-    def keep_place(self, figure: str, row: str, column: str, cell: int) -> None:
-        """Leave room for an original, by its row in the table of cells."""
-        self.images.append(np.zeros((*SIZE, 3), np.uint8))
-        self.rows.append({"figure": figure, "row": row, "column": column, "text": "", "cell": int(cell)})
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """One row a picture, in the order of `stack`."""
-        return pd.DataFrame(self.rows)
-
-    @property
-    def stack(self) -> np.ndarray:
-        """All pictures, (n, H, W, 3) uint8."""
-        return np.stack(self.images)
-
-
-def with_originals(run: Run, cells: CellSet) -> tuple[pd.DataFrame, np.ndarray]:
-    """The pictures of a run with the originals in their places: table, and (n, H, W, 3) uint8 in its order."""
-    table = run.table("pictures")
-    with np.load(run.path("pictures.npz")) as stored:
-        stack = stored["images"]
-    places = np.flatnonzero(table["cell"] != MADE)
-    rows, position = np.unique(table["cell"].to_numpy()[places], return_inverse=True)
-    if len(rows):
-        stack[places] = colours(normalised(cells.select(rows)))[position]
-    return table, stack
 
 
 @dataclass(frozen=True)
@@ -88,7 +37,7 @@ class Scene:
 
 def draw(scene: Scene, disagreement: pd.Series | None) -> Album:
     """Draw all pictures of the page; `disagreement` is the treatment of figure 4, with what each model takes it for."""
-    album = Album()
+    album = Album(scene.cells.images.shape[-2:])
     same_cells(album, scene)
     walk_figures(album, scene)
     if disagreement is not None:
@@ -97,18 +46,12 @@ def draw(scene: Scene, disagreement: pd.Series | None) -> Album:
     return album
 
 
-def describe(table: pd.DataFrame, row: int) -> str:
-    """Short name of a cell's treatment."""
-    compound, concentration = table.loc[row, TREATMENT]
-    return "DMSO" if compound == "DMSO" else f"{compound} {concentration:g}"
-
-
 def same_cells(album: Album, scene: Scene, n: int = 6) -> None:
     """Figure 2: the same random cells by all models, decoded from mu."""
     order = np.random.default_rng(scene.config.seed).permutation(balanced_rows(scene.cells, 104))
     by_moa = scene.cells.table.loc[order].drop_duplicates("Metadata_moa").index.to_numpy()
     for row in by_moa[:n]:
-        name = describe(scene.cells.table, int(row))
+        name = treatment(scene.cells.table, int(row))
         album.keep_place("cells", name, "original", int(row))
         for variant, state in scene.states.items():
             album.add("cells", name, variant, vae_plus.decode(state, scene.codes[variant][[row]])[0])

@@ -16,12 +16,12 @@ from cellbook.cells import CellSet
 from cellbook.files import write_atomically, write_text
 from cellbook.methods import vae_plus
 from cellbook.pages.lafarge2019.config import Config, trainings
-from cellbook.pages.lafarge2019.pictures import colours
-from cellbook.pages.lafarge2019.profile import TREATMENT
-from cellbook.pages.lafarge2019.quality import normalised
-from cellbook.pages.lafarge2019.screen import load
+from cellbook.pages.lafarge2019.making import load
+from cellbook.profiles.aggregate import TREATMENT
 from cellbook.runs import Run
-from cellbook.training import State, load_run, train_run
+from cellbook.study.pictures import colours, normalised
+from cellbook.study.trainings import Place
+from cellbook.training import State
 
 HALF = 50  # cells of each kind, as in the paper
 ACROSS = 10  # cells in a row of the picture
@@ -94,8 +94,9 @@ def write_page(config: Config, store: str | Path, folder: str | Path) -> None:
 
     cells = load(config, store)
     first = next(one for one in trainings(config) if one.variant == "VAE+")
-    run = train_run(vae_plus, first.config, cells, store)
-    picture, table = sheet(cells, load_run(vae_plus, first.config, cells, run, "cpu"), config.seed)
+    place = Place(store, "auto")
+    run = place.of(first, cells)
+    picture, table = sheet(cells, place.state(first, cells), config.seed)
     folder = Path(folder)
     write_atomically(
         folder / "cells.png", lambda path: Image.fromarray(picture).save(path, format="PNG", optimize=True)

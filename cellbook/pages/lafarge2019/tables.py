@@ -5,10 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cellbook.pages.lafarge2019.config import LABELS, PAPER_MODELS, PRESETS, SWEPT, Config, beta_name, week_name
+from cellbook.pages.lafarge2019.config import (
+    BASELINES,
+    LABELS,
+    PAPER_MODELS,
+    PRESETS,
+    PROTOCOL,
+    SWEPT,
+    Config,
+    beta_name,
+    week_name,
+)
 from cellbook.pages.lafarge2019.measures import EUCLIDEAN
-from cellbook.pages.lafarge2019.profile import BASELINES, BY_PLATE, PROTOCOL, SUMMARIES
 from cellbook.runs import Run
+from cellbook.study.profile import BY_PLATE, SUMMARIES
 from cellbook.study.rows import pick
 from cellbook.study.show import percent
 

@@ -8,7 +8,7 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from cellbook.methods.vae_plus import nearest_to_mean
-from cellbook.pages.lafarge2019.profile import TREATMENT
+from cellbook.profiles.aggregate import TREATMENT
 
 SHOWN = (("cytochalasin D", 0.3), ("simvastatin", 20.0))  # the paper's two rows
 CLUSTERS = 3  # target cells of a treatment where its population is looked at part by part

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from cellbook.claims import IN_WORDS
-from cellbook.pages.lafarge2019.config import PAPER_MODELS, PRESETS, Config
-from cellbook.pages.lafarge2019.profile import BASELINES, PROTOCOL, SUMMARIES
+from cellbook.pages.lafarge2019.config import BASELINES, PAPER_MODELS, PRESETS, PROTOCOL, Config
 from cellbook.runs import Run
+from cellbook.study.profile import SUMMARIES
 from cellbook.study.rows import pick
 from cellbook.study.show import percent
 

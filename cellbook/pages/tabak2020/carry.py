@@ -13,14 +13,14 @@ from scipy.stats import t as student
 from cellbook.errors import CellbookError
 from cellbook.methods import wdn
 from cellbook.metrics import classify_batch
-from cellbook.pages.lafarge2019.screen import is_positive
 from cellbook.profiles import controls_mask, matrix
+from cellbook.profiles.aggregate import TREATMENT
 from cellbook.runs import choose_device, obtain, table_fingerprint
+from cellbook.screens.named import is_positive
 
 GAP, LEFT, NAMED = "gap", "gap left", "week named"
 NOTHING = "nothing"
 BATCH, PLATE = "Metadata_batch", "Metadata_plate"
-TREATMENT = ["Metadata_compound", "Metadata_concentration"]
 
 
 def carry_over(

@@ -16,10 +16,11 @@ from cellbook.methods.wdn.stopping import RULES, stop
 from cellbook.methods.wdn.units import Screen, control_rows, make_screen, unit_means
 from cellbook.metrics.batch import BatchAccuracy, Model
 from cellbook.pages.tabak2020.config import Config
-from cellbook.pages.tabak2020.sources import ENGINEERED, WELL_SCREENS, Source, well_source, whiten
+from cellbook.pages.tabak2020.sources import ENGINEERED, WELL_SCREENS, Source, well_source
 from cellbook.profiles import Coral, FactorAnalysis, PlateScaler, Step, controls_mask
 from cellbook.profiles.centre import Centre
 from cellbook.profiles.harmony import Harmony
+from cellbook.study.profile import whiten
 
 UNCORRECTED, TVN, HARMONY, ROBUST = "uncorrected", "TVN", "Harmony", "robust by plate"
 CORAL, CORAL_MEANS, CENTRED = "CORAL", "CORAL, means aligned", "centred by week"
@@ -50,7 +51,7 @@ def corrections(source: Source, config: Config) -> Iterator[tuple[str, pd.DataFr
     yield UNCORRECTED, table
     steps = aligning(config)
     if source.family == ENGINEERED:  # learned features are whitened already
-        yield TVN, whiten(table)
+        yield TVN, whiten(table, kind="pca")[0]
     on_plates = table[controls_mask(table)].groupby(PLATE).size().reindex(table[PLATE].unique(), fill_value=0)
     if on_plates.min() >= LEAST_ON_PLATE:
         steps[ROBUST] = PlateScaler("robust", on_constant="drop")

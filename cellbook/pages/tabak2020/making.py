@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
 from cellbook.methods import wdn
+from cellbook.pages.tabak2020 import bugs, carry, truth
 from cellbook.pages.tabak2020 import corrected as c
 from cellbook.pages.tabak2020.config import VERSION, Config
 from cellbook.pages.tabak2020.sources import Source, load, source_digest
 from cellbook.profiles import controls_mask, features
-from cellbook.runs import Run, obtain_page, processes, save_table, to_float32
+from cellbook.profiles.aggregate import TREATMENT
+from cellbook.runs import Run, obtain_page, save_table, to_float32
+from cellbook.study.processes import side_by_side
+from cellbook.study.trainings import Place, Tables, under_one_another
 
 LARGE = 1_000  # critic steps; below, starting another process takes longer than an alignment
-Tables = dict[str, pd.DataFrame]
 
 
 def run(
@@ -37,18 +38,18 @@ def run(
     """
 
     def make(folder: Path, on: str) -> None:
-        make_products(config, store, folder, on, force, workers)
+        make_products(config, Place(store, on, force), folder, workers)
 
     return obtain_page(store, "tabak2020", VERSION, config, source_digest(config), make, device=device, force=force)
 
 
-def make_products(
-    config: Config, store: str | Path, folder: Path, device: str, force: bool, workers: int | None
-) -> None:
+def make_products(config: Config, place: Place, folder: Path, workers: int | None) -> None:
     """Load the profiles, do every task, and write what they found."""
-    sources, note = load(config, store, device)
-    work = Work({source.name: source for source in sources}, config, str(store), device, force)
-    found = collect(do_all(tasks(work), work, workers))
+    sources, note = load(config, place)
+    work = Work({source.name: source for source in sources}, config, place)
+    worth = max(config.well_pretraining, config.cell_pretraining) >= LARGE and place.device == "cpu"
+    todo = [(task, work) for task in tasks(work)]
+    found = under_one_another(side_by_side(do, todo, workers=workers, worth=worth))
     found["sources"] = describe(sources, config).assign(left_out=note)
     found["layout"] = layout(sources[0])
     for name, table in found.items():
@@ -60,7 +61,7 @@ def describe(sources: list[Source], config: Config) -> pd.DataFrame:
     rows = []
     for source in sources:
         table, control = source.profiles, controls_mask(source.profiles)
-        treated = table[~control][["Metadata_compound", "Metadata_concentration"]]
+        treated = table[~control][TREATMENT]
         rows.append(
             {
                 "source": source.name,
@@ -98,66 +99,39 @@ class Work:
 
     sources: dict[str, Source]
     config: Config
-    store: str
-    device: str
-    force: bool
+    place: Place
+
+    def align(self, table: pd.DataFrame, budget: wdn.Config) -> Run:
+        """An alignment, from the store if it is there."""
+        return wdn.run(table, budget, self.place.store, device=self.place.device, force=self.place.force)
 
 
-@dataclass(frozen=True)
-class Task:
-    """One piece of work that can be done in a process of its own."""
+class Task(NamedTuple):
+    """One piece of work that can be done in a process of its own: a function of a source, or of none, and a detail."""
 
-    kind: str
+    make: Callable[[Work, Any, Any], Tables]
     source: str = ""
-    argument: Any = None
+    detail: Any = None
 
 
 def tasks(work: Work) -> list[Task]:
     """Everything to be done, the longest first."""
     config, sources = work.config, list(work.sources.values())
     main = [source for source in sources if source.main]
-    todo = [Task("alignment", source.name, repeat) for source in main for repeat in range(config.repeats)]
-    todo += [Task("alignment", source.name, 0) for source in sources if not source.main and source.clean]
-    todo += [Task("corrections", source.name) for source in main]
-    todo += [Task("variant", main[-1].name, variant) for variant in config.variants]
-    todo += [Task("toy"), Task("bugs", main[0].name)]
+    todo = [Task(alignment, source.name, repeat) for source in main for repeat in range(config.repeats)]
+    todo += [Task(strength, source.name) for source in sources if not source.main and source.clean]
+    todo += [Task(corrections, source.name) for source in main]
+    todo += [Task(variant, main[-1].name, name) for name in config.variants]
+    todo += [Task(toy), Task(bug_study, main[0].name)]
     for source in sources:
         if len(source.positives):
-            repeats = config.carry_repeats if source.main else 1
-            todo += [Task("carry over", source.name, repeat) for repeat in range(repeats)]
+            todo += [Task(carry_over, source.name, k) for k in range(config.carry_repeats if source.main else 1)]
     return todo
-
-
-def do_all(todo: list[Task], work: Work, workers: int | None) -> Iterator[Tables]:
-    """Do all tasks, in several processes where that is faster; results in the order of the tasks."""
-    if workers is None:
-        config = work.config
-        large = max(config.well_pretraining, config.cell_pretraining) >= LARGE and work.device == "cpu"
-        workers = min(len(todo), os.cpu_count() or 1) if large else 1
-    if workers == 1:
-        yield from (do(task, work) for task in todo)
-        return
-    with processes(workers, receive, work) as pool:
-        yield from pool.map(do_here, todo)
-
-
-_received: list[Work] = []
-
-
-def receive(work: Work) -> None:
-    """Keep in a new process what its tasks need."""
-    _received[:] = [work]
-
-
-def do_here(task: Task) -> Tables:
-    """`do` in a process that received its work."""
-    with threadpool_limits(1, user_api="blas"):
-        return do(task, _received[0])
 
 
 def do(task: Task, work: Work) -> Tables:
     """Do one task: tables by name, with what they are of."""
-    found = KINDS[task.kind](task, work)
+    found = task.make(work, work.sources.get(task.source), task.detail)
     labels = {"source": task.source} if task.source else {}
     return {name: label(table, **labels) for name, table in found.items() if len(table)}
 
@@ -168,19 +142,9 @@ def label(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(new, index=table.index), table], axis=1)
 
 
-def collect(found: Iterator[Tables]) -> Tables:
-    """Tables of all tasks under one another, by name."""
-    parts: dict[str, list[pd.DataFrame]] = {}
-    for tables in found:
-        for name, table in tables.items():
-            parts.setdefault(name, []).append(table)
-    return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
-
-
-def corrections(task: Task, work: Work) -> Tables:
+def corrections(work: Work, source: Source, _: None) -> Tables:
     """Measure every correction but WDN, none among them."""
-    source, config = work.sources[task.source], work.config
-    parts = []
+    config, parts = work.config, []
     for method, table in c.corrections(source, config):
         still = wdn.unmoved(table)
         found = c.outcomes(still, table) | c.resampled(still, table, config)
@@ -189,10 +153,7 @@ def corrections(task: Task, work: Work) -> Tables:
         if method in (c.UNCORRECTED, c.CORAL):
             found["pca"] = c.principal(controls, config)
         parts.append({name: label(t.assign(method=method), repeat=0) for name, t in found.items() if len(t)})
-    if source.clean:
-        clean = work.sources[source.clean]
-        for method, table in [(c.UNCORRECTED, source.table), *aligned_with_positives(source, config)]:
-            parts.append({"truth": restored(table, clean).assign(method=method, repeat=0)})
+    parts += [{"truth": table.assign(repeat=0)} for table in restored(work, source, without_steps(source, config))]
     if source.unit == "wells":
         parts.append({"converged": c.converged(source, config)})
     if len(source.positives):
@@ -200,35 +161,47 @@ def corrections(task: Task, work: Work) -> Tables:
         for method, step in c.aligning(config).items():
             mapped = step.fit(source.profiles).transform(source.positives)
             parts.append({"leak": positives(source, mapped, config).assign(method=method, repeat=0)})
-    return collect(iter([{name: t for name, t in part.items() if len(t)} for part in parts]))
+    return under_one_another(parts)
 
 
-def aligned_with_positives(source: Source, config: Config) -> Iterator[tuple[str, pd.DataFrame]]:
-    """All rows of a source under the corrections that map a week by its controls."""
+def without_steps(source: Source, config: Config) -> Iterator[tuple[str, pd.DataFrame]]:
+    """All rows of a source as they are, and under the corrections that map a week by its controls."""
+    yield c.UNCORRECTED, source.table
     for method, step in c.aligning(config).items():
         yield method, step.fit(source.profiles).transform(source.table)
 
 
-def alignment(task: Task, work: Work) -> Tables:
-    """Align, and measure the alignment at all its checkpoints; of further strengths only what is known of the truth."""
-    source, config, repeat = work.sources[task.source], work.config, int(task.argument)
-    table, seed = source.profiles, config.seeds[repeat]
-    done = wdn.run(table, config.alignment(source.unit, seed), work.store, device=work.device, force=work.force)
+def with_steps(source: Source, aligned: wdn.Alignment, best: int) -> Iterator[tuple[str, pd.DataFrame]]:
+    """All rows of a source under an alignment, at the step of the best silhouette and at the last."""
+    for method, at in ((c.HINDSIGHT["silhouette"], best), (c.LAST, int(aligned.steps[-1]))):
+        yield method, aligned.transform(source.table, at)
+
+
+def restored(work: Work, source: Source, tables: Iterable[tuple[str, pd.DataFrame]]) -> Iterator[pd.DataFrame]:
+    """How much of the distances of the screen without week effect each corrected screen has, if there is one."""
+    if source.clean:
+        for method, table in tables:
+            yield truth.restored(table, work.sources[source.clean].table).assign(method=method)
+
+
+def strength(work: Work, source: Source, _: None) -> Tables:
+    """Align a screen of another strength of the week effect: only what is known of the truth is measured."""
+    config, table = work.config, source.profiles
+    aligned = wdn.load(work.align(table, config.alignment(source.unit, config.seed)))
+    best = c.best_step(c.outcomes(aligned, table)["choices"])
+    corrected = [*with_steps(source, aligned, best), *without_steps(source, config)]
+    return {"truth": label(pd.concat(restored(work, source, corrected), ignore_index=True), repeat=0)}
+
+
+def alignment(work: Work, source: Source, repeat: int) -> Tables:
+    """Align, and measure the alignment at all its checkpoints."""
+    config, table, seed = work.config, source.profiles, work.config.seeds[repeat]
+    done = work.align(table, config.alignment(source.unit, seed))
     aligned = wdn.load(done)
     found = c.outcomes(aligned, table)
     step = c.best_step(found["choices"])
-    truth = [
-        restored(aligned.transform(source.table, at), work.sources[source.clean]).assign(method=method)
-        for method, at in ((c.HINDSIGHT["silhouette"], step), (c.LAST, int(aligned.steps[-1])))
-        if source.clean
-    ]
-    tables = {"truth": pd.concat(truth, ignore_index=True) if truth else pd.DataFrame()}
-    if not source.main:
-        others = [(c.UNCORRECTED, source.table), *aligned_with_positives(source, config)]
-        more = [restored(t, work.sources[source.clean]).assign(method=m) for m, t in others if source.clean]
-        tables["truth"] = pd.concat([tables["truth"], *more], ignore_index=True)
-        return {name: label(t, repeat=repeat) for name, t in tables.items()}
-    tables |= found | c.resampled(aligned, table, config)
+    tables = found | c.resampled(aligned, table, config)
+    tables |= under_one_another({"truth": t} for t in restored(work, source, with_steps(source, aligned, step)))
     tables["steps"] = done.table("checkpoints")
     tables["trainings"] = pd.DataFrame([{"key": done.key, "seconds": done.record["seconds"], "seed": seed}])
     controls = c.some_controls(table[controls_mask(table)], config)
@@ -241,17 +214,9 @@ def alignment(task: Task, work: Work) -> Tables:
     if repeat == 0:
         tables["pca"] = c.principal(aligned.transform(controls, step), config).assign(method=c.HINDSIGHT["silhouette"])
     if repeat < config.unseen_repeats:
-        leaks.append(unseen(source, config, seed, work, step))
-    leaks = [label(part, method="WDN") for part in leaks if len(part)]
-    tables["leak"] = pd.concat(leaks, ignore_index=True) if leaks else pd.DataFrame()
+        leaks.append(unseen(work, source, seed, step))
+    tables |= under_one_another({"leak": label(part, method="WDN")} for part in leaks)
     return {name: label(t, repeat=repeat) for name, t in tables.items()}
-
-
-def restored(table: pd.DataFrame, clean: Source) -> pd.DataFrame:
-    """How much of the distances of the screen without week effect a corrected screen has."""
-    from cellbook.pages.tabak2020 import truth
-
-    return truth.restored(table, clean.table)
 
 
 def positives(source: Source, rows: pd.DataFrame, config: Config) -> pd.DataFrame:
@@ -263,8 +228,9 @@ def positives(source: Source, rows: pd.DataFrame, config: Config) -> pd.DataFram
     return found.assign(how="positive control")
 
 
-def unseen(source: Source, config: Config, seed: int, work: Work, step: int) -> pd.DataFrame:
+def unseen(work: Work, source: Source, seed: int, step: int) -> pd.DataFrame:
     """Name the week of controls on plates that no correction has seen; nothing where weeks have too few controls."""
+    config = work.config
     control = source.profiles[controls_mask(source.profiles)].reset_index(drop=True)
     plates, weeks = control.groupby("Metadata_batch")["Metadata_plate"].nunique(), control["Metadata_batch"].nunique()
     if plates.min() < 2:
@@ -276,23 +242,18 @@ def unseen(source: Source, config: Config, seed: int, work: Work, step: int) -> 
         return pd.DataFrame()
     treated = source.profiles[~controls_mask(source.profiles)]  # not looked at by any fit; scored by the run
     fitted_on = pd.concat([seen, treated], ignore_index=True)
-    budget = config.alignment(source.unit, seed)
-    done = wdn.load(wdn.run(fitted_on, budget, work.store, device=work.device, force=work.force))
+    done = wdn.load(work.align(fitted_on, config.alignment(source.unit, seed)))
     tables = [(c.UNCORRECTED, float("nan"), held)]
     tables += [(name, float("nan"), s.fit(seen).transform(held)) for name, s in c.aligning(config).items()]
     tables += [("WDN", float(at), done.transform(held, at)) for at in sorted({step, int(done.steps[-1])})]
-    parts = [
-        pd.DataFrame(list(c.week_named(table, c.UNSEEN, config))).assign(method=method, step=at)
-        for method, at, table in tables
-    ]
-    return pd.concat(parts, ignore_index=True)
+    found = [pd.DataFrame(list(c.week_named(t, c.UNSEEN, config))).assign(method=m, step=at) for m, at, t in tables]
+    return pd.concat(found, ignore_index=True)
 
 
-def variant(task: Task, work: Work) -> Tables:
+def variant(work: Work, source: Source, name: str) -> Tables:
     """Align in another way than the paper, at a short budget, and score the steps that the rules choose."""
-    source, config, name = work.sources[task.source], work.config, str(task.argument)
     table = source.profiles
-    done = wdn.run(table, config.short(config.seed, name), work.store, device=work.device, force=work.force)
+    done = work.align(table, work.config.short(work.config.seed, name))
     scores, _ = wdn.stopping(wdn.load(done), table)
     scores = scores[scores["vote"] == "pooled"].rename(columns={"rule": "at"})[["at", "measure", "k", "value"]]
     checkpoints = done.table("checkpoints")
@@ -303,35 +264,19 @@ def variant(task: Task, work: Work) -> Tables:
     return {"variants": found.assign(variant=name, seconds=done.record["seconds"])}
 
 
-def toy(task: Task, work: Work) -> Tables:
+def toy(work: Work, *_: None) -> Tables:
     """The faults of the published code on three shifted domains."""
-    from cellbook.pages.tabak2020 import bugs
-
-    return {"toy": bugs.toy(work.config.short(work.config.seed), work.config.seed, work.device)}
+    return {"toy": bugs.toy(work.config.short(work.config.seed), work.config.seed, work.place.device)}
 
 
-def bug_study(task: Task, work: Work) -> Tables:
+def bug_study(work: Work, source: Source, _: None) -> Tables:
     """The faults of the published code on profiles."""
-    from cellbook.pages.tabak2020 import bugs
-
-    profiles, budget = work.sources[task.source].profiles, work.config.short(work.config.seed)
-    return {"bugs": bugs.study(profiles, budget, device=work.device)}
+    budget = work.config.short(work.config.seed)
+    return {"bugs": bugs.study(source.profiles, budget, device=work.place.device)}
 
 
-def carry_over(task: Task, work: Work) -> Tables:
+def carry_over(work: Work, source: Source, repeat: int) -> Tables:
     """What maps fitted on DMSO do to a treatment that they have not seen."""
-    from cellbook.pages.tabak2020 import truth
-
-    budget = work.config.short(work.config.seed + int(task.argument))
-    table = work.sources[task.source].table
-    return {"carry": truth.carry_over(table, budget, work.store, work.device).assign(repeat=task.argument)}
-
-
-KINDS: dict[str, Callable[[Task, Work], Tables]] = {
-    "alignment": alignment,
-    "corrections": corrections,
-    "variant": variant,
-    "toy": toy,
-    "bugs": bug_study,
-    "carry over": carry_over,
-}
+    budget = work.config.short(work.config.seed + repeat)
+    found = carry.carry_over(source.table, budget, work.place.store, work.place.device)
+    return {"carry": found.assign(repeat=repeat)}

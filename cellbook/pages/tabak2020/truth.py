@@ -9,15 +9,13 @@ import pandas as pd
 
 from cellbook.errors import CellbookError
 from cellbook.metrics import distance_matrix
-from cellbook.pages.lafarge2019.screen import is_positive
-from cellbook.pages.tabak2020.carry import carry_over
 from cellbook.profiles import aggregate, controls_mask, matrix
-
-__all__ = ["Pairs", "agreement", "carry_over", "compare", "restored", "treatment_pairs", "weighted_ranks"]
+from cellbook.profiles.aggregate import TREATMENT
+from cellbook.screens.named import is_positive
 
 K = 5  # nearest neighbours that are looked for again
 CORRELATION, KEPT, ERROR = "rank correlation", "neighbours kept", "relative error"
-UNIT = ["Metadata_compound", "Metadata_concentration", "Metadata_batch"]
+UNIT = [*TREATMENT, "Metadata_batch"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,91 @@
+"""The grid of settings, scaling x transform, each fitted on DMSO wells alone, and the products of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cellbook import profiles
+from cellbook.errors import CellbookError
+from cellbook.metrics.scores import prepare
+from cellbook.pages.classical.config import VERSION, Config, kinds, setting_name
+from cellbook.profiles.aggregate import TREATMENT
+from cellbook.runs import Run, obtain_page, save_table, table_fingerprint, to_float32
+from cellbook.screens.named import load_wells
+from cellbook.study.maps import maps
+from cellbook.study.profile import condensed
+
+N_FEATURES = 120  # of planted wells
+
+
+def run(config: Config, store: str | Path, *, device: str = "cpu", force: bool = False) -> Run:
+    """The run of this configuration, computed only if it is not in the store."""
+    wells = load_wells(config.screen, N_FEATURES)
+
+    def make(folder: Path, _: str) -> None:
+        make_products(config, wells, folder)
+
+    key = table_fingerprint(wells)
+    return obtain_page(store, "classical", VERSION, config, key, make, device=device, force=force)
+
+
+def make_products(config: Config, wells: pd.DataFrame, folder: Path) -> None:
+    """Compute the products: distances between treatments for every setting, wells of the settings looked at closer."""
+    treated = wells[wells["Metadata_compound"] != "DMSO"]
+    batches = treated.groupby(TREATMENT)["Metadata_batch"].nunique()
+    if (batches > 1).any():
+        raise CellbookError(f"{int((batches > 1).sum())} treatments lie in several batches; leave out control wells")
+    distances: dict[str, dict[str, np.ndarray]] = {name: {} for name in kinds()}
+    for setting, transformed in settings(config, wells):
+        for name, protocol in kinds().items():
+            units = prepare(transformed, protocol, drop_unusable=True).profiles
+            distances[name][setting] = condensed(units, protocol.distance)
+        if setting in config.closer:
+            controls = transformed[transformed["Metadata_compound"] == "DMSO"]
+            save_table(to_float32(controls), folder / f"controls-{config.closer.index(setting)}.parquet")
+        if setting == config.drawn:
+            save_table(to_float32(transformed), folder / "drawn.parquet")
+    for name, columns in distances.items():
+        save_table(pd.DataFrame(columns), folder / f"distances-{name}.parquet")
+    save_table(units[profiles.metadata(units)], folder / "treatments.parquet")
+    save_table(wells[profiles.metadata(wells)], folder / "wells.parquet")
+    drawn = prepare(pd.read_parquet(folder / "drawn.parquet"), "ljosa2013").profiles
+    save_table(maps(drawn, config.seed, setting=config.drawn), folder / "maps.parquet")
+
+
+# --- the grid -------------------------------------------------------------------------------------------------------
+
+
+def scale(wells: pd.DataFrame, scaling: str) -> pd.DataFrame:
+    """Scale all wells by the DMSO wells of their plate, or of their week."""
+    method = {"percentile": "percentile", "robust": "robust"}.get(scaling, "standardise")
+    by = "Metadata_batch" if scaling.endswith("by week") else "Metadata_plate"
+    return profiles.PlateScaler(method, by=by, on_constant="drop").fit_transform(wells)
+
+
+def transforms(config: Config) -> dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]]:
+    """Every transform by its name: the transform that it starts from ("" is the scaled wells), and the step."""
+    coral = profiles.Coral(eta=config.ridge).fit_transform
+    found: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {}
+    for n in config.factors:
+        found[f"{n} factors"] = "", profiles.FactorAnalysis(n, tol=config.factor_tolerance).fit_transform
+    for ridge in config.ridges:
+        found[f"whitened {ridge:g}"] = "", profiles.Whitening(ridge, relative=True).fit_transform
+    found["CORAL"] = "", coral
+    found["50 factors, CORAL"] = "50 factors", coral
+    found[f"TVN {config.ridge:g}"] = "", profiles.tvn(config.ridge, config.ridge).fit_transform
+    return {name: (start, step) for name, (start, step) in found.items() if start in ("", *found)}
+
+
+def settings(config: Config, wells: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield every setting of the grid: its name and the wells it makes."""
+    yield "unscaled", wells
+    for scaling in config.scalings:
+        made = {"": scale(wells, scaling)}
+        yield scaling, made[""]
+        for name, (start, step) in transforms(config).items():
+            made[name] = step(made[start])
+            yield setting_name(scaling, name), made[name]

@@ -1,0 +1,88 @@
+"""What is known of cells beside their mechanism: the week of controls, and on simulated cells all that was drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from threadpoolctl import threadpool_limits
+
+from cellbook import metrics, profiles
+from cellbook.profiles.aggregate import WELL
+from cellbook.screens.named import is_positive
+
+NO_PARAMETER = ("truth_phase",)  # orders mitoses only
+ALPHAS = tuple(10.0**power for power in range(6))
+
+
+# --- products -------------------------------------------------------------------------------------------------------
+
+
+def week_of_controls(cells: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Whether logistic regression names the week of single positive control cells on plates held out, one row a cell.
+
+    Columns: plate, correct, majority (share of the largest week), noise (accuracy on Gaussian noise). The positive
+    control lies on every plate like DMSO; it fits no scaling and no whitening, so what is left of the week is seen as
+    treated cells show it. Weeks with fewer than three such plates are left out; without positive controls, or with one
+    week, the table is empty.
+    """
+    control = cells[is_positive(cells)].reset_index(drop=True)
+    plates = control.groupby("Metadata_batch")["Metadata_plate"].nunique()
+    control = control[control["Metadata_batch"].isin(plates.index[plates >= 3])].reset_index(drop=True)
+    if control["Metadata_batch"].nunique() < 2:
+        return pd.DataFrame()
+    found = metrics.classify_batch(control, seed=seed, standardise=True)
+    columns = {"plate": control["Metadata_plate"], "correct": found.correct, "majority": found.majority}
+    return pd.DataFrame(columns | {"noise": found.noise_baseline})
+
+
+@threadpool_limits.wrap(1, user_api="blas")
+def probe(encoded: pd.DataFrame, truth: pd.DataFrame, folds: int) -> pd.DataFrame:
+    """R2 with which ridge regression reads each known parameter from the features of a cell, on plates held out.
+
+    Parameters
+    ----------
+    encoded : DataFrame (cells)
+        Unscaled features.
+    truth : DataFrame (cells)
+        The columns ``truth_*`` of the same cells; the state of the cell becomes one indicator a state.
+    folds : int
+
+    Returns
+    -------
+    DataFrame
+        parameter, kind ("cell", "treatment" or "nuisance": the same for all cells of a well), r2, spread (standard
+        deviation over folds). R2 is at most 1; 0 is reached by guessing the mean. Constant parameters are left out.
+    """
+    states = pd.get_dummies(truth["truth_state"], dtype=np.float64).add_prefix("truth_state: ")
+    targets = pd.concat([truth.select_dtypes("number").drop(columns=list(NO_PARAMETER)), states], axis=1)
+    targets = targets.loc[:, targets.std() > 1e-9].astype(np.float64)
+    plate = encoded["Metadata_plate"].to_numpy()
+    well = encoded.groupby(WELL).ngroup().to_numpy()
+    within = targets.groupby(well).agg(np.ptp).max()
+    x, y = profiles.matrix(encoded), targets.to_numpy()
+    y = (y - y.mean(axis=0)) / y.std(axis=0)
+    # A dead or empty crop lies hundreds of standard deviations out and would turn every line.
+    clip = FunctionTransformer(lambda z: np.clip(z, -8, 8))
+    scores, predicted = [], np.empty_like(y)
+    for train, test in GroupKFold(folds).split(x, groups=plate):
+        model = make_pipeline(StandardScaler(), clip, RidgeCV(ALPHAS, alpha_per_target=True)).fit(x[train], y[train])
+        predicted[test] = model.predict(x[test])
+        error = ((predicted[test] - y[test]) ** 2).mean(axis=0)
+        scores.append(1 - error / np.maximum(((y[test] - y[train].mean(axis=0)) ** 2).mean(axis=0), 1e-12))
+    names = [str(name).removeprefix("truth_") for name in targets]
+    kinds = [
+        "treatment" if name in ("dose_effect", "effect") else "cell" if varies else "nuisance"
+        for name, varies in zip(names, within > 1e-6, strict=True)
+    ]
+    return pd.DataFrame(
+        {
+            "parameter": names,
+            "kind": kinds,
+            "r2": 1 - ((predicted - y) ** 2).mean(axis=0),
+            "spread": np.std(scores, axis=0),
+        }
+    )

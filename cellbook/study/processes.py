@@ -1,0 +1,48 @@
+"""Work side by side: processes of one thread each, so that the bits do not depend on how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from joblib import Parallel, cpu_count, delayed, parallel_config
+from threadpoolctl import threadpool_limits
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread of torch and of linear algebra for a while: several add in another order and end in other bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def side_by_side(
+    work: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], *, workers: int | None = None, worth: bool = False
+) -> list[Any]:
+    """Call `work` with the arguments of each task, one thread each; results in the order of the tasks.
+
+    Parameters
+    ----------
+    work : a function of a module, by which other processes find it
+    tasks : arguments of each call; large arrays reach other processes as memory maps
+    workers : processes, 1 for none but this one; as many as there are cores, if that is worth it
+    worth : whether a task takes longer than starting a process
+    """
+    workers = workers or (cpu_count() if worth else 1)
+    if min(workers, len(tasks)) <= 1:
+        return [_alone(work, *task) for task in tasks]
+    with parallel_config("loky", n_jobs=min(workers, len(tasks)), inner_max_num_threads=1):
+        # Copied where it is written to, as an array in this process would be.
+        return list(Parallel(batch_size=1, mmap_mode="c")(delayed(_alone)(work, *task) for task in tasks))
+
+
+def _alone(work: Callable[..., Any], *arguments: Any) -> Any:
+    with one_thread():
+        return work(*arguments)

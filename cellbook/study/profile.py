@@ -1,0 +1,147 @@
+"""From codes of cells to distances between treatments, as a study keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy.spatial.distance import squareform
+from sklearn.covariance import ledoit_wolf_shrinkage
+from threadpoolctl import threadpool_limits
+
+from cellbook import metrics, profiles
+from cellbook.cells import CellSet
+from cellbook.errors import CellbookError
+from cellbook.files import write_atomically
+from cellbook.metrics.scores import prepare
+from cellbook.profiles.aggregate import TREATMENT, WELL
+from cellbook.screens.named import is_positive, without_place
+
+SUMMARIES = ("mean", "mean, whitened", "mean+SD", "mean+SD, whitened")
+BY_PLATE = ", by plate"  # behind a whitened summary: each plate by its own controls, where it has enough of them
+DISTANCES = ("cosine", "euclidean")
+
+
+# --- summaries of wells ---------------------------------------------------------------------------------------------
+
+
+def wells_of(cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Well profiles: means, and means beside standard deviations; the positive control is left out.
+
+    One cell has no standard deviation. Such wells are left out of the second table, unless their treatment has no
+    other: then the standard deviation is 0.
+    """
+    both = profiles.to_wells(without_place(cells[~is_positive(cells)]), "mean_sd", single="zero")
+    mean = both[[name for name in both if not str(name).endswith("_sd")]]
+    several = (both["Metadata_n"] > 1).to_numpy()
+    usable = several | ~both.assign(several=several).groupby(TREATMENT)["several"].transform("any").to_numpy()
+    return mean, both[usable].reset_index(drop=True)
+
+
+def shrinkage_ridge(controls: np.ndarray, groups: np.ndarray) -> float:
+    """Ridge, relative to the mean eigenvalue, that shrinking the controls' covariance as Ledoit and Wolf (2004) adds.
+
+    It is chosen by the controls alone, so that no mechanism and no treatment has a say. Where every group is whitened
+    by its own few controls, the ridge of all controls together, centred by group, grows with the number of groups, as
+    the error of a covariance does when its sample is cut.
+    """
+    means = pd.DataFrame(controls).groupby(groups).transform("mean").to_numpy()
+    share = min(float(ledoit_wolf_shrinkage(controls - means)), 0.99)
+    return max(share / (1 - share), 1e-3) * len(np.unique(groups))
+
+
+def whiten(
+    table: pd.DataFrame, by: str | None = None, kind: Literal["pca", "zca"] = "zca"
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Whiten by the DMSO rows; also how many there are, their rank and the ridge (of a group, on average)."""
+    control = profiles.controls_mask(table)
+    groups = np.zeros(len(table), int) if by is None else table[by].to_numpy()
+    ridge = shrinkage_ridge(profiles.matrix(table)[control], groups[control])
+    white = profiles.Whitening(ridge, relative=True, kind=kind, by=by)
+    result = white.fit_transform(table)
+    size = control.sum() / len(white.groups_)
+    used = {"controls": float(size), "features": float(len(white.features_)), "rank": float(np.mean(white.rank_))}
+    return result, used | {"ridge": ridge}
+
+
+def enough_by_plate(wells: pd.DataFrame) -> bool:
+    """Whether every plate has at least two control wells of its own."""
+    counts = profiles.controls_mask(wells)
+    return bool(pd.Series(counts).groupby(wells["Metadata_plate"].to_numpy()).sum().ge(2).all())
+
+
+@threadpool_limits.wrap(1, user_api="blas")
+def summaries(cells: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """All summaries of codes of cells: well profiles by name, and what each whitening was fitted on, one row each."""
+    found: dict[str, pd.DataFrame] = {}
+    used = []
+    for name, wells in zip(("mean", "mean+SD"), wells_of(cells), strict=True):
+        varying = profiles.drop_unusable(wells)[0]
+        found[name] = varying
+        for by, ending in ((None, ""), ("Metadata_plate", BY_PLATE)):
+            if by is None or enough_by_plate(varying):
+                found[f"{name}, whitened{ending}"], numbers = whiten(varying, by)
+                used.append({"summary": f"{name}, whitened{ending}", **numbers})
+    return found, pd.DataFrame(used)
+
+
+# --- treatments and their distances ---------------------------------------------------------------------------------
+
+
+def treatments(wells: pd.DataFrame, protocol: str) -> pd.DataFrame:
+    """Treatment profiles of a protocol, in the order of compound and concentration."""
+    units = prepare(wells, protocol, drop_unusable=True).profiles
+    return units.sort_values(TREATMENT, ignore_index=True)
+
+
+def condensed(units: pd.DataFrame, distance: str) -> np.ndarray:
+    """Distances between profiles, (n (n - 1) / 2,) float32, pair by pair."""
+    square = metrics.distance_matrix(profiles.matrix(units), distance)  # type: ignore[arg-type]
+    return squareform(square, checks=False).astype(np.float32)
+
+
+def distances(
+    by_summary: Mapping[str, pd.DataFrame], protocol: str, wanted: tuple[str, ...] = DISTANCES
+) -> dict[str, np.ndarray]:
+    """Condensed distances between treatments by "summary|distance"; of a whitening by plate only the first."""
+    found, first = {}, None
+    for summary, wells in by_summary.items():
+        units = treatments(wells, protocol)
+        keys = units[TREATMENT]
+        if first is not None and not keys.equals(first):
+            raise CellbookError(f"summary {summary!r} has {len(keys)} treatments, the others {len(first)}: not alike")
+        first = keys
+        for distance in wanted[:1] if summary.endswith(BY_PLATE) else wanted:
+            found[f"{summary}|{distance}"] = condensed(units, distance)
+    return found
+
+
+def save_distances(found: Mapping[str, np.ndarray], folder: Path) -> None:
+    """Write distances with 16 bits each, a 65,535th of the largest of their setting: a third of the size."""
+    values = np.stack(list(found.values())).astype(np.float64)
+    scale = np.maximum(values.max(axis=1), np.finfo(float).tiny) / 65535
+    kept = np.round(values / scale[:, None]).astype(np.uint16)
+
+    def write(path: Path) -> None:
+        np.savez_compressed(path, names=np.array(list(found)), scale=scale, values=kept)
+
+    write_atomically(folder / "distances.npz", write)
+
+
+def size(cells: CellSet, n_treatments: int) -> pd.DataFrame:
+    """How much there is: cells, wells, plates, DMSO cells and wells, treatments; one row."""
+    table = cells.table
+    control = table[table["Metadata_compound"] == "DMSO"]
+    numbers = {
+        "cells": len(table),
+        "wells": len(table[WELL].drop_duplicates()),
+        "plates": table["Metadata_plate"].nunique(),
+        "weeks": table["Metadata_batch"].nunique(),
+        "control_cells": len(control),
+        "control_wells": len(control[WELL].drop_duplicates()),
+        "treatments": n_treatments,
+    }
+    return pd.DataFrame([numbers])
