@@ -13,7 +13,7 @@ from cellbook import features, profiles
 from cellbook.cells import CellSet
 from cellbook.files import digest
 from cellbook.methods import vae_plus
-from cellbook.pages import lafarge2019
+from cellbook.pages.lafarge2019 import config as lafarge2019
 from cellbook.pages.lafarge2019.profile import PLACE, shrinkage_ridge
 from cellbook.pages.lafarge2019.screen import SAMPLE, fingerprint, is_positive
 from cellbook.pages.lafarge2019.screen import load as load_cells
