@@ -14,10 +14,12 @@ from sklearn.covariance import LedoitWolf
 from cellbook import claims
 from cellbook.book import build, notebooks, results
 from cellbook.cells import CellSet
+from cellbook.configure import choose_preset
 from cellbook.errors import CellbookError
 from cellbook.pages import lafarge2019 as lafarge
-from cellbook.pages.lafarge2019 import realism, walks
-from cellbook.study import profile
+from cellbook.pages.lafarge2019 import realism, shown, walks
+from cellbook.pages.lafarge2019.config import PAPER_MODELS, trainings
+from cellbook.study import profile, rows
 from cellbook.study.pictures import normalised
 
 MOAS = {"actin": ("a1", "a2", "a3"), "dna": ("d1", "d2", "d3"), "tubulin": ("t1", "t2", "t3")}
@@ -51,7 +53,7 @@ def screen(tmp_path_factory):
 def config(screen):
     """Two trainings of each judged model, two steps each."""
     changes = {"iterations": 2, "repeats": 2, "latent": 6, "frames": 3, "looked_at": 20}
-    return replace(lafarge.preset("smoke"), screen=str(screen), **changes)
+    return replace(lafarge.PRESETS["smoke"], screen=str(screen), **changes)
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +87,11 @@ def test_where_a_folder_lies_decides_nothing(run, config, store, screen, tmp_pat
     assert str(screen) not in (run.folder / "run.json").read_text()
 
 
-def test_products_hold_no_original_and_figures_do(run, config, store):
+def test_products_hold_no_original_and_figures_do(run, config, store, screen):
     with np.load(run.path("pictures.npz")) as stored:
         kept = stored["images"]
-    cells = lafarge.load(config, store)
-    table, stack = lafarge.with_originals(run, cells)
+    cells = CellSet.open(screen)
+    table, stack = shown.pictures(run, config, store)
     originals = (table["cell"] >= 0).to_numpy()
     assert set(table["column"][~originals]).isdisjoint({"original", "target cell"})
     assert originals.any()
@@ -118,8 +120,46 @@ def test_numbers_have_one_meaning_each_and_lie_in_their_intervals(tables):
     bounded = numbers.dropna(subset=["low", "high"])
     assert (bounded["low"] <= bounded["value"] + 1e-9).all()
     assert (bounded["value"] <= bounded["high"] + 1e-9).all()
-    judged = numbers[numbers["setting"].str.startswith(lafarge.PAPER_MODELS) & (numbers["protocol"] == "lafarge2019")]
+    judged = rows.pick(numbers, variant=PAPER_MODELS, protocol="lafarge2019")
     assert (judged["trainings"] == 2).all()
+    scored = numbers.dropna(subset=["summary"])
+    assert (scored["setting"] == scored["variant"] + ", " + scored["summary"]).all()
+    assert set(scored["distance"]) == {"cosine", "euclidean"}
+
+
+def test_the_table_by_channel_shows_channels_alone(tables):
+    table = shown.channel_table(tables["numbers"])
+    assert list(table) == ["measure", "model", "DNA", "Tubulin", "Actin"]
+    models = tables["quality"]["variant"].unique()
+    assert table[["measure", "model"]].to_numpy().tolist() == [
+        [measure, model] for measure in ("MSE", "SSIM", "sharpness") for model in models
+    ]
+    line = tables["quality"].query("variant == 'VAE' and repeat == 0").iloc[0]
+    other = tables["quality"].query("variant == 'VAE' and repeat == 1").iloc[0]
+    written = table.query("measure == 'MSE' and model == 'VAE'")["Actin"].item().split("\N{NO-BREAK SPACE}")[0]
+    assert float(written) == pytest.approx((line["MSE, Actin"] + other["MSE, Actin"]) / 2, abs=6e-5)
+
+
+@pytest.mark.parametrize("page", ["lafarge2019", "lafarge2019-sample"])
+def test_what_is_published_of_a_property_alone_has_an_interval(page):
+    numbers = pd.read_csv(notebooks.root() / "book" / "results" / page / "numbers.csv")
+    alone = rows.pick(numbers, protocol="baseline", setting=["cell count alone", "labels permuted"])
+    assert len(alone) == 4
+    assert ((alone["low"] < alone["value"]) & (alone["value"] < alone["high"])).all()
+
+
+def test_a_sweep_takes_what_differs_in_its_own_column_alone():
+    lines = [
+        ("AE", "AE", 0.0, 1.0), ("VAE", "VAE", 1.0, 1.0), ("VAE+", "VAE+", 2.0, 1.0), ("VAE, beta 4", "VAE", 4.0, 1.0),
+        ("VAE, beta 0.5", "VAE", 0.5, 1.0), ("VAE, week effect 0", "VAE", 1.0, 0.0),
+    ]  # fmt: skip
+    numbers = pd.DataFrame(lines * 2, columns=["variant", "model", "beta", "week_effect"])
+    found = shown.swept(numbers, "beta", "AE", "VAE")
+    assert found["variant"].tolist() == ["AE", "VAE, beta 0.5", "VAE", "VAE, beta 4"]
+    assert shown.swept(numbers, "week_effect", "VAE")[["variant", "x"]].to_numpy().tolist() == [
+        ["VAE, week effect 0", 0.0], ["VAE", 1.0]
+    ]  # fmt: skip
+    assert shown.swept(numbers.assign(week_effect=np.nan), "week_effect", "VAE").empty  # real cells
 
 
 def slow_accuracy(embedded, same_week):
@@ -146,7 +186,7 @@ def slow_accuracy(embedded, same_week):
 def test_accuracy_of_each_training_is_that_of_a_slow_loop(run, tables, store, measure, same_week):
     single = tables["accuracies"].query("summary == 'mean' and protocol == 'lafarge2019' and measure == @measure")
     trained = run.table("trainings")
-    for _, line in trained[trained["variant"].isin(lafarge.PAPER_MODELS)].iterrows():
+    for _, line in trained[trained["variant"].isin(PAPER_MODELS)].iterrows():
         embedded = pd.read_parquet(store / line["key"] / "embeddings.parquet")
         mine = single[(single["variant"] == line["variant"]) & (single["repeat"] == line["repeat"])]
         found = mine["accuracy"].item()
@@ -232,7 +272,7 @@ def sharp(more, misfit):
     ]
 
 
-WHITE = [(f"{name}: whitened - mean", "NSCB") for name in (*lafarge.PAPER_MODELS, "all models")]
+WHITE = [(f"{name}: whitened - mean", "NSCB") for name in (*PAPER_MODELS, "all models")]
 RISING = ("walks that only rise", "largest fall", "features that lower the similarity")
 
 
@@ -288,21 +328,23 @@ def test_all_of_table_1_is_written_down_and_nothing_of_it_is_comparable_here(tab
     published = claims.load(notebooks.root() / "book" / "claims" / "lafarge2019.yml")
     printed = [entry for entry in published["numbers"] if entry["protocol"] == "lafarge2019"]
     assert len(printed) == 28
+    spreads = [entry["sd"] for entry in printed if entry["source"] == "Lafarge et al. 2019"]
+    assert sum(spreads) == pytest.approx(0.364)  # the printed deviations of Table 1
     assert sum(entry["value"] for entry in printed if entry["setting"].startswith("VAE+, mean")) == pytest.approx(6.678)
     assert {claim["id"] for claim in published["claims"]} == set(lafarge.PREDICATES)
     assert set(tables["verdicts"]["verdict"]) == {claims.INCOMPARABLE}
-    assert len(lafarge.table_1(tables["numbers"], tables["verdicts"])) == 12
+    assert len(shown.accuracy_table(tables["numbers"], tables["verdicts"])) == 12
 
 
 def test_an_unknown_screen_or_preset_is_refused_in_words(tmp_path):
     with pytest.raises(CellbookError, match="neither simulated nor"):
-        lafarge.run(replace(lafarge.preset("smoke"), screen="nowhere"), tmp_path)
+        lafarge.run(replace(lafarge.PRESETS["smoke"], screen="nowhere"), tmp_path)
     with pytest.raises(CellbookError, match="smoke, quick, long, paper"):
-        lafarge.preset("fast")
+        choose_preset(lafarge.PRESETS, "fast")
 
 
 def test_the_papers_preset_has_the_papers_numbers():
-    (first, *_) = lafarge.trainings(lafarge.preset("paper"))
+    (first, *_) = trainings(lafarge.PRESETS["paper"])
     expected = {"iterations": 40_000, "batch": None, "ramp": 2500, "latent": 256, "width": 32, "model": "vae_plus"}
     assert expected.items() <= asdict(first.config).items()
 

@@ -155,3 +155,73 @@ def test_a_property_alone_has_an_interval_over_compounds_where_it_leaves_no_ties
     assert all(line["low"] < line["value"] < line["high"] for line in count)
     week = [line for line in lines if line["setting"] == "week alone"]
     assert all(np.isnan(line["correct"]) for line in week)  # random, as many candidates are equally near
+
+
+class Products:
+    """A run of two trainings of two variants, by its products."""
+
+    def __init__(self, **tables):
+        self.tables = tables
+
+    def products(self):
+        return [f"{name}.parquet" for name in self.tables]
+
+    def table(self, name):
+        return self.tables[name]
+
+
+def images_of_two():
+    generator = np.random.default_rng(1)
+    names = [f"{name}, {channel}" for name in measured.BY_CHANNEL for channel in ("DNA", "Actin, red")]
+    table = pd.DataFrame(generator.normal(size=(24, 8)), columns=[*names, "made, taken for real", "KL (nats)"])
+    table.insert(0, "compound", list("aabbcc") * 4)
+    return table.astype(dict.fromkeys(table.columns[1:], np.float32)).assign(
+        variant=np.repeat(["new", "old"], 12), repeat=np.tile(np.repeat([0, 1], 6), 2)
+    )
+
+
+def test_images_are_means_over_cells_and_trainings_with_their_channel():
+    table = images_of_two()
+    table.loc[table["variant"] == "old", "KL (nats)"] = np.nan
+    units = pd.DataFrame({"active": [3, 5, 2, 2], "variant": ["new", "new", "old", "old"], "repeat": [0, 1, 0, 1]})
+    run = Products(images=table, units=units)
+    found = pd.DataFrame(measured.quality(run, DRAWS)).set_index(["variant", "measure"])
+    of = found[found["channel"].notna()]["channel"]
+    assert len(of) == 12
+    assert of["new", "SSIM, Actin, red"] == "Actin, red"
+    assert pd.isna(found.loc[("new", "made, taken for real"), "channel"])
+    assert ("old", "KL (nats)") not in found.index  # a model without a divergence has no line of it
+    single = [part["MSE, DNA"].astype(float).mean() for _, part in table[:12].groupby("repeat")]
+    line = found.loc[("new", "MSE, DNA")]
+    assert (line["value"], line["sd"]) == pytest.approx((np.mean(single), np.std(single, ddof=1)))
+    assert line["low"] < line["value"] < line["high"]
+    assert found.loc[("new", "active units"), "value"] == 4
+    means = measured.image_means(run)
+    assert means["MSE, DNA"].tolist()[:2] == pytest.approx(single)
+    assert means["active"].tolist() == [3, 5, 2, 2]
+
+
+def test_images_are_compared_cell_by_cell():
+    table = images_of_two()
+    (line,) = measured.compared(Products(images=table), [("new", "old"), ("new", "none")], ["MSE, DNA"], DRAWS)
+    left, right = (table[table["variant"] == name]["MSE, DNA"].to_numpy(float).reshape(2, 6) for name in ("new", "old"))
+    gaps = (left - right).mean(axis=1)
+    assert line["setting"] == "new - old"
+    assert (line["value"], line["sd"]) == pytest.approx((gaps.mean(), gaps.std(ddof=1)))
+    assert line["agree"] == (np.sign(gaps) == np.sign(gaps.mean())).mean()
+
+
+def test_weeks_and_truth_have_a_line_a_variant_and_none_where_nothing_is_known():
+    weeks = pd.DataFrame({"plate": list("ppqq") * 4, "correct": [True, False, False, False] * 2 + [True] * 8,
+                          "majority": 0.25, "noise": 0.2, "variant": ["a"] * 8 + ["b"] * 8,
+                          "repeat": ([0] * 4 + [1] * 4) * 2})  # fmt: skip
+    truth = pd.DataFrame({"parameter": ["x", "y"] * 2, "kind": ["cell", "nuisance"] * 2, "r2": [0.5, 0.1, 0.7, 0.3],
+                          "variant": "a", "repeat": [0, 0, 1, 1]})  # fmt: skip
+    run = Products(weeks=weeks, truth=truth)
+    lines = pd.DataFrame(measured.weeks(run, DRAWS)).set_index("setting")
+    assert lines["value"].to_dict() == {"a": 0.25, "noise": 0.2, "b": 1.0}
+    assert (lines.loc["a", "low"], lines.loc["a", "high"]) == (0.0, 0.5)
+    known = pd.DataFrame(measured.truth(run))
+    assert known[["measure", "kind"]].to_numpy().tolist() == [["x", "cell"], ["y", "nuisance"]]
+    assert known["value"].tolist() == pytest.approx([0.6, 0.2])
+    assert not [*measured.weeks(Products(), DRAWS), *measured.truth(Products())]

@@ -1,11 +1,13 @@
-"""Lines of numbers from the products that every page leaves: distances between treatments, and what needs none.
+"""Lines of numbers from the products that every page of trainings leaves, and per training the tables behind them.
 
-Products are read, never made: a number can be computed again wherever they are.
+Products are read, never made: a number can be computed again wherever they are. Every training has a `variant`, the
+name of its model, and a `repeat`. A line carries what its names are made of in the columns `PARTS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,21 @@ from scipy.spatial.distance import squareform
 
 from cellbook import metrics
 from cellbook.runs import Run
-from cellbook.study.rows import Draws, Votes, average, counts, random, row
+from cellbook.study.rows import Draws, Votes, average, by_repeat, counts, difference, random, row, spread
 
+# `channel` is that of a measure of images where it is of one alone, `kind` that of a known parameter.
+PARTS = ("variant", "summary", "distance", "channel", "kind")
 Setting = tuple[str, str, str]  # variant, summary, distance
+Matched = dict[tuple[Setting, str], list[Votes]]  # by setting and measure, one set of votes a training
+BY_CHANNEL = ("MSE", "SSIM", "sharpness")  # measures of images that are also stored channel by channel
+
+
+def optional(run: Run, name: str) -> pd.DataFrame:
+    """A product that not every screen gives, or a table without rows."""
+    return run.table(name) if f"{name}.parquet" in run.products() else pd.DataFrame()
+
+
+# --- accuracy -------------------------------------------------------------------------------------------------------
 
 
 def stored_distances(run: Run) -> Iterator[tuple[Setting, np.ndarray]]:
@@ -27,10 +41,9 @@ def stored_distances(run: Run) -> Iterator[tuple[Setting, np.ndarray]]:
             yield (variant, summary, distance), squareform(line * scale)
 
 
-def matches(run: Run, protocol: metrics.Protocol) -> dict[tuple[Setting, str], list[Votes]]:
+def matches(run: Run, protocol: metrics.Protocol) -> Matched:
     """Votes under every setting and measure of a protocol, one set a training."""
-    treatments = run.table("treatments")
-    found: dict[tuple[Setting, str], list[Votes]] = {}
+    treatments, found = run.table("treatments"), Matched()
     for setting, square in stored_distances(run):
         for measure in protocol.measures:
             found.setdefault((setting, measure.name), []).append(matched(treatments, square, measure))
@@ -41,6 +54,24 @@ def matched(treatments: pd.DataFrame, distances: np.ndarray, measure: metrics.Me
     """Votes of all treatments under one measure, grouped by compound."""
     queries = metrics.match(treatments, distances=distances, **measure.arguments()).per_query
     return Votes.of(queries["correct"], queries["compound"], queries["counted"])
+
+
+def accuracies(found: Matched, protocols: Mapping[str, str], draws: Draws) -> Iterator[dict[str, Any]]:
+    """Lines of all accuracies; `protocols` names the protocol by the distance."""
+    for ((variant, summary, distance), measure), repeats in found.items():
+        parts = {"variant": variant, "summary": summary, "distance": distance}
+        setting = f"{variant}, {summary}"
+        yield average(setting, protocols[distance], measure, repeats, draws, **counts(repeats), **parts)
+
+
+def per_training(found: Matched, protocols: Mapping[str, str]) -> pd.DataFrame:
+    """Accuracy of every training: variant, summary, protocol, measure, repeat, accuracy."""
+    rows = [
+        (variant, summary, protocols[distance], measure, repeat, votes.share)
+        for ((variant, summary, distance), measure), repeats in found.items()
+        for repeat, votes in enumerate(repeats)
+    ]
+    return pd.DataFrame(rows, columns=["variant", "summary", "protocol", "measure", "repeat", "accuracy"])
 
 
 def without_profile(
@@ -75,3 +106,76 @@ def without_profile(
             else:
                 votes = [matched(treatments, apart, measure)]
                 yield average(name, "baseline", measure.name, votes, draws, **counts(votes))
+
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+
+def channels(images: pd.DataFrame) -> dict[str, str]:
+    """Channel of every column of the product `images` that is of one channel alone."""
+    head = f"{BY_CHANNEL[0]}, "  # the product names its channels nowhere but in its columns
+    names = [str(name).removeprefix(head) for name in images if str(name).startswith(head)]
+    return {f"{measure}, {channel}": channel for measure, channel in product(BY_CHANNEL, names)}
+
+
+def _cells(repeats: list[pd.DataFrame], measure: str) -> list[Votes]:
+    """A measure of images of every cell, one set a training, grouped by compound."""
+    return [Votes.of(part[measure], part["compound"]) for part in repeats]
+
+
+def quality(run: Run, draws: Draws) -> Iterator[dict[str, Any]]:
+    """Mean over cells of every measure of images, intervals over compounds; and the active units of codes."""
+    images = run.table("images")
+    single = channels(images)
+    measures = [name for name in images if name not in ("compound", "variant", "repeat")]
+    for (variant,), repeats in by_repeat(images, "variant").items():
+        for measure in measures:
+            votes = _cells(repeats, measure)
+            if all(np.isfinite(one.correct).all() for one in votes):
+                parts = {"variant": variant, "channel": single.get(measure)}
+                yield average(variant, "images", measure, votes, draws, **parts)
+    for variant, active in run.table("units").groupby("variant", sort=False)["active"]:
+        yield row(str(variant), "images", "active units", active.mean(), **spread(active), variant=variant)
+
+
+def compared(
+    run: Run, pairs: Iterable[tuple[str, str]], measures: Iterable[str], draws: Draws
+) -> Iterator[dict[str, Any]]:
+    """Differences between variants in measures of images, cell by cell; pairs that were not trained are left out."""
+    of = by_repeat(run.table("images"), "variant")
+    there = [pair for pair in pairs if all((variant,) in of for variant in pair)]
+    for (left, right), measure in product(there, measures):
+        sides = (_cells(of[variant,], measure) for variant in (left, right))
+        yield difference(f"{left} - {right}", "paired", measure, *sides, draws)
+
+
+def image_means(run: Run) -> pd.DataFrame:
+    """Mean over cells of every measure of images, and active units: one row a training."""
+    images = run.table("images").drop(columns="compound")
+    images = images.astype(dict.fromkeys(images.select_dtypes("float32"), np.float64))
+    means = images.groupby(["variant", "repeat"], sort=False).mean().reset_index()
+    return means.merge(run.table("units"), on=["variant", "repeat"])
+
+
+# --- what is known of cells -----------------------------------------------------------------------------------------
+
+
+def weeks(run: Run, draws: Draws) -> Iterator[dict[str, Any]]:
+    """How often the week of a single control cell is named on plates held out, intervals over plates; once of noise."""
+    table = optional(run, "weeks")
+    for place, ((variant,), repeats) in enumerate(by_repeat(table, "variant").items() if len(table) else ()):
+        votes = [Votes.of(part["correct"], part["plate"]) for part in repeats]
+        null, noise = (float(repeats[0][name].iloc[0]) for name in ("majority", "noise"))
+        yield average(variant, "week", "logistic", votes, draws, null=null, variant=variant)
+        if place == 0:
+            yield row("noise", "week", "logistic", noise, null=null)
+
+
+def truth(run: Run) -> Iterator[dict[str, Any]]:
+    """R2 with which a linear probe reads each known parameter from a code, means over trainings."""
+    table = optional(run, "truth")
+    for (variant, parameter, kind), part in (
+        table.groupby(["variant", "parameter", "kind"], sort=False)["r2"] if len(table) else ()
+    ):
+        r2 = part.astype(np.float64)
+        yield row(variant, "truth", parameter, r2.mean(), **spread(r2), variant=variant, kind=kind)

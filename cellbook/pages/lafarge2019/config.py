@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
-from cellbook.configure import choose_preset, restore
 from cellbook.errors import CellbookError
 from cellbook.methods import vae_plus
 from cellbook.runs import seeds
@@ -134,11 +132,6 @@ PRESETS = {
 }
 
 
-def preset(name: str) -> Config:
-    """The configuration of a preset."""
-    return choose_preset(PRESETS, name)
-
-
 def trainings(config: Config) -> list[Training]:
     """All trainings of the page: those that are judged repeat by repeat, then those that are only shown.
 
@@ -184,8 +177,3 @@ def resize(config: Config, iterations: int) -> Config:
 def week_name(label: str, effect: float) -> str:
     """Name of a model trained on the same cells with another strength of the batch effect."""
     return f"{label}, week effect {effect:g}"
-
-
-def config_of(values: dict[str, Any]) -> Config:
-    """The configuration of a stored run."""
-    return restore(Config, values)

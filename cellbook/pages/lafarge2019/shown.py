@@ -1,0 +1,295 @@
+"""What the page shows: tables and sentences from the measured numbers, and the pictures with their originals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cellbook.pages.lafarge2019.config import (
+    BASELINES,
+    LABELS,
+    PAPER_MODELS,
+    PRESETS,
+    PROTOCOL,
+    SWEPT,
+    Config,
+    beta_name,
+)
+from cellbook.pages.lafarge2019.making import load
+from cellbook.pages.lafarge2019.measures import EUCLIDEAN
+from cellbook.runs import Run
+from cellbook.study import tables, words
+from cellbook.study.measured import BY_CHANNEL
+from cellbook.study.pictures import with_originals
+from cellbook.study.profile import BY_PLATE, SUMMARIES
+from cellbook.study.rows import one, pick
+from cellbook.study.show import percent
+
+MEASURES = ("NSC", "NSCB")
+MODELS = list(LABELS.values())
+OVERALL = (
+    "MSE",
+    "SSIM",
+    "sharpness",
+    "misfit of sharpness",
+    "feature distance",
+    "told apart",
+    "made, taken for real",
+    "real, taken for made",
+)
+RATE = ("KL (nats)", "active units")
+DIGITS = {"KL (nats)": 1, "active units": 0, "MSE": 4, "largest fall": 4}  # of measures that are no accuracies
+KINDS = {"cell": "R2, cell", "treatment": "R2, treatment", "nuisance": "R2, nuisances"}  # of known parameters
+SCREENS = {
+    "simulated": "simulated cells with the plate map of BBBC021",
+    "bbbc021-sample": "{:,} real crops of BBBC021 instead of a million",
+}
+
+
+def pictures(run: Run, config: Config, store: str | Path) -> tuple[pd.DataFrame, np.ndarray]:
+    """The pictures of the page with the originals in their places: table, and (n, H, W, 3) uint8 in its order."""
+    return with_originals(run, load(config, store))
+
+
+# --- accuracy -------------------------------------------------------------------------------------------------------
+
+
+def accuracy_table(
+    numbers: pd.DataFrame,
+    verdicts: pd.DataFrame | None = None,
+    variants: tuple[str, ...] = PAPER_MODELS,
+    protocol: str = PROTOCOL,
+) -> pd.DataFrame:
+    """One row a measure and model, one column a summary; published values in a row of their own under each."""
+    rows = [
+        ({"measure": measure, "profile": name}, {"measure": measure, "variant": name, "protocol": protocol})
+        for measure in MEASURES
+        for name in variants
+    ]
+    return tables.beside_paper(numbers, verdicts, rows, {summary: {"summary": summary} for summary in SUMMARIES})
+
+
+def further_table(numbers: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """Baselines and variants that the paper does not have."""
+    betas = (beta_name(beta) for beta in config.betas)
+    return accuracy_table(numbers, None, (*BASELINES, "AE without noise", *betas, "VAE+ at once", "VAE/GAN"))
+
+
+def euclidean_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """The paper's models by Euclidean instead of cosine distance."""
+    return accuracy_table(numbers, protocol=EUCLIDEAN)
+
+
+def by_plate_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Whitening by the controls of each plate instead of all plates; empty where plates have too few."""
+    lines = pick(numbers, protocol=PROTOCOL, summary=[f"{summary}{BY_PLATE}" for summary in SUMMARIES])
+    return tables.wide(lines, "setting", words.accuracy).rename(columns={"setting": "profile"})
+
+
+def plain_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Chance, the largest class, and the cell count alone."""
+    lines = pick(numbers, protocol="baseline")
+    return tables.wide(lines, "setting", words.accuracy).rename(columns={"setting": "profile"})
+
+
+def whitening_table(run: Run) -> pd.DataFrame:
+    """What each whitening was fitted on: controls, features, rank, and the ridge; means over trainings."""
+    shown = pick(run.table("whitenings"), variant=[*PAPER_MODELS, *BASELINES]).drop(columns="repeat")
+    means = shown.groupby(["variant", "summary"], sort=False).mean().reset_index()
+    for name in ("controls", "features", "rank"):
+        means[name] = means[name].round(1).map("{:g}".format)
+    means["ridge"] = means["ridge"].map("{:.3f}".format)
+    return means.rename(columns={"variant": "profile", "ridge": "ridge (of the mean eigenvalue)"})
+
+
+# --- images, walks, weeks, truth ------------------------------------------------------------------------------------
+
+
+def plain_number(line: pd.Series, digits: int = 3) -> str:
+    """A number that is no accuracy, with as many digits as its measure has."""
+    return words.number(line, DIGITS.get(line["measure"], digits))
+
+
+def image_table(numbers: pd.DataFrame, measures: tuple[str, ...]) -> pd.DataFrame:
+    """Measures of images, one row a model."""
+    lines = pick(numbers, protocol="images", measure=list(measures), variant=MODELS)
+    wide = tables.wide(lines, "variant", plain_number).rename(columns={"variant": "model"})
+    return wide[["model", *(name for name in measures if name in wide)]]
+
+
+def channel_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Measures of single channels, one row a model and measure, one column a channel."""
+    lines = pick(numbers, protocol="images", variant=MODELS).dropna(subset=["channel"])
+    names = {f"{measure}, {channel}": measure for measure in BY_CHANNEL for channel in lines["channel"].unique()}
+    lines = lines.assign(measure=lines["measure"].map(names))
+    wide = tables.wide(lines, ["measure", "variant"], plain_number, columns="channel")
+    return wide.rename(columns={"variant": "model"})
+
+
+def walk_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """How walks behave, one row a model."""
+    lines = pick(numbers, protocol="walk", variant=MODELS)
+    wide = tables.wide(lines, "variant", lambda line: plain_number(line, 2))
+    return wide.rename(columns={"variant": "model"})
+
+
+def week_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """How often the week of a control cell is named, one row a model; empty where it was not asked."""
+    lines = pick(numbers, protocol="week", setting=[*MODELS, "noise"])
+    named = [words.accuracy(line) for _, line in lines.iterrows()]
+    return pd.DataFrame({"model": lines["setting"], "week named": named, "largest week": lines["null"].map(percent)})
+
+
+def truth_rows(numbers: pd.DataFrame) -> pd.DataFrame:
+    """R2 of the linear probe with the kind of each parameter; empty where no truth is known."""
+    lines = pick(numbers, protocol="truth", variant=MODELS).rename(columns={"measure": "parameter"})
+    return lines[["setting", "parameter", "kind", "value", "sd"]]
+
+
+# --- sweeps ---------------------------------------------------------------------------------------------------------
+
+
+def swept(numbers: pd.DataFrame, column: str, *models: str) -> pd.DataFrame:
+    """Variants that are one of the models, or differ from it in one column of `numbers` alone: variant, model, x."""
+    known = numbers[["variant", "model", column]].dropna().drop_duplicates().rename(columns={column: "x"})
+    known = pick(known, model=list(models))
+    base = known[known["variant"] == known["model"]]
+    own = known["model"].map(base.set_index("model")["x"])
+    return known[(known["variant"] == known["model"]) | (known["x"] != own)].sort_values("x", kind="stable")
+
+
+def findings(numbers: pd.DataFrame, variant: str) -> dict[str, float]:
+    """What a sweep looks at: accuracies of mean profiles, measures of images, the week, and R2 by kind.
+
+    R2 is the median over the known parameters of one kind, those below 0 counted as 0.
+    """
+    mine = pick(numbers, variant=variant)
+    found = pick(mine, protocol=PROTOCOL, summary=SUMMARIES[0]).set_index("measure")["value"].to_dict()
+    found |= pick(mine, protocol="images").set_index("measure")["value"].to_dict()
+    if (week := one(mine, protocol="week")) is not None:
+        found["week named"] = week["value"]
+    for kind, name in KINDS.items():
+        if len(r2 := pick(mine, protocol="truth", kind=kind)["value"]):
+            found[name] = r2.clip(lower=0).median()
+    return {"trainings": int(mine["trainings"].max()), **found}
+
+
+def sweep_rows(numbers: pd.DataFrame) -> pd.DataFrame:
+    """What changes with the weight of the KL term and with the strength of the batch effect, one row a number.
+
+    Columns sweep, model, x, trainings, measure, value; the AE is a VAE with the weight 0.
+    """
+    by_beta = swept(numbers, "beta", "AE", "VAE").assign(sweep="beta", model="VAE")
+    models = [LABELS[name] for name in SWEPT]
+    by_week = [swept(numbers, "week_effect", model).assign(sweep="week effect") for model in models]
+    rows = []
+    for line in pd.concat([by_beta, *by_week]).itertuples():
+        found = findings(numbers, line.variant)
+        about = {"sweep": line.sweep, "model": line.model, "x": float(line.x), "trainings": found["trainings"]}
+        names = [name for name in (*MEASURES, "week named", *KINDS.values()) if name in found]
+        rows += [{**about, "measure": name, "value": float(found[name])} for name in names]
+    return pd.DataFrame(rows)
+
+
+def beta_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """What the weight of the KL term changes: accuracy, sharpness, rate, week, and truth, one row a beta."""
+    rows = []
+    for line in swept(numbers, "beta", "AE", "VAE").itertuples():
+        found = findings(numbers, line.variant)
+        row = {"beta": f"{line.x:g}", "trainings": found["trainings"]}
+        row |= {f"{name}, mean": percent(found.get(name, np.nan)) for name in MEASURES}
+        row |= {name: f"{found.get(name, np.nan):.{DIGITS.get(name, 3)}f}" for name in (*RATE, "SSIM", "sharpness")}
+        row["week named"] = percent(found.get("week named", np.nan))
+        rows.append(row | {name: f"{found[name]:.2f}" for name in KINDS.values() if name in found})
+    return pd.DataFrame(rows)
+
+
+# --- sentences ------------------------------------------------------------------------------------------------------
+
+
+def budget_table(config: Config, run: Run) -> pd.DataFrame:
+    """How large this run is beside the paper's."""
+    paper, size = PRESETS["paper"], run.table("size").iloc[0]
+    hours = run.table("trainings")["seconds"].sum() / 3600
+    batch = "one of each treatment" if config.batch is None else f"{config.batch}"
+    return tables.budget_table(
+        [
+            ("cells", f"{size['cells']:,}", "about a million"),
+            ("iterations of a training", f"{config.iterations:,}", f"{paper.iterations:,}"),
+            ("cells in a batch", batch, "104, one of each treatment and DMSO"),
+            ("learning rate of encoder and decoder", f"{config.adam_rate:g}", f"{paper.adam_rate:g}"),
+            ("channels of a hidden layer", f"{config.width}", f"{paper.width}"),
+            ("features of a code", f"{config.latent}", f"{paper.latent}"),
+            ("iterations in which a feature term comes in (T)", f"{config.ramp:,}", f"{paper.ramp:,}"),
+            ("pixels of a crop", "68 x 68", "68 x 68"),
+            ("trainings of each judged model", f"{config.repeats}", "3"),
+            ("hours of training, all models together", f"{hours:.1f}", "not said"),
+        ]
+    )
+
+
+def warning(config: Config, run: Run, page: str) -> str:
+    """The box at the top: what this run is and is not, as Markdown."""
+    trained = run.table("trainings")
+    device = ", ".join(sorted(trained["device"].unique()))
+    cells = run.table("size")["cells"].iloc[0]
+    screen = SCREENS.get(config.screen, f"the cells of {config.screen}").format(cells)
+    sizes = {"iterations": "iterations", "width": "channels a layer", "latent": "features of the code"}
+    smaller = words.smaller(config, PRESETS["paper"], sizes)
+    lines = [f"Trained on {screen}, on {device}: {len(trained)} trainings"]
+    if smaller:
+        lines[0] += f" with {', '.join(smaller)}"
+        lines.append(
+            "The preset `paper` has the paper's numbers and needs a GPU; it has not been run for this page: "
+            f"`cellbook run {page} -p preset=paper`."
+        )
+    lines[0] += "."
+    lines.append(
+        "Numbers from other data than the paper's are *not comparable*; its claims are judged here all the same, on "
+        "these cells and at this scale."
+    )
+    return words.box("Not the paper's cells" + (", and not its scale" if smaller else ""), lines, "warning")
+
+
+def swept_words(config: Config) -> str:
+    """What was trained beside the page's own strength of the batch effect, as a sentence; empty if nothing was."""
+    if config.screen != "simulated" or not config.week_effects:
+        return ""
+    strengths = " and ".join(f"{effect:g}" for effect in config.week_effects)
+    return (
+        f"The same cells are also drawn with a batch effect of strength {strengths} (this screen has "
+        f"{config.week_effect:g}), and models are trained anew."
+    )
+
+
+def disagreement_words(run: Run) -> str:
+    """How often AE and VAE+ give a treatment different mechanisms, and which of them is right, as a sentence."""
+    named = run.table("assigned")
+    ae, plus = (named[variant] == named["Metadata_moa"] for variant in ("AE", "VAE+"))
+    return (
+        f"Of {len(named)} treatments, {(plus & ~ae).sum()} are given the right mechanism by VAE+ alone and "
+        f"{(ae & ~plus).sum()} by AE alone (first training, mean profiles, NSC)."
+    )
+
+
+def takeaways(numbers: pd.DataFrame, claims: pd.DataFrame) -> str:
+    """Key takeaways as Markdown; every number in them is read from the tables."""
+
+    def reach(names: tuple[str, ...], summary: str) -> str:
+        found = []
+        for name in names:
+            lines = pick(numbers, variant=name, summary=summary, protocol=PROTOCOL)
+            found.append(f"{name} " + " / ".join(percent(one(lines, measure=m)["value"]) for m in MEASURES))
+        return ", ".join(found)
+
+    sharpness = pick(numbers, protocol="images", measure="sharpness").set_index("variant")["value"]
+    lines = [
+        f"{label} ({{term}}`NSC` / {{term}}`NSCB`, per cent): {reach(PAPER_MODELS, summary)}; without any training "
+        f"{reach(BASELINES, summary)}."
+        for label, summary in (("Mean profiles", SUMMARIES[0]), ("The same, whitened", SUMMARIES[1]))
+    ]
+    sharp = ", ".join(f"{variant} {sharpness[variant]:.2f}" for variant in PAPER_MODELS)
+    lines.append(f"Sharpness of reconstructions, where 1 is that of the originals: {sharp}.")
+    return words.takeaways(lines, claims)
