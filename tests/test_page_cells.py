@@ -9,12 +9,15 @@ import pytest
 
 from cellbook.book import build, notebooks, results
 from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED
+from cellbook.configure import choose_preset
 from cellbook.errors import CellbookError
 from cellbook.pages import cells
 from cellbook.pages.cells import config as settings
-from cellbook.pages.cells import grids, making, measures
+from cellbook.pages.cells import grids, making, measures, shown
 from cellbook.screens.bbbc021 import MOAS
 from cellbook.screens.simulator import preset
+from cellbook.study import rows
+from cellbook.study.show import SPACE
 
 PUBLISHED_LIMIT = 4_000_000  # bytes of a page's published runs
 
@@ -44,7 +47,7 @@ def test_claims_about_real_cells_are_not_judged_without_them(executed):
     assert (claims[["as-hard-as-real", "nuclei-found", "classical-wins"]] == INCOMPARABLE).all()
     assert INCOMPARABLE not in set(claims[["week-zero", "permuted-labels"]])
     page = nbformat.read(executed / "cells.ipynb", as_version=4)
-    assert cells.ABSENT in str(page)
+    assert measures.ABSENT in str(page)
     assert notebooks.page_faults(page) == []
 
 
@@ -69,15 +72,15 @@ def test_published_page_is_small_and_can_be_verified(executed, tmp_path):
 
 def test_other_screens_and_unknown_presets_are_refused():
     with pytest.raises(CellbookError, match="takes only 'simulated'"):
-        settings.screen_runs(replace(cells.preset("smoke"), screen="bbbc021-sample"))
+        settings.screen_runs(replace(choose_preset(cells.PRESETS, "smoke"), screen="bbbc021-sample"))
     with pytest.raises(CellbookError, match="preset 'large'"):
-        cells.preset("large")
+        choose_preset(cells.PRESETS, "large")
     with pytest.raises(CellbookError, match="week_effects"):
-        settings.screen_runs(replace(cells.preset("smoke"), week_effects=(0.0, 1.0)))
+        settings.screen_runs(replace(choose_preset(cells.PRESETS, "smoke"), week_effects=(0.0, 1.0)))
 
 
 def test_runs_are_one_a_seed_and_week_effect_and_only_the_first_keeps_pictures():
-    runs = settings.screen_runs(cells.preset("quick"))
+    runs = settings.screen_runs(choose_preset(cells.PRESETS, "quick"))
     assert [(each.simulated.seed, each.simulated.week_effect) for each in runs] == [
         (seed, effect) for seed in (0, 1, 2) for effect in (1.0, 0.0)
     ]
@@ -126,37 +129,104 @@ def number(screen, measure, value, protocol="ljosa2013", seed=np.nan, effect=np.
 
 @pytest.mark.parametrize(("nsc", "verdict"), [(0.75, REPRODUCED), (0.95, PARTLY)])
 def test_as_hard_as_real_compares_the_mean_over_seeds(nsc, verdict):
-    rows = [number("sample", "NSC", 0.5)]
+    lines = [number("sample", "NSC", 0.5)]
     for measure, value, real in (("NSC", nsc, 0.8), ("NSCB", 0.7, 0.7), ("NSC - NSCB", 0.1, 0.1)):
         protocol = "drop" if "-" in measure else "ljosa2013"
-        rows += [number("simulated", measure, value + off, protocol, s, 1.0) for s, off in ((0, -0.15), (1, 0.15))]
-        rows.append(number("CellProfiler", measure, real, protocol))
-    assert cells.PREDICATES["as-hard-as-real"](pd.DataFrame(rows)).verdict == verdict
+        lines += [number("simulated", measure, value + off, protocol, s, 1.0) for s, off in ((0, -0.15), (1, 0.15))]
+        lines.append(number("CellProfiler", measure, real, protocol))
+    assert cells.PREDICATES["as-hard-as-real"](pd.DataFrame(lines)).verdict == verdict
 
 
 @pytest.mark.parametrize(("without", "verdict"), [(0.79, REPRODUCED), (0.60, NOT)])
 def test_week_zero_wants_a_smaller_drop_and_one_that_thinning_explains(without, verdict):
-    rows = []
+    lines = []
     for effect, nscb in ((1.0, 0.6), (0.0, without)):
         for scaling in ("by plate", "all plates alike"):
             for measure, value in (("NSC", 0.8), ("NSCB", nscb), ("NSC - NSCB", 0.8 - nscb), ("alike at random", 0.78)):
-                rows.append(number("simulated", measure, value, "drop", 0, effect, scaling=scaling))
-    assert cells.PREDICATES["week-zero"](pd.DataFrame(rows)).verdict == verdict
+                lines.append(number("simulated", measure, value, "drop", 0, effect, scaling=scaling))
+    assert cells.PREDICATES["week-zero"](pd.DataFrame(lines)).verdict == verdict
+
+
+def shares(screen, protocol, profile, scaling, seeds=(np.nan,), effect=np.nan):
+    """Lines of NSC and NSCB, a tenth apart from one seed to the next."""
+    names = {"screen": screen, "week_effect": effect, "profile": profile, "scaling": scaling}
+    return [
+        rows.row(f"{screen} {seed} {profile} {scaling}", protocol, measure, value + place / 10, low=0.4, high=0.9,
+                 seed=seed, **names)
+        for place, seed in enumerate(seeds)
+        for measure, value in (("NSC", 0.6), ("NSCB", 0.5))
+    ]  # fmt: skip
+
+
+def test_simulated_screens_are_shown_by_the_first_seed_and_the_spread_over_seeds():
+    lines = shares("simulated", "baseline", "week alone", "", (0,), 1.0)
+    lines += shares("simulated", "ljosa2013", "classical features", "by plate", (0, 1, 2), 1.0)
+    lines += shares("simulated", "ljosa2013", "classical features", "by plate", (0, 1, 2), 0.0)  # other weeks
+    first, second = shown.simulated_table(rows.numbers(lines)).replace(SPACE, " ", regex=True).to_dict("records")
+    assert (first["profile"], first["scaled"]) == ("classical features", "by plate")
+    assert (first["NSC"], first["NSC, seeds"]) == ("60.0 [40, 90]", "70.0 ± 10.0")
+    assert (second["profile"], second["scaled"], second["NSCB, seeds"]) == ("week alone", "–", "–")
+
+
+def test_real_cells_are_shown_beside_the_published_wells():
+    lines = shares("CellProfiler", "ljosa2013", "CellProfiler", "by plate")
+    lines += shares("sample", "baseline", "labels permuted", "all plates alike")
+    lines += shares("sample", "ljosa2013", "classical features", "all plates alike")
+    table = shown.real_table(rows.numbers(lines))
+    assert table["measured on"].tolist() == ["crops", "crops", "published wells"]
+    assert table["profile"].tolist() == ["classical features", "labels permuted", "CellProfiler"]
+    assert table["scaled"].tolist() == ["all plates", "all plates", "by plate"]
+
+
+def test_every_line_of_nuclei_says_method_and_field():
+    table = pd.DataFrame({"plate": ["Week4_1"] * 2, "field": ["B02_s1_w1", "B02_s2_w1"], "method": ["dog"] * 2})
+    table = table.assign(found=[10, 0], found_matched=[8, 0], published=[9, 20], published_matched=[9, 19])
+    lines = pd.DataFrame(measures.nuclei(table)).set_index(["method", "field", "measure"])["value"]
+    assert lines["dog", "Week4_1 B02_s1", "precision"] == 0.8
+    assert np.isnan(lines["dog", "Week4_1 B02_s2", "precision"])
+    assert lines["dog", "all fields", "recall"] == 28 / 29
+
+
+@pytest.mark.parametrize(("low", "verdict"), [(0.92, REPRODUCED), (0.85, PARTLY)])
+def test_nuclei_are_found_if_the_whole_interval_says_so(low, verdict):
+    more = {"screen": "fields", "method": "dog"}
+    lines = [
+        rows.row("a", "nuclei", "recall", 0.95, low=low, high=0.99, field=field, **more)
+        for field in ("all fields", "x")
+    ]
+    lines += shares("sample", "ljosa2013", "classical features", "all plates alike")
+    found = cells.PREDICATES["nuclei-found"](rows.numbers(lines))
+    assert found.verdict == verdict
+    assert "dog: 95.0" in found.evidence
+
+
+@pytest.mark.parametrize(("lows", "verdict"), [((0.1, 0.1), REPRODUCED), ((0.1, -0.1), PARTLY), ((-0.1, -0.1), NOT)])
+def test_classical_features_win_if_each_difference_surely_is_above_zero(lows, verdict):
+    lines = [
+        rows.row(
+            "a - b", "paired", measure, 0.2, low=low, high=0.3, screen="sample", left="classical features", right="b"
+        )
+        for measure, low in zip(("NSC", "NSCB"), lows, strict=True)
+    ]
+    found = cells.PREDICATES["classical-wins"](rows.numbers(lines))
+    assert found.verdict == verdict
+    assert "classical features - b, NSC: +20.0 points" in found.evidence
 
 
 @pytest.mark.data
 def test_real_cells_are_measured_and_none_of_their_pixels_is_kept(data_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("CELLBOOK_DATA", str(data_dir))
-    config = settings.real_run(cells.preset("smoke"))
+    config = settings.real_run(choose_preset(cells.PRESETS, "smoke"))
     config = replace(config, simulated=preset("smoke"), encoders=("classical features", "pixel PCA"))
     made = making.make_real_run(config, tmp_path)
     assert {name.rsplit(".")[-1] for name in made.products()} == {"parquet"}
     assert max(entry["bytes"] for entry in made.record["products"].values()) < 100_000
-    found = measures.nuclei(made)
+    found = pd.DataFrame(measures.nuclei(made.table("nuclei")))
     assert len(found) == 6 * 2 * 2  # five fields and all together, methods, precision and recall
+    assert not found.duplicated(["method", "field", "measure"]).any()
     assert found["value"].min() > 0.9
     sample, published = measures.sources(made)
     assert len(sample.treatments) == len(published.treatments) == 103
-    assert (measures.paired(sample)["value"] > 0).all()
-    assert 0.5 < measures.told_apart(made)["value"].item() <= 1
-    assert measures.week(sample)["scored"].tolist() == [652, 652]
+    assert all(line["value"] > 0 for line in measures.paired(sample))
+    assert 0.5 < measures.told_apart(sample, made.table("calibration"))["value"] <= 1
+    assert [line["scored"] for line in measures.week(sample)] == [652, 652]

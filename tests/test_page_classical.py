@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 
 from cellbook.book import build, fragments, notebooks, results
-from cellbook.claims import INCOMPARABLE
+from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED
 from cellbook.errors import CellbookError
 from cellbook.files import read_json, write_json
+from cellbook.pages import classical
+from cellbook.study import rows
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,63 @@ def test_every_number_has_the_columns_that_the_book_needs(executed):
     assert accuracies[["low", "high"]].notna().all(axis=None)
     assert (accuracies["low"] <= accuracies["value"] + 1e-9).all()
     assert (accuracies["value"] <= accuracies["high"] + 1e-9).all()
+
+
+def test_every_setting_of_the_grid_has_its_parts_as_columns(executed):
+    numbers = pd.read_csv(executed / "numbers.csv")
+    scored = numbers[numbers["protocol"].isin(["ljosa2013", "silhouette", "drop"])]
+    assert scored[["scaling", "transform"]].notna().all(axis=None)
+    parts = scored.drop_duplicates("setting")
+    assert not parts.duplicated(["scaling", "transform"]).any()
+    named = parts["scaling"] + (", " + parts["transform"]).where(parts["transform"] != "as scaled", "")
+    assert (named == parts["setting"]).all()
+
+
+def line(value, low, high, measure="NSC", protocol="paired", **more):
+    return rows.row("any name", protocol, measure, value, low=low, high=high, **more)
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "verdict"), [(0.01, 0.1, REPRODUCED), (-0.01, 0.1, PARTLY), (-0.2, -0.1, NOT)]
+)
+def test_claims_on_differences_follow_their_intervals(low, value, verdict):
+    factors = {"scaling": "percentile", "left": "20 factors", "right": "as scaled"}
+    ridge = {"scaling": "robust", "left": "whitened 1", "right": "whitened 0.001"}
+    drop = {"scaling": "robust", "transform": "as scaled", "left": "NSC", "right": "NSCB"}
+    two = [line(value, low, 0.3, "same queries", **drop), rows.row("robust", "drop", "NSC", 0.5, **drop)]
+    two[1] |= {"left": None, "right": None}
+    for claim, lines in (
+        ("factors-help", [line(value, low, 0.3, **factors)]),
+        ("whitening-needs-ridge", [line(value, low, 0.3, **ridge)]),
+        ("batch-drop", two),
+    ):
+        found = classical.PREDICATES[claim](rows.numbers(lines))
+        assert found.verdict == verdict
+        assert f"{100 * value:+.1f} points" in found.evidence
+    assert "robust: " in found.evidence
+
+
+@pytest.mark.parametrize(
+    ("bounds", "verdict"), [((-0.04, 0.04), REPRODUCED), ((-0.06, 0.04), PARTLY), ((0.01, 0.09), NOT)]
+)
+def test_nothing_but_a_small_change_is_neutral(bounds, verdict):
+    pair = {"scaling": "percentile", "left": "50 factors, CORAL", "right": "50 factors"}
+    lines = [line(sum(bounds) / 2, *bounds, measure, **pair) for measure in ("NSC", "NSCB")]
+    assert classical.PREDICATES["coral-neutral"](rows.numbers(lines)).verdict == verdict
+
+
+@pytest.mark.parametrize(("low", "verdict"), [(0.15, REPRODUCED), (0.05, NOT)])
+def test_controls_carry_the_week_if_classifiers_beat_noise(low, verdict):
+    of = {"scaling": "percentile", "transform": "50 factors"}
+    lines = [line(0.2, low, 0.3, model, "leakage", **of) for model in ("logistic", "forest")]
+    lines += [rows.row("noise", "leakage", model, 0.1) for model in ("logistic", "forest")]
+    assert classical.PREDICATES["controls-carry-week"](rows.numbers(lines)).verdict == verdict
+
+
+@pytest.mark.parametrize(("nscb", "verdict"), [(0.4, REPRODUCED), (0.6, NOT)])
+def test_drop_beyond_thinning_lies_below_what_random_removal_leaves(nscb, verdict):
+    lines = [line(nscb, 0, 1, "NSCB", "drop"), line(0.55, 0.5, 0.6, "as many right and wrong", "drop")]
+    assert classical.PREDICATES["drop-beyond-thinning"](rows.numbers(lines)).verdict == verdict
 
 
 def test_numbers_on_other_data_are_not_comparable(executed):

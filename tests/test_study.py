@@ -123,6 +123,14 @@ def test_printed_values_stand_under_the_numbers_of_the_same_name():
     assert "from" not in tables.beside_paper(numbers, None, wanted, {"NSC": {"measure": "NSC"}})
 
 
+def test_rows_of_a_wide_table_stand_in_the_order_of_their_lines():
+    order = [("sample", "pooled"), ("screen", "by plate"), ("screen", "pooled"), ("sample", "none")]
+    lines = [rows.row("s", "p", m, 0.5, of=of, scaling=to) for of, to in order for m in ("NSC", "NSCB")][:-1]
+    table = tables.wide(pd.DataFrame(lines), ["of", "scaling"], words.accuracy)
+    assert list(zip(table["of"], table["scaling"], strict=True)) == order
+    assert table["NSCB"].tolist() == ["50.0", "50.0", "50.0", "–"]
+
+
 def test_evidence_stands_by_part_with_its_own_verdict():
     claims = pd.DataFrame(
         [{"id": "a", "sentence": "A.", "verdict": PARTLY, "evidence": "all; of (it): x"},

@@ -20,7 +20,8 @@ def wide(
     index = [index] if isinstance(index, str) else list(index)
     texts = lines.assign(text=[text(line) for _, line in lines.iterrows()])
     table = texts.pivot_table(index=index, columns=columns, values="text", aggfunc="first", sort=False)
-    return table.reset_index().rename_axis(columns=None).fillna("–")
+    table = table.reset_index().rename_axis(columns=None)
+    return lines[index].drop_duplicates().merge(table, on=index).fillna("–")  # a pivot sorts each label by itself
 
 
 def beside_paper(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cellbook.configure import choose_preset
 from cellbook.errors import CellbookError
 from cellbook.runs import seeds
 from cellbook.screens.named import SAMPLE, SIMULATED
@@ -70,11 +69,6 @@ class RealRun:
     seed: int = 0
     encoders: tuple[str, ...] = field(default=ENCODERS)
     screen: str = SAMPLE
-
-
-def preset(name: str) -> Config:
-    """The configuration of a preset."""
-    return choose_preset(PRESETS, name)
 
 
 def check(config: Config) -> None:

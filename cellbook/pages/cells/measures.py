@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,29 @@ from scipy.stats import binomtest
 from threadpoolctl import threadpool_limits
 
 from cellbook import metrics
-from cellbook.pages.cells.config import BY_PLATE, PERMUTED, POOLED
+from cellbook.pages.cells.config import BY_PLATE, ENCODERS, PERMUTED, POOLED
 from cellbook.runs import Run
+from cellbook.study import rows
+from cellbook.study.measured import matched
+from cellbook.study.rows import Draws, Votes
 
 BENCHMARK = metrics.PROTOCOLS["ljosa2013"]
 SIMULATED, SAMPLE, CELLPROFILER = "simulated", "sample", "CellProfiler"
+DROP = "NSC - NSCB"  # on the queries of NSCB
+ABSENT = "The real cells are not on this machine, so this part of the page is left out."
+Setting = tuple[str, str]  # profile, scaling
+Line = dict[str, Any]
+SETTINGS = [(profile, scaling) for profile in (*ENCODERS, CELLPROFILER) for scaling in (BY_PLATE, POOLED)]
+
+
+def strengths(numbers: pd.DataFrame) -> list[float]:
+    """The week effects that were simulated, the strongest first."""
+    return sorted(numbers["week_effect"].dropna().unique(), reverse=True)
+
+
+def has_real(numbers: pd.DataFrame) -> bool:
+    """Whether the real cells were looked at."""
+    return bool((numbers["screen"] == SAMPLE).any())
 
 
 @dataclass(frozen=True)
@@ -28,7 +46,7 @@ class Source:
     seed: float  # of the simulation; NaN for real cells
     week_effect: float  # NaN for real cells
     treatments: pd.DataFrame
-    distances: dict[tuple[str, str], np.ndarray]  # (profile, scaling) -> (n, n)
+    distances: dict[Setting, np.ndarray]  # (n, n)
     weeks: pd.DataFrame
     config: dict[str, Any]
 
@@ -39,28 +57,49 @@ class Source:
             return self.screen
         return f"simulated, seed {self.seed:.0f}, week effect {self.week_effect:g}"
 
-    def draws(self, name: str) -> dict[str, int]:
+    def draws(self, name: str) -> Draws:
         """Number of draws of a kind, and the seed of the page."""
-        return {"n": self.config[name], "seed": 0}
+        return Draws(self.config[name], 0)
+
+    def about(self, profile: str, scaling: str = "") -> Line:
+        """What a line was measured on: its name, and the parts of it as columns."""
+        of = {"screen": self.screen, "seed": self.seed, "week_effect": self.week_effect}
+        name = ", ".join(filter(None, (self.name, profile, scaling)))
+        return {"setting": name, **of, "profile": profile, "scaling": scaling}
+
+    def matches(self, setting: Setting) -> dict[str, Votes]:
+        """Votes under NSC and under NSCB."""
+        square = self.distances[setting]
+        return {measure.name: matched(self.treatments, square, measure) for measure in BENCHMARK.measures}
+
+    def share(self, setting: Setting, protocol: str, measure: str, votes: Votes, **more: Any) -> Line:
+        """The line of votes, with their interval and counts."""
+        names = self.about(*setting) | {"protocol": protocol, "measure": measure}
+        return rows.average(repeats=[votes], draws=self.draws("resamples"), **names, **rows.counts([votes]), **more)
+
+    def random(self, setting: Setting, protocol: str, measure: str, values: np.ndarray, **more: Any) -> Line:
+        """The line of something random."""
+        return rows.random(protocol=protocol, measure=measure, values=values, **self.about(*setting), **more)
 
 
 @threadpool_limits.wrap(1, user_api="blas")
 def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
     """Every table of the page: accuracies, drops, baselines, weeks, the truth; and of the real cells where they are."""
-    simulated = [run for run in runs if run.record["method"] == "cells-simulated"]
-    real = [run for run in runs if run.record["method"] == "cells-real"]
-    found = [source for run in runs for source in sources(run)]
-    parts = [
-        part for source in found for part in (score_settings(source), drop(source), permuted(source), week(source))
-    ]
-    parts += [alone(found[0], "week alone"), alone(found[0], "cell count alone")]
-    parts += [alone(source, "cell count alone") for source in found if source.screen == CELLPROFILER]
-    parts += [paired(source) for source in found if source.screen == SAMPLE]
-    tables = {"truth": truth(simulated), "sizes": sizes(runs)}
-    for run in real:
-        parts += [nuclei(run), told_apart(run)]
-        tables |= {"calibration": run.table("calibration"), "areas": run.table("areas"), "nuclei": run.table("nuclei")}
-    return {"numbers": pd.concat(parts, ignore_index=True), **tables}
+    held = [(run, sources(run)) for run in runs]
+    found = [source for _, of in held for source in of]
+    lines = [line for source in found for of in (scores, drop, permuted, week) for line in of(source)]
+    lines += [*week_alone(found[0]), *count_alone(found[0])]
+    lines += [line for source in found if source.screen == CELLPROFILER for line in count_alone(source)]
+    lines += [line for source in found if source.screen == SAMPLE for line in paired(source)]
+    simulated = [(run, first) for run, (first, *_) in held if first.screen == SIMULATED]
+    truth = [run.table("truth").assign(seed=of.seed, week_effect=of.week_effect) for run, of in simulated]
+    sizes = [run.table("size").assign(screen=first.name) for run, (first, *_) in held]
+    tables = {"truth": pd.concat(truth, ignore_index=True), "sizes": pd.concat(sizes, ignore_index=True)}
+    for run, of in held:
+        if of[0].screen == SAMPLE:
+            lines += [*nuclei(run.table("nuclei")), told_apart(of[0], run.table("calibration"))]
+            tables |= {name: run.table(name) for name in ("calibration", "areas", "nuclei")}
+    return {"numbers": rows.numbers(lines, without=("sd", "trainings", "agree", "se", "draws")), **tables}
 
 
 def sources(run: Run) -> list[Source]:
@@ -69,7 +108,8 @@ def sources(run: Run) -> list[Source]:
 
     def read(screen: str, prefix: str, seed: float, week_effect: float, weeks: str = "") -> Source:
         stored = run.table(f"{prefix}distances")
-        squares = {tuple(name.split(", ")): squareform(stored[name].to_numpy(np.float64)) for name in stored}
+        names = {(profile, scaling): f"{profile}, {scaling}" for profile, scaling in SETTINGS}
+        squares = {of: squareform(stored[name].to_numpy(np.float64)) for of, name in names.items() if name in stored}
         named = run.table(weeks) if weeks else pd.DataFrame()
         return Source(screen, seed, week_effect, run.table(f"{prefix}treatments"), squares, named, config)
 
@@ -83,175 +123,104 @@ def sources(run: Run) -> list[Source]:
     ]
 
 
-def row(
-    source: Source, profile: str, scaling: str, protocol: str, measure: str, value: float, **more: Any
-) -> dict[str, Any]:
-    """One line of the table of numbers; what does not apply is missing."""
-    line = {"low": np.nan, "high": np.nan, "correct": np.nan, "scored": np.nan, "excluded": np.nan, "null": np.nan}
-    names = ", ".join(filter(None, (source.name, profile, scaling)))
-    what = {"setting": names, "protocol": protocol, "measure": measure, "k": 1, "value": value}
-    where = {"screen": source.screen, "seed": source.seed, "week_effect": source.week_effect}
-    return {**what, **line, **more, **where, "profile": profile, "scaling": scaling}
+def scores(source: Source) -> Iterator[Line]:
+    """Every setting under the benchmark's protocol."""
+    for setting in source.distances:
+        for name, votes in source.matches(setting).items():
+            yield source.share(setting, BENCHMARK.name, name, votes)
 
 
-def query_row(
-    source: Source, setting: tuple[str, str], protocol: str, measure: str, queries: pd.DataFrame
-) -> dict[str, Any]:
-    """The line of an accuracy over queries, or of a mean difference, with its interval over compounds."""
-    low, high = metrics.bootstrap_compounds(
-        queries["correct"], queries["counted"], queries["compound"], **source.draws("resamples")
-    )
-    correct, counted = int(queries["correct"].sum()), int(queries["counted"].sum())
-    counts = {"correct": correct, "scored": counted, "excluded": int((queries["counted"] == 0).sum())}
-    value = correct / counted if counted else float("nan")
-    return row(source, *setting, protocol, measure, value, low=low, high=high, **counts)
-
-
-def matches(source: Source, setting: tuple[str, str]) -> dict[str, pd.DataFrame]:
-    """What every query found under NSC and under NSCB."""
-    return {
-        measure.name: metrics.match(
-            source.treatments, distances=source.distances[setting], **measure.arguments()
-        ).per_query
-        for measure in BENCHMARK.measures
-    }
-
-
-def score_settings(source: Source) -> pd.DataFrame:
-    """Score every setting under the benchmark's protocol."""
-    rows = [
-        query_row(source, setting, BENCHMARK.name, name, queries)
-        for setting in source.distances
-        for name, queries in matches(source, setting).items()
-    ]
-    return pd.DataFrame(rows)
-
-
-def drop(source: Source) -> pd.DataFrame:
+def drop(source: Source) -> Iterator[Line]:
     """NSC and NSCB on the queries of NSCB, their difference, and NSC with as many candidates removed at random."""
-    rows = []
     for setting, square in source.distances.items():
         if setting[0] not in (PERMUTED, CELLPROFILER):
             continue
-        found = matches(source, setting)
-        counted = found["NSCB"]["counted"] > 0
-        for name in ("NSC", "NSCB"):
-            rows.append(query_row(source, setting, "drop", name, found[name][counted]))
-        difference = found["NSC"].assign(correct=found["NSC"]["correct"] - found["NSCB"]["correct"])
-        rows.append(query_row(source, setting, "drop", "NSC - NSCB", difference[counted]))
+        votes = source.matches(setting)
+        nsc, nscb = (votes[name].where(votes["NSCB"].counted > 0) for name in ("NSC", "NSCB"))
+        yield source.share(setting, "drop", "NSC", nsc)
+        yield source.share(setting, "drop", "NSCB", nscb)
+        (gap,) = rows.gaps([nsc], [nscb])
+        yield source.share(setting, "drop", DROP, gap, left="NSC", right="NSCB")
         for name, alike in (("at random", False), ("alike at random", True)):
-            values = metrics.thinned(source.treatments, square, alike=alike, **source.draws("thinnings")).values
-            rows.append(draws_row(source, setting, "drop", name, values))
-    return pd.DataFrame(rows)
+            n, seed = source.draws("thinnings")
+            left = metrics.thinned(source.treatments, square, alike=alike, n=n, seed=seed)
+            yield source.random(setting, "drop", name, left.values)
 
 
-def draws_row(source: Source, setting: tuple[str, str], protocol: str, measure: str, values: np.ndarray) -> dict:
-    """The line of something random: mean and central 95 % of its draws."""
-    low, high = np.quantile(values, [0.025, 0.975])
-    return row(source, *setting, protocol, measure, float(np.mean(values)), low=low, high=high)
-
-
-def permuted(source: Source) -> pd.DataFrame:
+def permuted(source: Source) -> Iterator[Line]:
     """Accuracy with permuted labels, and what a random candidate then gives: the chance that two labels agree."""
-    rows = []
     counts = source.treatments["Metadata_moa"].value_counts()
     agree = float((counts * (counts - 1)).sum() / (counts.sum() * (counts.sum() - 1)))
-    for (profile, scaling), measure in product(source.distances, BENCHMARK.measures):
+    n, seed = source.draws("permutations")
+    for (profile, scaling), square in source.distances.items():
         if profile not in (PERMUTED, CELLPROFILER) or (source.screen != SAMPLE and scaling != BY_PLATE):
             continue
-        square = source.distances[profile, scaling]
-        chance = metrics.chance(source.treatments, measure, distances=square, **source.draws("permutations"))
-        rows.append(draws_row(source, ("labels permuted", scaling), "baseline", measure.name, chance.values))
-    return pd.DataFrame(rows).assign(null=agree)
+        for measure in BENCHMARK.measures:
+            chance = metrics.chance(source.treatments, measure, distances=square, n=n, seed=seed)
+            yield source.random(("labels permuted", scaling), "baseline", measure.name, chance.values, null=agree)
 
 
-def alone(source: Source, what: str) -> pd.DataFrame:
-    """What the week, or the number of cells, would reach without any picture."""
-    rows = []
+def week_alone(source: Source) -> Iterator[Line]:
+    """What the week would reach without any picture."""
+    n, seed = source.draws("permutations")
     for measure in BENCHMARK.measures:
-        if what == "week alone":
-            found = metrics.expected_under_ties(
-                source.treatments, measure, by="Metadata_batch", **source.draws("permutations")
-            )
-            rows.append(draws_row(source, (what, ""), "baseline", measure.name, found.values))
-        else:
-            queries = metrics.one_feature(source.treatments, measure=measure).per_query
-            rows.append(query_row(source, (what, ""), "baseline", measure.name, queries))
-    return pd.DataFrame(rows)
+        found = metrics.expected_under_ties(source.treatments, measure, by="Metadata_batch", n=n, seed=seed)
+        yield source.random(("week alone", ""), "baseline", measure.name, found.values)
 
 
-def paired(source: Source) -> pd.DataFrame:
+def count_alone(source: Source) -> Iterator[Line]:
+    """What the number of cells would reach without any picture."""
+    for measure in BENCHMARK.measures:
+        found = metrics.one_feature(source.treatments, measure=measure).per_query
+        votes = Votes.of(found["correct"], found["compound"], found["counted"])
+        yield source.share(("cell count alone", ""), "baseline", measure.name, votes)
+
+
+def paired(source: Source) -> Iterator[Line]:
     """Classical features against each other encoder, on the same queries, with intervals over compounds."""
-    rows = []
-    best = matches(source, (PERMUTED, POOLED))
+    best = source.matches((PERMUTED, POOLED))
     for profile, scaling in source.distances:
         if profile == PERMUTED:
             continue
-        other = matches(source, (profile, scaling))
-        for name, queries in best.items():
-            difference = queries.assign(correct=queries["correct"] - other[name]["correct"])
-            setting = (f"{PERMUTED} - {profile}", scaling)
-            rows.append(query_row(source, setting, "paired", name, difference))
-    return pd.DataFrame(rows)
+        other, setting = source.matches((profile, scaling)), (f"{PERMUTED} - {profile}", scaling)
+        for name, votes in best.items():
+            (gap,) = rows.gaps([votes], [other[name]])
+            yield source.share(setting, "paired", name, gap, left=PERMUTED, right=profile)
 
 
-def week(source: Source) -> pd.DataFrame:
+def week(source: Source) -> Iterator[Line]:
     """How often the week of a taxol control cell is named, on plates held out; intervals over plates."""
-    rows = []
-    groups = source.weeks.groupby(["encoder", "scaling"], sort=False) if len(source.weeks) else []
-    for setting, cells in groups:
-        low, high = metrics.bootstrap_compounds(
-            cells["correct"].astype(int), np.ones(len(cells)), cells["plate"], **source.draws("resamples")
-        )
-        counts = {"correct": int(cells["correct"].sum()), "scored": len(cells)}
-        line = row(source, *setting, "week", "logistic", cells["correct"].mean(), low=low, high=high, **counts)
-        rows.append(line | {"null": cells["majority"].iloc[0]})
-    return pd.DataFrame(rows)
+    if source.weeks.empty:
+        return
+    for setting, cells in source.weeks.groupby(["encoder", "scaling"], sort=False):
+        votes = Votes.of(cells["correct"], cells["plate"])
+        yield source.share(setting, "week", "logistic", votes, null=cells["majority"].iloc[0])
 
 
-def nuclei(run: Run) -> pd.DataFrame:
+def nuclei(table: pd.DataFrame) -> Iterator[Line]:
     """Precision and recall of the centres of nuclei, each field and all together, with Wilson's intervals."""
-    table = run.table("nuclei")
-    _, source = sources(run)
-    rows = []
     together = table.groupby("method", as_index=False).sum(numeric_only=True).assign(plate="all fields", field="")
     for line in pd.concat([table, together]).itertuples():
+        place = f"{line.plate} {line.field[:6]}".strip()  # plate, well and site
         for measure, hits, n in (
             ("precision", line.found_matched, line.found),
             ("recall", line.published_matched, line.published),
         ):
             low, high = binomtest(hits, n).proportion_ci(0.95, "wilson") if n else (0.0, 1.0)
-            place = f"{line.plate} {line.field[:6]}".strip()  # plate, well and site
-            counts = {"correct": hits, "scored": n, "low": low, "high": high}
-            entry = row(source, line.method, place, "nuclei", measure, hits / n if n else float("nan"), **counts)
-            rows.append(entry | {"setting": f"{line.method}, {place}", "screen": "fields"})
-    return pd.DataFrame(rows)
+            more = {
+                "low": low,
+                "high": high,
+                "correct": hits,
+                "scored": n,
+                "screen": "fields",
+                "method": line.method,
+                "field": place,
+            }
+            value = hits / n if n else float("nan")
+            yield rows.row(f"{line.method}, {place}", "nuclei", measure, value, **more)
 
 
-def told_apart(run: Run) -> pd.DataFrame:
+def told_apart(sample: Source, calibration: pd.DataFrame) -> Line:
     """How often a random forest tells a simulated control cell from a real one; chance is 0.5."""
-    table = run.table("calibration").set_index("measurement")
-    sample, _ = sources(run)
-    value = float(table.loc["told apart", "simulated"])
-    line = row(sample, "told apart", "", "calibration", "forest", value, null=0.5)
-    return pd.DataFrame([line])
-
-
-def truth(runs: list[Run]) -> pd.DataFrame:
-    """R2 of the linear probe for every parameter: one row a parameter, seed and week effect."""
-    parts = []
-    for run in runs:
-        made = run.record["config"]["simulated"]
-        parts.append(run.table("truth").assign(seed=made["seed"], week_effect=made["week_effect"]))
-    return pd.concat(parts, ignore_index=True)
-
-
-def sizes(runs: list[Run]) -> pd.DataFrame:
-    """How many cells, wells and plates each run looked at."""
-    parts = []
-    for run in runs:
-        made = run.record["config"]["simulated"]
-        simulated = run.record["method"] == "cells-simulated"
-        of = f"simulated, seed {made['seed']}, week effect {made['week_effect']:g}" if simulated else SAMPLE
-        parts.append(run.table("size").assign(screen=of))
-    return pd.concat(parts, ignore_index=True)
+    value = calibration.set_index("measurement").loc["told apart", "simulated"]
+    return rows.row(protocol="calibration", measure="forest", value=value, null=0.5, **sample.about("told apart"))

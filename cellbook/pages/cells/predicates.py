@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import pandas as pd
 
-from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED, Predicate, Verdict
+from cellbook.claims import INCOMPARABLE, Predicate, Verdict
 from cellbook.pages.cells.config import BY_PLATE, PERMUTED, POOLED
-from cellbook.pages.cells.measures import CELLPROFILER, SIMULATED
-from cellbook.pages.cells.tables import ABSENT, has_real, points, strengths
+from cellbook.pages.cells.measures import ABSENT, CELLPROFILER, DROP, SIMULATED, has_real, strengths
+from cellbook.study.judging import judged
 from cellbook.study.rows import pick
 from cellbook.study.show import percent
+from cellbook.study.words import points
 
 NEAR = 0.10  # proportions: what "about as hard as the real screen" means
 CHANCE = 0.02  # proportions: how near to chance permuted labels must come
-
-
-def judged(held: list[bool], evidence: list[str]) -> Verdict:
-    """Reproduced if everything holds, partly if something does."""
-    return Verdict(REPRODUCED if all(held) else PARTLY if any(held) else NOT, "; ".join(evidence))
 
 
 def week_zero(numbers: pd.DataFrame) -> Verdict:
@@ -29,7 +25,7 @@ def week_zero(numbers: pd.DataFrame) -> Verdict:
         for effect in (strong, weak):
             rows = pick(numbers, protocol="drop", screen=SIMULATED, scaling=scaling, week_effect=effect)
             of[effect] = rows.groupby("measure")[["value", "low"]].mean()  # over seeds
-        falls = {effect: table.loc["NSC - NSCB", "value"] for effect, table in of.items()}
+        falls = {effect: table.loc[DROP, "value"] for effect, table in of.items()}
         costs = {effect: t.loc["NSC", "value"] - t.loc["alike at random", "value"] for effect, t in of.items()}
         smaller = falls[weak] < falls[strong]
         explained = of[weak].loc["NSCB", "value"] >= of[weak].loc["alike at random", "low"]
@@ -45,7 +41,7 @@ def permuted_labels(numbers: pd.DataFrame) -> Verdict:
     """Permuted labels are near the chance that two labels agree, and every true accuracy is above them."""
     keys = ["screen", "seed", "week_effect", "scaling", "measure"]
     rows = pick(numbers, protocol="baseline", profile="labels permuted")
-    true = numbers[(numbers["protocol"] == "ljosa2013") & numbers["profile"].isin([PERMUTED, CELLPROFILER])]
+    true = pick(numbers, protocol="ljosa2013", profile=[PERMUTED, CELLPROFILER])
     both = rows.merge(true[[*keys, "value"]], on=keys, suffixes=("", "_true"), validate="one_to_one")
     near = bool(((rows["value"] - rows["null"]).abs() < CHANCE).all())
     above = int((both["value_true"] > both["high"]).sum())
@@ -63,7 +59,7 @@ def as_hard(numbers: pd.DataFrame) -> Verdict:
     simulated = pick(rows, screen=SIMULATED, week_effect=effect, profile=PERMUTED)
     real = pick(rows, screen=CELLPROFILER, profile=CELLPROFILER)
     held, evidence = [], []
-    for protocol, measure in (("ljosa2013", "NSC"), ("ljosa2013", "NSCB"), ("drop", "NSC - NSCB")):
+    for protocol, measure in (("ljosa2013", "NSC"), ("ljosa2013", "NSCB"), ("drop", DROP)):
         found = pick(simulated, protocol=protocol, measure=measure)["value"]
         wanted = pick(real, protocol=protocol, measure=measure)["value"].iloc[0]
         held.append(bool(abs(found.mean() - wanted) <= NEAR))
@@ -77,8 +73,8 @@ def nuclei_found(numbers: pd.DataFrame) -> Verdict:
     if not has_real(numbers):
         return Verdict(INCOMPARABLE, ABSENT)
     rows = pick(numbers, protocol="nuclei", measure="recall")
-    together = pick(rows, scaling="all fields")
-    text = [f"{line.profile}: {percent(line.value, line.low, line.high)}" for line in together.itertuples()]
+    together = pick(rows, field="all fields")
+    text = [f"{line.method}: {percent(line.value, line.low, line.high)}" for line in together.itertuples()]
     worst = rows["value"].min()
     held = [bool((together["low"] > 0.9).all()), bool(worst > 0.9)]
     return judged(held, [*text, f"worst field {percent(worst)}"])
@@ -89,8 +85,8 @@ def classical_wins(numbers: pd.DataFrame) -> Verdict:
     if not has_real(numbers):
         return Verdict(INCOMPARABLE, ABSENT)
     rows = pick(numbers, protocol="paired")
-    text = [f"{line.profile}, {line.measure}: {points(pd.Series(line._asdict()))}" for line in rows.itertuples()]
-    return judged((rows["low"] > 0).tolist(), text)
+    text = [points(line, f"{line['left']} - {line['right']}, {line['measure']}:") for _, line in rows.iterrows()]
+    return judged(rows["low"] > 0, text)
 
 
 PREDICATES: dict[str, Predicate] = {

@@ -5,48 +5,9 @@ DMSO wells alone; every setting is scored under every protocol. The choice of a 
 without each compound in turn, and the accuracy of the compound that was left out counts.
 """
 
-from cellbook.pages.classical.config import PRESETS, VERSION, Config, config_of, preset
+from cellbook.pages.classical.config import PRESETS, Config
 from cellbook.pages.classical.making import run
 from cellbook.pages.classical.measures import evaluate
-from cellbook.pages.classical.tables import (
-    PREDICATES,
-    baseline_table,
-    choice_counts,
-    confusion,
-    drop_table,
-    grid,
-    labelled,
-    leakage_table,
-    nested_table,
-    protocol_table,
-    reasons,
-    ridge_path,
-    similarity,
-    takeaways,
-    verdict_table,
-)
+from cellbook.pages.classical.predicates import PREDICATES
 
-__all__ = [
-    "PREDICATES",
-    "PRESETS",
-    "VERSION",
-    "Config",
-    "baseline_table",
-    "choice_counts",
-    "config_of",
-    "confusion",
-    "drop_table",
-    "evaluate",
-    "grid",
-    "labelled",
-    "leakage_table",
-    "nested_table",
-    "preset",
-    "protocol_table",
-    "reasons",
-    "ridge_path",
-    "run",
-    "similarity",
-    "takeaways",
-    "verdict_table",
-]
+__all__ = ["PREDICATES", "PRESETS", "Config", "evaluate", "run"]

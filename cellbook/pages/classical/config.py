@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cellbook import metrics
-from cellbook.configure import choose_preset, restore
 from cellbook.errors import CellbookError
-from cellbook.runs import Run
 from cellbook.screens.named import FEATURES, PLANTED
 
 VERSION = 1
@@ -77,16 +75,6 @@ PRESETS = {
         repeats=10,
     ),
 }
-
-
-def preset(name: str) -> Config:
-    """The configuration of a preset."""
-    return choose_preset(PRESETS, name)
-
-
-def config_of(run: Run) -> Config:
-    """The configuration of a stored run."""
-    return restore(Config, run.record["config"])
 
 
 def setting_name(scaling: str, transform: str) -> str:

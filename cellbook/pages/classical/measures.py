@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import product
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,34 +11,63 @@ from scipy.spatial.distance import squareform
 from threadpoolctl import threadpool_limits
 
 from cellbook import metrics
-from cellbook.pages.classical.config import Config, config_of, kind
-from cellbook.pages.classical.lines import draws_row, query_row, row, score_row
+from cellbook.configure import restore
+from cellbook.pages.classical.config import Config, kind, setting_name
+from cellbook.pages.classical.making import transforms
 from cellbook.pages.classical.retrieving import retrieval
 from cellbook.runs import Run, seeds
+from cellbook.study import rows
+from cellbook.study.measured import matched, without_profile
+from cellbook.study.rows import Draws, Votes
 
 BENCHMARK = metrics.PROTOCOLS["ljosa2013"]
+AS_SCALED = "as scaled"  # the transform that changes nothing
+HINDSIGHT, NESTED = "best in hindsight", "chosen without the compound"
+Line = dict[str, Any]
+Matched = dict[tuple[str, str], Votes]  # (setting, measure) -> votes of the benchmark
 
 
 @threadpool_limits.wrap(1, user_api="blas")
 def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
     """Every table of the page from the products of one run: accuracies, nested choice, leakage, retrieval."""
     (run,) = runs
-    config = config_of(run)
-    whole = matches(run)
-    nested, choices = choose(run, config, whole)
-    per_moa, found = retrieval(run, config)
-    parts = [
-        score_settings(run, config),
-        nested,
-        paired(config, whole),
-        drop(run, config, whole),
-        baselines(run, config),
-        leakage(run, config),
-        silhouettes(run, config),
-        found,
+    config = restore(Config, run.record["config"])
+    draws = Draws(config.resamples, config.seed)
+    treatments, squares = run.table("treatments"), distances_of(run, BENCHMARK)
+    whole = {
+        (setting, measure.name): matched(treatments, square, measure)
+        for setting, square in squares.items()
+        for measure in BENCHMARK.measures
+    }
+    choices = choose(treatments, squares, whole)
+    per_moa, retrieved = retrieval(run, config)
+    alone = single_properties(run.table("wells"), treatments)
+    permutations = Draws(config.permutations, config.seed)
+    lines = [
+        *scores(run, draws),
+        *nested(choices, whole, draws),
+        *paired(config, whole, draws),
+        *drop(treatments, squares, whole, config),
+        *without_profile(treatments, BENCHMARK.measures, squares["percentile"], alone, permutations, draws),
+        *leakage(run, config, draws),
+        *silhouettes(run, draws),
+        *retrieved,
     ]
-    numbers = pd.concat(parts, ignore_index=True)
+    of = parts(config)
+    numbers = rows.numbers(
+        [of.get(line["setting"], {}) | line for line in lines], without=("sd", "trainings", "agree", "se", "draws")
+    )
     return {"numbers": numbers, "choices": choices, "retrieval": per_moa}
+
+
+def parts(config: Config) -> dict[str, dict[str, str]]:
+    """Scaling and transform of every setting of the grid, by its name."""
+    found = {"unscaled": {"scaling": "unscaled", "transform": AS_SCALED}}
+    for scaling in config.scalings:
+        for transform in ("", *transforms(config)):
+            name = setting_name(scaling, transform)
+            found[name] = {"scaling": scaling, "transform": transform or AS_SCALED}
+    return found
 
 
 def distances_of(run: Run, protocol: metrics.Protocol) -> dict[str, np.ndarray]:
@@ -46,132 +76,86 @@ def distances_of(run: Run, protocol: metrics.Protocol) -> dict[str, np.ndarray]:
     return {str(setting): squareform(stored[setting].to_numpy(np.float64)) for setting in stored}
 
 
-def score_settings(run: Run, config: Config) -> pd.DataFrame:
-    """Score every setting under every protocol."""
+def scores(run: Run, draws: Draws) -> Iterator[Line]:
+    """Every setting under every protocol."""
     treatments = run.table("treatments")
-    rows = []
     for protocol in metrics.PROTOCOLS.values():
-        for setting, distances in distances_of(run, protocol).items():
-            scores = metrics.score(
-                treatments, protocol, distances=distances, resamples=config.resamples, seed=config.seed
-            )
-            rows += [score_row(setting, score) for score in scores]
-    return pd.DataFrame(rows)
+        for setting, square in distances_of(run, protocol).items():
+            for one in metrics.score(treatments, protocol, distances=square, resamples=draws.n, seed=draws.seed):
+                found = dict(zip(("low", "high"), one.interval, strict=True)) | {
+                    "correct": one.correct,
+                    "scored": one.scored,
+                    "excluded": one.excluded,
+                    "null": np.nan if one.null is None else one.null,
+                }
+                yield rows.row(setting, one.protocol, one.measure, one.accuracy, one.k, **found)
 
 
-def matches(run: Run) -> dict[tuple[str, str], metrics.Match]:
-    """The benchmark's matches of every setting: (setting, measure) -> match."""
-    treatments = run.table("treatments")
-    return {
-        (setting, measure.name): metrics.match(treatments, distances=distances, **measure.arguments())
-        for (setting, distances), measure in product(distances_of(run, BENCHMARK).items(), BENCHMARK.measures)
-    }
-
-
-def choose(run: Run, config: Config, whole: dict[tuple[str, str], metrics.Match]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Choose a setting without each compound in turn; score that compound with the setting chosen.
+def choose(treatments: pd.DataFrame, squares: dict[str, np.ndarray], whole: Matched) -> pd.DataFrame:
+    """Choose a setting without each compound in turn: one row a compound, beside the setting that is best on all.
 
     The criterion is the mean of NSC and NSCB under the benchmark's protocol on the other compounds, computed without
-    the compound as a candidate; on ties the setting that comes first in the grid. Returns the numbers (nested, and best
-    in hindsight) and one row a compound: the setting chosen for it.
+    the compound as a candidate; on ties the setting that comes first in the grid.
     """
-    treatments, squares = run.table("treatments"), distances_of(run, BENCHMARK)
     chosen = []
     for compound in treatments["Metadata_compound"].unique():
         keep = (treatments["Metadata_compound"] != compound).to_numpy()
         others = treatments[keep].reset_index(drop=True)
         criterion = {
-            setting: np.mean(
-                [
-                    metrics.match(others, distances=distances[np.ix_(keep, keep)], **measure.arguments()).accuracy
-                    for measure in BENCHMARK.measures
-                ]
-            )
-            for setting, distances in squares.items()
+            setting: np.mean([matched(others, square[np.ix_(keep, keep)], m).share for m in BENCHMARK.measures])
+            for setting, square in squares.items()
         }
         best = max(criterion, key=criterion.__getitem__)
         chosen.append({"compound": compound, "setting": best, "criterion": criterion[best]})
-    choices = pd.DataFrame(chosen)
-    hindsight = max(squares, key=lambda setting: sum(whole[setting, m.name].accuracy for m in BENCHMARK.measures))
-    choices["best_in_hindsight"] = hindsight
-    setting_of = choices.set_index("compound")["setting"].to_dict()
-    rows = []
-    for measure in BENCHMARK.measures:
-        parts = [
-            whole[setting, measure.name].per_query.query("compound == @compound")
-            for compound, setting in setting_of.items()
-        ]
-        rows.append(query_row("chosen without the compound", "nested", measure.name, pd.concat(parts), config))
-        queries = whole[hindsight, measure.name].per_query
-        rows.append(query_row("best in hindsight", "nested", measure.name, queries, config))
-    return pd.DataFrame(rows), choices
+    hindsight = max(squares, key=lambda setting: sum(whole[setting, m.name].share for m in BENCHMARK.measures))
+    return pd.DataFrame(chosen).assign(best_in_hindsight=hindsight)
 
 
-def paired(config: Config, whole: dict[tuple[str, str], metrics.Match]) -> pd.DataFrame:
-    """Differences between two settings, or two measures, on the same queries, with intervals over compounds."""
+def nested(choices: pd.DataFrame, whole: Matched, draws: Draws) -> Iterator[Line]:
+    """Each compound scored with the setting that was chosen without it, and all with the one that is best on all."""
+    for measure in (m.name for m in BENCHMARK.measures):
+        found = []
+        for choice in choices.itertuples():
+            votes = whole[choice.setting, measure]
+            found.append(votes.where(votes.group == choice.compound))
+        together = Votes(*(np.concatenate(each) for each in zip(*found, strict=True)))
+        for name, votes in ((NESTED, together), (HINDSIGHT, whole[choices["best_in_hindsight"].iloc[0], measure])):
+            yield rows.average(name, "nested", measure, [votes], draws, **rows.counts([votes]))
 
-    def difference(name: str, measure: str, left: metrics.Match, right: metrics.Match) -> dict[str, object]:
-        a, b = left.per_query, right.per_query
-        both = ((a["counted"] > 0) & (b["counted"] > 0)).astype(int)
-        queries = a.assign(correct=(a["correct"] - b["correct"]) * both, counted=both)
-        return query_row(name, "paired", measure, queries, config)
 
-    pairs = {
-        "percentile, 20 factors - percentile": ("percentile, 20 factors", "percentile"),
-        "percentile, 50 factors, CORAL - percentile, 50 factors": (
-            "percentile, 50 factors, CORAL",
-            "percentile, 50 factors",
-        ),
-        "percentile, CORAL - percentile": ("percentile, CORAL", "percentile"),
-    }
+def paired(config: Config, whole: Matched, draws: Draws) -> Iterator[Line]:
+    """Differences between two transforms of a scaling, or two measures of a setting, on the same queries."""
     small = f"whitened {min(config.ridges):g}"
-    pairs |= {
-        f"{scaling}: whitened 1 - {small}": (f"{scaling}, whitened 1", f"{scaling}, {small}")
-        for scaling in config.scalings
+    compared = {
+        "percentile, 20 factors - percentile": ("percentile", "20 factors", ""),
+        "percentile, 50 factors, CORAL - percentile, 50 factors": ("percentile", "50 factors, CORAL", "50 factors"),
+        "percentile, CORAL - percentile": ("percentile", "CORAL", ""),
+        **{f"{scaling}: whitened 1 - {small}": (scaling, "whitened 1", small) for scaling in config.scalings},
     }
-    rows = []
-    for (name, (left, right)), measure in product(pairs.items(), ("NSC", "NSCB")):
-        if (left, measure) in whole and (right, measure) in whole:
-            rows.append(difference(name, measure, whole[left, measure], whole[right, measure]))
+    for name, (scaling, left, right) in compared.items():
+        for measure in ("NSC", "NSCB"):
+            two = [whole.get((setting_name(scaling, one), measure)) for one in (left, right)]
+            if two[0] is not None and two[1] is not None:
+                line = rows.difference(name, "paired", measure, two[:1], two[1:], draws, counted=True)
+                yield line | {"scaling": scaling, "left": left, "right": right or AS_SCALED}
     for setting in config.closer:
         if (setting, "NSC") in whole:
-            both = (whole[setting, "NSC"], whole[setting, "NSCB"])
-            rows.append(difference(f"{setting}: NSC - NSCB", "same queries", *both))
-    return pd.DataFrame(rows)
+            nsc, nscb = ([whole[setting, name]] for name in ("NSC", "NSCB"))
+            name = f"{setting}: NSC - NSCB"
+            line = rows.difference(name, "paired", "same queries", nsc, nscb, draws, counted=True)
+            yield line | parts(config)[setting] | {"left": "NSC", "right": "NSCB"}
 
 
-def drop(run: Run, config: Config, whole: dict[tuple[str, str], metrics.Match]) -> pd.DataFrame:
+def drop(treatments: pd.DataFrame, squares: dict[str, np.ndarray], whole: Matched, config: Config) -> Iterator[Line]:
     """NSC and NSCB on the queries of NSCB, and NSC with as many random candidates removed as NSCB excludes."""
-    treatments, squares = run.table("treatments"), distances_of(run, BENCHMARK)
-    rows = []
+    draws = Draws(config.resamples, config.seed)
     for setting in [name for name in config.closer if name in squares]:
-        queries = whole[setting, "NSCB"].per_query["counted"] > 0
         for name in ("NSC", "NSCB"):
-            rows.append(query_row(setting, "drop", name, whole[setting, name].per_query[queries], config))
+            votes = whole[setting, name].where(whole[setting, "NSCB"].counted > 0)
+            yield rows.average(setting, "drop", name, [votes], draws, **rows.counts([votes]))
         for name, alike in (("as many removed at random", False), ("as many right and wrong", True)):
-            draws = metrics.thinned(treatments, squares[setting], alike=alike, n=config.thinnings, seed=config.seed)
-            rows.append(draws_row(setting, name, draws.values, "drop"))
-    return pd.DataFrame(rows)
-
-
-def baselines(run: Run, config: Config) -> pd.DataFrame:
-    """What needs no profile: chance, the largest class, and what week, position or cell count alone would reach."""
-    treatments = run.table("treatments")
-    alone = single_properties(run.table("wells"), treatments)
-    rows = [row("largest class", "baseline", "NSC", 1, metrics.majority(treatments))]
-    for measure in BENCHMARK.measures:
-        draws = {"n": config.permutations, "seed": config.seed}
-        chance = metrics.chance(treatments, measure, distances=distances_of(run, BENCHMARK)["percentile"], **draws)
-        rows.append(draws_row("labels permuted", measure.name, chance.values))
-        for name, values in alone.items():
-            distances = metrics.distance_matrix(values, "euclidean")
-            expected = metrics.expected_under_ties(treatments, measure, distances=distances, **draws).values
-            if np.ptp(expected) > 0:
-                rows.append(draws_row(name, measure.name, expected))
-            else:  # no ties to break: an accuracy like any other
-                queries = metrics.match(treatments, distances=distances, **measure.arguments()).per_query
-                rows.append(query_row(name, "baseline", measure.name, queries, config))
-    return pd.DataFrame(rows)
+            left = metrics.thinned(treatments, squares[setting], alike=alike, n=config.thinnings, seed=config.seed)
+            yield rows.random(setting, "drop", name, left.values)
 
 
 def single_properties(wells: pd.DataFrame, treatments: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -188,9 +172,8 @@ def single_properties(wells: pd.DataFrame, treatments: pd.DataFrame) -> dict[str
     }
 
 
-def leakage(run: Run, config: Config) -> pd.DataFrame:
+def leakage(run: Run, config: Config, draws: Draws) -> Iterator[Line]:
     """How well the week of DMSO wells can be named on plates held out, for the settings looked at closer."""
-    rows = []
     for place, setting in enumerate(config.closer):
         if f"controls-{place}.parquet" not in run.products():
             continue  # a smaller grid does not hold it
@@ -200,26 +183,17 @@ def leakage(run: Run, config: Config) -> pd.DataFrame:
                 metrics.classify_batch(controls, model=model, seed=seed, standardise=model == "logistic")
                 for seed in seeds(config.seed, config.repeats)
             ]
-            correct = np.mean([one.correct for one in found], axis=0)  # (n,), mean over seeds
-            low, high = metrics.bootstrap_compounds(
-                correct, np.ones(len(correct)), controls["Metadata_plate"], config.resamples, config.seed
-            )
-            accuracy = float(np.mean([one.accuracy for one in found]))
-            rows.append(row(setting, "leakage", model, 1, accuracy, low=low, high=high, null=found[0].majority))
+            votes = Votes.of(np.mean([one.correct for one in found], axis=0), controls["Metadata_plate"])
+            more = rows.interval(votes, draws) | {"null": found[0].majority}
+            yield rows.row(setting, "leakage", model, np.mean([one.accuracy for one in found]), **more)
             if place == 0:
-                noise = float(np.mean([one.noise_baseline for one in found]))
-                rows.append(row("noise", "leakage", model, 1, noise, null=found[0].majority))
-    return pd.DataFrame(rows)
+                noise = np.mean([one.noise_baseline for one in found])
+                yield rows.row("noise", "leakage", model, noise, null=found[0].majority)
 
 
-def silhouettes(run: Run, config: Config) -> pd.DataFrame:
+def silhouettes(run: Run, draws: Draws) -> Iterator[Line]:
     """Silhouette of mechanisms for every setting, from the means of treatments as in Tabak et al."""
     treatments = run.table("treatments")
-    rows = []
-    for setting, distances in distances_of(run, metrics.PROTOCOLS["tabak2020"]).items():
-        values = metrics.silhouettes(treatments, distances=distances)
-        low, high = metrics.bootstrap_compounds(
-            values, np.ones(len(values)), treatments["Metadata_compound"], config.resamples, config.seed
-        )
-        rows.append(row(setting, "silhouette", "MOA", 1, float(values.mean()), low=low, high=high))
-    return pd.DataFrame(rows)
+    for setting, square in distances_of(run, metrics.PROTOCOLS["tabak2020"]).items():
+        values = metrics.silhouettes(treatments, distances=square)
+        yield rows.average(setting, "silhouette", "MOA", [Votes.of(values, treatments["Metadata_compound"])], draws)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 import pandas as pd
 
 from cellbook import metrics
 from cellbook.pages.classical.config import Config
-from cellbook.pages.classical.lines import row
 from cellbook.runs import Run
+from cellbook.study.rows import Draws, Votes, average, counts
 
 BENCHMARK = metrics.PROTOCOLS["ljosa2013"]
 
 
-def retrieval(run: Run, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
+def retrieval(run: Run, config: Config) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """Retrieval of replicates and mechanisms: one row a question and mechanism, and the numbers over all."""
     setting, wells = config.drawn, run.table("drawn")
     treatments = metrics.prepare(wells, BENCHMARK).profiles
@@ -42,43 +43,18 @@ def retrieval(run: Run, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
     table = table.rename(columns={"Metadata_moa": "moa"})[columns]
 
     found = active[active["scored"] > 0]
-    significant = (found["q_value"] < 0.05).astype(int)
-    low, high = metrics.bootstrap_compounds(
-        significant, np.ones(len(found)), found["Metadata_compound"], config.resamples, config.seed
-    )
-    replicating = metrics.percent_replicating(wells, null_size=config.null_size, seed=config.seed)
+    replicating = metrics.percent_replicating(wells, **draws)
     several = replicating.per_treatment.dropna(subset="replicates")
-    repeats = several["replicates"].astype(int)
-    bounds = metrics.bootstrap_compounds(
-        repeats, np.ones(len(several)), several["Metadata_compound"], config.resamples, config.seed
-    )
-    rows = [
-        row(
-            setting,
-            "retrieval",
-            "share of active treatments",
-            1,
-            significant.mean(),
-            low=low,
-            high=high,
-            correct=int(significant.sum()),
-            scored=len(found),
-            excluded=len(active) - len(found),
-        ),
-        row(
-            setting,
-            "retrieval",
-            "percent replicating",
-            1,
-            replicating.share,
-            low=bounds[0],
-            high=bounds[1],
-            correct=int(repeats.sum()),
-            scored=replicating.scored,
-            excluded=replicating.excluded,
-        ),
-    ]
-    return table, pd.DataFrame(rows)
+    shares = {
+        "share of active treatments": (found["q_value"] < 0.05, found, len(active) - len(found)),
+        "percent replicating": (several["replicates"].astype(int), several, replicating.excluded),
+    }
+    lines = []
+    for measure, (right, of, excluded) in shares.items():
+        votes = [Votes.of(right, of["Metadata_compound"])]
+        more = counts(votes) | {"excluded": excluded}
+        lines.append(average(setting, "retrieval", measure, votes, Draws(config.resamples, config.seed), **more))
+    return table, lines
 
 
 def by_mechanism(table: pd.DataFrame) -> pd.DataFrame:
