@@ -125,7 +125,8 @@ def test_printed_values_stand_under_the_numbers_of_the_same_name():
 
 def test_a_verdict_shows_the_spread_in_print_and_writes_no_silhouette_in_per_cent():
     line = {"where": "Table 1", "protocol": "bootstrap", "published": 0.913, "published_sd": np.nan,
-            "published_se": 0.008, "measured": 0.656, "low": 0.563, "high": 0.743, "verdict": NOT, "why": ""}  # fmt: skip
+            "published_se": 0.008, "measured": 0.656, "low": 0.563, "high": 0.743,
+            "verdict": NOT, "why": ""}  # fmt: skip
     verdicts = pd.DataFrame([{**line, "measure": name} for name in ("NSC", "silhouette")])
     table = tables.verdict_table(verdicts).map(lambda text: text.replace(words.SPACE, " "))
     assert table["published"].tolist() == ["91.3 (0.8)", "0.913 (0.008)"]
@@ -143,6 +144,7 @@ def test_evidence_stands_by_part_with_its_own_verdict():
     assert table["profiles"].tolist() == ["wells; (odd): name", "cells", "–"]
     assert table["verdict"].tolist() == [REPRODUCED, NOT, NOT]
     assert table["claim"].tolist() == ["A.", "", "B."]
+    assert tables.evidence_table(claims, None)["evidence"].tolist() == claims["evidence"].tolist()
 
 
 def test_a_property_alone_has_an_interval_over_compounds_where_it_leaves_no_ties():

@@ -86,11 +86,14 @@ def verdict_table(verdicts: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def evidence_table(claims: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
-    """The evidence of every claim, one row a source with its own verdict; one row where a claim has no parts."""
+def evidence_table(claims: pd.DataFrame, evidence: pd.DataFrame | None) -> pd.DataFrame:
+    """The evidence of every claim, one row a source with its own verdict; one row where a claim has no parts.
+
+    `evidence` is missing where no claim has parts.
+    """
     found = []
     for claim in claims.itertuples():
-        parts = evidence[evidence["id"] == claim.id]
+        parts = pd.DataFrame() if evidence is None else evidence[evidence["id"] == claim.id]
         lines = [(part.part, part.verdict, part.text) for part in parts.itertuples()]
         for source, verdict, text in lines or [("–", claim.verdict, claim.evidence)]:
             found.append({"claim": claim.sentence, "profiles": source, "verdict": verdict, "evidence": text})
