@@ -15,10 +15,13 @@ from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.methods import wdn
 from cellbook.pages import tabak2020 as tabak
-from cellbook.pages.tabak2020 import corrected, drawn, measures, sources
-from cellbook.pages.tabak2020.measures import CARRIED, COURSE, PAIRED, POOLED
+from cellbook.pages.tabak2020 import config as configuration
+from cellbook.pages.tabak2020 import corrected, drawn, measures, shown, sources
+from cellbook.pages.tabak2020.measures import CARRIED, COURSE, FALL, NOISE, PAIRED, POOLED, RISE, week_protocol
 from cellbook.runs import Run
+from cellbook.study.rows import pick
 from cellbook.study.show import percent
+from cellbook.study.tables import evidence_table
 from cellbook.study.trainings import Place
 
 CLAIMS = notebooks.root() / "book" / "claims" / "tabak2020.yml"
@@ -41,7 +44,7 @@ def config():
         "unseen_repeats": 1,
         "bootstraps": 4,
     }
-    return replace(tabak.preset("smoke"), screen="planted", variants=("energy distance",), **changes)
+    return replace(tabak.PRESETS["smoke"], screen="planted", variants=("energy distance",), **changes)
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +92,7 @@ def test_accuracies_are_those_of_a_slow_loop(config, run, store, tables, method,
     else:
         made = [a.transform(table) for a in alignments(run, store)] if method.startswith("WDN") else [table]
     numbers = tables["numbers"]
-    found = numbers[(numbers["setting"] == f"{PLANTED}: {method}") & (numbers["protocol"] == POOLED)]
-    found = found[found["measure"] == measure]
+    found = pick(numbers, source=PLANTED, method=method, protocol=POOLED, measure=measure)
     assert found["k"].tolist() == [1, 2, 3, 4]
     for k, line in found.set_index("k").iterrows():
         slow = [slow_pooled(one, k, same_week) for one in made]
@@ -114,7 +116,7 @@ def test_maps_changed_something_so_that_the_other_tests_mean_something(run, tabl
     last = steps[steps["step"] == steps["step"].max()]
     assert (last.query("measure == 'change'")["value"] > 0.01).all()
     numbers = tables["numbers"]
-    moved = numbers[(numbers["protocol"] == PAIRED) & (numbers["method"] == "WDN, max k-NN - WDN, last step")]
+    moved = pick(numbers, protocol=PAIRED, left="WDN, max k-NN", right="WDN, last step")
     assert moved["value"].abs().max() > 0
 
 
@@ -134,8 +136,18 @@ def test_a_paired_difference_is_that_of_the_mean_accuracies(tables):
     paired = numbers[numbers["protocol"] == PAIRED].query("measure != 'silhouette'")
     assert len(paired) == 2 * 10
     for _, line in paired.iterrows():
-        left, right = line["method"].split(" - ")
-        assert line["value"] == pytest.approx(mean[left, line["measure"]] - mean[right, line["measure"]])
+        gap = mean[line["left"], line["measure"]] - mean[line["right"], line["measure"]]
+        assert line["value"] == pytest.approx(gap)
+
+
+def test_trainings_behind_a_difference_are_those_that_were_compared(tables, config):
+    numbers = tables["numbers"]
+    assert (config.repeats, config.unseen_repeats) == (2, 1)
+    unseen = pick(numbers, protocol=f"{week_protocol(corrected.UNSEEN)}, paired", left="WDN, last step")
+    assert unseen["trainings"].tolist() == [1]
+    paired = pick(numbers, protocol=PAIRED, measure="NSC").set_index(["left", "right"])["trainings"]
+    assert paired["WDN, max k-NN", "WDN, last step"] == 2
+    assert paired["CORAL", "uncorrected"] == 2  # without chance, so that it needs no repeats
 
 
 def test_numbers_have_one_meaning_each_and_lie_in_their_intervals(tables):
@@ -250,25 +262,25 @@ def own(tmp_path_factory):
 
 
 def test_a_screen_of_ones_own_works_wherever_it_lies(own, tmp_path):
-    small = replace(tabak.preset("smoke"), screen=str(own), factors=5, bootstraps=2, variants=("energy distance",))
+    small = replace(tabak.PRESETS["smoke"], screen=str(own), factors=5, bootstraps=2, variants=("energy distance",))
     run = tabak.run(small, tmp_path / "store", device="cpu", workers=1)
     assert run.table("sources")["source"].tolist() == ["own cells, classical features", "own cells, VAE+"]
     numbers = tabak.evaluate([run])["numbers"]
     assert set(numbers["family"]) == {"engineered", "learned"}
     assert set(numbers["main"]) == {1}
-    assert numbers[numbers["protocol"] == CARRIED]["measure"].str.startswith("taxol 0.3").any()
+    assert set(pick(numbers, protocol=CARRIED)["on"]) == {"DMSO", "taxol 0.3"}
     assert str(own) not in (run.folder / "run.json").read_text()
     shutil.copytree(own, tmp_path / "cells")
     moved = tabak.run(replace(small, screen=str(tmp_path / "cells")), tmp_path / "store", device="cpu", workers=1)
     assert moved.key == run.key
-    assert tabak.carried_table(numbers).shape[0] == 6
+    assert shown.carried_table(numbers).shape[0] == 6
     judged = {claim: judge(numbers.assign(trainings=3)) for claim, judge in tabak.PREDICATES.items()}
     assert {claim for claim, found in judged.items() if found.verdict == claims.INCOMPARABLE} == set()
     assert all("own cells" in found.evidence and "nan" not in found.evidence for found in judged.values())
 
 
 def test_the_positive_control_is_in_no_profile(own, tmp_path):
-    small = replace(tabak.preset("smoke"), screen=str(own), factors=5)
+    small = replace(tabak.PRESETS["smoke"], screen=str(own), factors=5)
     found, left_out = sources.load(small, Place(tmp_path))
     assert left_out == ""
     for source in found:
@@ -280,138 +292,135 @@ def test_the_positive_control_is_in_no_profile(own, tmp_path):
 
 def test_without_the_real_data_it_is_left_out_in_words(monkeypatch):
     monkeypatch.setattr(sources.named, "missing_files", lambda: ["a file"])
-    names, left_out = sources.screens(tabak.preset("smoke"))
+    names, left_out = sources.screens(tabak.PRESETS["smoke"])
     assert names == ["simulated"]
     assert "not on this machine" in left_out
 
 
 def test_mistakes_are_refused_in_words(tmp_path):
-    with pytest.raises(CellbookError, match="smoke, quick, long, paper"):
-        tabak.preset("fast")
     with pytest.raises(CellbookError, match="no variant 'x'"):
         tabak.Config(variants=("x",))
     with pytest.raises(CellbookError, match="neither simulated nor"):
-        tabak.run(replace(tabak.preset("smoke"), screen="nowhere"), tmp_path)
+        tabak.run(replace(tabak.PRESETS["smoke"], screen="nowhere"), tmp_path)
     with pytest.raises(CellbookError, match="preset 'x'"):
-        tabak.run(replace(tabak.preset("smoke"), screen="simulated", vae="x"), tmp_path)
+        tabak.run(replace(tabak.PRESETS["smoke"], screen="simulated", vae="x"), tmp_path)
 
 
 def test_the_papers_preset_is_the_papers_alignment():
-    paper = tabak.preset("paper")
+    paper = tabak.PRESETS["paper"]
     for unit in ("wells", "cells"):
         assert asdict(paper.alignment(unit, 7)) == asdict(replace(wdn.PRESETS["paper"], seed=7))
     assert paper.bootstraps == 100
-    assert set(paper.variants) == set(tabak.VARIANTS)
+    assert set(paper.variants) == set(configuration.VARIANTS)
 
 
 # --- claims ---------------------------------------------------------------------------------------------------------
 
 
-def numbers_of(protocol, *lines):
-    """Numbers as (source, family, method, measure, value, low, high, agree), of three trainings.
-
-    A method may come with a protocol of its own: "method @ protocol".
-    """
-    names = ["source", "family", "method", "measure", "value", "low", "high", "agree"]
-    table = pd.DataFrame(lines, columns=names).assign(k=0, trainings=3, sd=0.01, main=1, week_effect=np.nan)
-    parts = table["method"].str.partition(" @ ")
-    table = table.assign(method=parts[0], protocol=parts[2].where(parts[2] != "", protocol))
-    return table.assign(setting=table["source"] + ": " + table["method"])
+NAMES = dict.fromkeys(measures.OWN)
 
 
-def gains(family, value, low, high, *methods, agree=1):
+def line(protocol, measure, value, low, high, agree=1, **names):
+    """One number of three trainings: of source "s", of learned features, unless its names say otherwise."""
+    about = {"source": "s", "family": "learned", "main": 1, "week_effect": np.nan, "trainings": 3, "sd": 0.01, "k": 0}
+    ends = {"value": value, "low": low, "high": high, "agree": agree}
+    return {**NAMES, **about, "protocol": protocol, "measure": measure, **ends, **names}
+
+
+def gains(family, value, low, high, *pairs, agree=1):
     return [
-        ("s", family, method, measure, value, low, high, agree) for method in methods for measure in ("NSC", "NSCB")
+        line(PAIRED, measure, value, low, high, agree, family=family, left=left, right=right)
+        for left, right in pairs
+        for measure in ("NSC", "NSCB")
     ]
 
 
-LEAK = "week, folds of rows, paired"
-FALL = "WDN, last step - uncorrected"
-TURN = [("s", "learned", what, measure) for what in ("rise", "fall") for measure in ("accuracy", "silhouette")]
-LEARNED = ("WDN, max k-NN - CORAL", "WDN, max k-NN - uncorrected", "CORAL - uncorrected")
-HAND = ("WDN, max k-NN - uncorrected", "WDN, max silhouette - uncorrected", "CORAL - uncorrected")
-STOP = ("WDN, max k-NN - WDN, k-NN in hindsight", "WDN, max silhouette - WDN, silhouette in hindsight")
+LEARNED = (("WDN, max k-NN", "CORAL"), ("WDN, max k-NN", "uncorrected"), ("CORAL", "uncorrected"))
+HAND = (("WDN, max k-NN", "uncorrected"), ("WDN, max silhouette", "uncorrected"), ("CORAL", "uncorrected"))
+STOP = (("WDN, max k-NN", "WDN, k-NN in hindsight"), ("WDN, max silhouette", "WDN, silhouette in hindsight"))
 
 
 def week(value, low, high, agree=1, source="s", before=0.5, noise=0.1, after=None, unseen=None):
     """A change of how often the week is named, with what it is a change of; `unseen` on plates that no map has seen."""
-    rows, after = [], (before + value, before + low, before + high) if after is None else after
+    found, after = [], (before + value, before + low, before + high) if after is None else after
+    change = {"source": source, "left": "WDN, last step", "right": "uncorrected"}
+    asked, strict = week_protocol(corrected.ROWS), week_protocol(corrected.UNSEEN)
     for model in ("logistic", "forest"):
-        rows.append((source, "learned", FALL, model, value, low, high, agree))
-        levels = {"uncorrected": (before, before, before), "WDN, last step": after, "noise": (noise, noise, noise)}
-        rows += [(source, "learned", f"{m} @ week, folds of rows", model, *v, 1) for m, v in levels.items()]
+        found.append(line(f"{asked}, paired", model, value, low, high, agree, **change))
+        levels = {"uncorrected": (before, before, before), "WDN, last step": after, NOISE: (noise, noise, noise)}
+        found += [line(asked, model, *ends, source=source, method=method) for method, ends in levels.items()]
     if unseen is not None:
-        rows.append((source, "learned", f"{FALL} @ week, unseen plates, paired", "logistic", *unseen, 1))
-    return rows
+        found.append(line(f"{strict}, paired", "logistic", *unseen, **change))
+    return found
 
 
 def turn(rise, fall):
-    return [(*t, *(rise if t[2] == "rise" else fall), 1) for t in TURN]
+    return [
+        line(COURSE, measure, *ends, turn=what)
+        for what, ends in ((RISE, rise), (FALL, fall))
+        for measure in ("accuracy", "silhouette")
+    ]
 
 
 def left(value, low, high, agree=1.0):
-    return [("s", "learned", "DMSO, step 40", "taxol 0.3: gap left", value, low, high, agree)]
+    return [line(CARRIED, "gap left", value, low, high, agree, fit="DMSO", step=40, on="taxol 0.3")]
 
 
 CASES = [
-    ("batch-falls", LEAK, week(-0.3, -0.35, -0.25), "reproduced"),
-    ("batch-falls", LEAK, week(-0.3, -0.35, -0.25, unseen=(-0.2, -0.3, -0.1)), "reproduced"),
-    ("batch-falls", LEAK, week(-0.3, -0.35, -0.25, unseen=(-0.1, -0.3, 0.1)), "partly"),
-    ("batch-falls", LEAK, week(-0.1, -0.15, -0.05), "partly"),  # a quarter of what is above noise
-    ("batch-falls", LEAK, week(-0.45, -0.47, -0.43), "partly"),  # below noise
-    ("batch-falls", LEAK, week(-0.45, -0.55, -0.35), "reproduced"),  # at noise, as well as can be told
-    ("batch-falls", LEAK, week(-0.3, -0.35, -0.25)[:4] + week(-0.1, -0.3, 0.1)[4:], "partly"),
-    ("batch-falls", LEAK, week(-0.3, -0.35, -0.25) + week(0.1, 0.0, 0.2, source="t"), "partly"),
-    ("batch-falls", LEAK, week(-0.3, -0.35, -0.25, agree=2 / 3), "not reproduced"),
-    ("rises-and-falls", COURSE, turn((0.1, 0.05, 0.2), (-0.1, -0.2, -0.05)), "reproduced"),
-    ("rises-and-falls", COURSE, turn((0.1, 0.05, 0.2), (0.0, -0.2, 0.05)), "partly"),
-    ("rises-and-falls", COURSE, turn((0.0, -0.1, 0.1), (0.0, -0.1, 0.1)), "not reproduced"),
-    ("learned-gain", PAIRED, gains("learned", 0.02, 0.01, 0.1, *LEARNED), "reproduced"),
-    ("learned-gain", PAIRED, gains("learned", 0.02, 0.01, 0.1, *LEARNED, agree=2 / 3), "partly"),
-    ("learned-gain", PAIRED, gains("learned", 0.02, -0.1, 0.1, *LEARNED), "partly"),
+    ("batch-falls", week(-0.3, -0.35, -0.25), "reproduced"),
+    ("batch-falls", week(-0.3, -0.35, -0.25, unseen=(-0.2, -0.3, -0.1)), "reproduced"),
+    ("batch-falls", week(-0.3, -0.35, -0.25, unseen=(-0.1, -0.3, 0.1)), "partly"),
+    ("batch-falls", week(-0.1, -0.15, -0.05), "partly"),  # a quarter of what is above noise
+    ("batch-falls", week(-0.45, -0.47, -0.43), "partly"),  # below noise
+    ("batch-falls", week(-0.45, -0.55, -0.35), "reproduced"),  # at noise, as well as can be told
+    ("batch-falls", week(-0.3, -0.35, -0.25)[:4] + week(-0.1, -0.3, 0.1)[4:], "partly"),
+    ("batch-falls", week(-0.3, -0.35, -0.25) + week(0.1, 0.0, 0.2, source="t"), "partly"),
+    ("batch-falls", week(-0.3, -0.35, -0.25, agree=2 / 3), "not reproduced"),
+    ("rises-and-falls", turn((0.1, 0.05, 0.2), (-0.1, -0.2, -0.05)), "reproduced"),
+    ("rises-and-falls", turn((0.1, 0.05, 0.2), (0.0, -0.2, 0.05)), "partly"),
+    ("rises-and-falls", turn((0.0, -0.1, 0.1), (0.0, -0.1, 0.1)), "not reproduced"),
+    ("learned-gain", gains("learned", 0.02, 0.01, 0.1, *LEARNED), "reproduced"),
+    ("learned-gain", gains("learned", 0.02, 0.01, 0.1, *LEARNED, agree=2 / 3), "partly"),
+    ("learned-gain", gains("learned", 0.02, -0.1, 0.1, *LEARNED), "partly"),
     (
         "learned-gain",
-        PAIRED,
         gains("learned", -0.001, -0.01, 0.01, LEARNED[0], agree=2 / 3)
         + gains("learned", 0.02, 0.01, 0.1, *LEARNED[1:]),
         "reproduced",
     ),
     (
         "learned-gain",
-        PAIRED,
         gains("learned", 0.02, -0.1, 0.1, *LEARNED[:2]) + gains("learned", -0.01, -0.1, 0.1, LEARNED[2]),
         "partly",
     ),
     (
         "learned-gain",
-        PAIRED,
         gains("learned", 0.02, 0.01, 0.1, *LEARNED[:2]) + gains("learned", -0.1, -0.2, -0.01, LEARNED[2]),
         "not reproduced",
     ),
-    ("learned-gain", PAIRED, gains("learned", -0.01, -0.1, 0.1, *LEARNED), "not reproduced"),
-    ("nothing-to-gain", PAIRED, gains("engineered", 0.005, -0.01, 0.019, *HAND), "reproduced"),
-    ("nothing-to-gain", PAIRED, gains("engineered", 0.02, -0.1, 0.1, *HAND), "partly"),  # it cannot be told
-    ("nothing-to-gain", PAIRED, gains("engineered", 0.1, 0.05, 0.2, *HAND), "not reproduced"),
+    ("learned-gain", gains("learned", -0.01, -0.1, 0.1, *LEARNED), "not reproduced"),
+    ("nothing-to-gain", gains("engineered", 0.005, -0.01, 0.019, *HAND), "reproduced"),
+    ("nothing-to-gain", gains("engineered", 0.02, -0.1, 0.1, *HAND), "partly"),  # it cannot be told
+    ("nothing-to-gain", gains("engineered", 0.1, 0.05, 0.2, *HAND), "not reproduced"),
     (
         "nothing-to-gain",
-        PAIRED,
         gains("engineered", 0.1, 0.05, 0.2, HAND[0]) + gains("engineered", 0.0, -0.1, 0.01, *HAND[1:]),
         "partly",
     ),
-    ("stopping-holds", PAIRED, gains("learned", -0.005, -0.015, 0.0, *STOP), "reproduced"),
-    ("stopping-holds", PAIRED, gains("learned", -0.005, -0.05, 0.02, *STOP), "partly"),  # it cannot be told
-    ("stopping-holds", PAIRED, gains("learned", -0.02, -0.05, 0.0, *STOP), "partly"),
-    ("stopping-holds", PAIRED, gains("learned", -0.03, -0.05, -0.011, *STOP), "not reproduced"),
-    ("generalises", CARRIED, left(0.7, 0.6, 0.8), "reproduced"),
-    ("generalises", CARRIED, left(0.7, 0.6, 0.8, agree=2 / 3), "partly"),  # the mean of the intervals says nothing
-    ("generalises", CARRIED, left(0.9, 0.7, 1.1, agree=0.0), "partly"),
-    ("generalises", CARRIED, left(1.1, 0.9, 1.2, agree=0.0), "not reproduced"),
+    ("stopping-holds", gains("learned", -0.005, -0.015, 0.0, *STOP), "reproduced"),
+    ("stopping-holds", gains("learned", -0.005, -0.05, 0.02, *STOP), "partly"),  # it cannot be told
+    ("stopping-holds", gains("learned", -0.02, -0.05, 0.0, *STOP), "partly"),
+    ("stopping-holds", gains("learned", -0.03, -0.05, -0.011, *STOP), "not reproduced"),
+    ("generalises", left(0.7, 0.6, 0.8), "reproduced"),
+    ("generalises", left(0.7, 0.6, 0.8, agree=2 / 3), "partly"),  # the mean of the intervals says nothing
+    ("generalises", left(0.9, 0.7, 1.1, agree=0.0), "partly"),
+    ("generalises", left(1.1, 0.9, 1.2, agree=0.0), "not reproduced"),
 ]
 
 
-@pytest.mark.parametrize(("claim", "protocol", "lines", "verdict"), CASES)
-def test_verdicts_follow_their_rule_and_need_three_trainings(claim, protocol, lines, verdict):
-    numbers = numbers_of(protocol, *lines)
+@pytest.mark.parametrize(("claim", "lines", "verdict"), CASES)
+def test_verdicts_follow_their_rule_and_need_three_trainings(claim, lines, verdict):
+    numbers = pd.DataFrame(lines)
     assert tabak.PREDICATES[claim](numbers).verdict == verdict
     few = tabak.PREDICATES[claim](numbers.assign(trainings=2))
     assert few.verdict == claims.INCOMPARABLE
@@ -420,7 +429,7 @@ def test_verdicts_follow_their_rule_and_need_three_trainings(claim, protocol, li
 
 
 def test_further_strengths_of_the_week_effect_have_no_vote_on_what_generalises():
-    one = numbers_of(CARRIED, *left(0.7, 0.6, 0.8))
+    one = pd.DataFrame(left(0.7, 0.6, 0.8))
     others = [one.assign(source=name, main=0, week_effect=effect, trainings=1) for name, effect in (("t", 0), ("u", 2))]
     found = tabak.PREDICATES["generalises"](pd.concat([one.assign(week_effect=1.0), *others], ignore_index=True))
     assert found.verdict == "reproduced"
@@ -449,12 +458,20 @@ def test_all_tables_of_the_paper_are_written_down():
     assert not entries["id"].duplicated().any()
     assert not entries[build.KEYS].duplicated().any()
     # Every uncorrected one is a fraction with the paper's denominators.
-    plain = entries[(entries["protocol"] == "tabak2020") & entries["setting"].str.endswith("uncorrected")]
+    names = [measures.name(source, corrected.UNCORRECTED) for source in (sources.WELLS, "real cells, VAE+")]
+    plain = pick(entries, protocol="tabak2020", setting=names)
+    assert len(plain) == 2 * 2 * 4
     scored = {"NSC": (103, 206, 309, 398), "NSCB": (92, 180, 268, 330)}
     for _, entry in plain.iterrows():
         n = scored[entry["measure"]][entry["k"] - 1]
         assert abs(round(entry["value"] * n) / n - entry["value"]) <= 0.0005 + 1e-12
     assert entries[table > 3]["not_comparable"].notna().all()
+    # A standard error, in the unit of the value, stands beside every resampled number and no other.
+    drawn_again = entries["protocol"].isin(["bootstrap", week_protocol("bootstrap")])
+    assert entries["se"].notna().equals(drawn_again)
+    assert entries["se"].groupby(table).agg(["count", "min", "max"]).loc[2].tolist() == [16, 0.008, 0.017]
+    assert entries.loc[entries["measure"] == "silhouette", "se"].groupby(table).max().tolist() == [0.003, 0.002]
+    assert "sd" not in entries
     assert {claim["id"] for claim in published["claims"]} == set(tabak.PREDICATES)
 
 
@@ -464,42 +481,43 @@ def test_all_tables_of_the_paper_are_written_down():
 def test_every_table_of_the_page_can_be_made(run, tables):
     numbers, about, verdicts = (tables[name] for name in ("numbers", "sources", "verdicts"))
     made = [
-        tabak.accuracy_table(numbers, about, PLANTED, "NSCB", verdicts),
-        tabak.batch_table(numbers, about, PLANTED, verdicts),
-        tabak.beyond_table(numbers, about),
-        tabak.paired_table(numbers),
-        tabak.source_table(about),
-        tabak.damage_table(numbers),
-        tabak.stopping_table(numbers),
-        tabak.variant_table(tables["variants"]),
-        tabak.week_table(numbers, about),
-        tabak.bug_table(run.table("bugs")),
-        tabak.converged_table(tabak.converged_rows(run), about),
+        shown.accuracy_table(numbers, about, PLANTED, "NSCB", verdicts),
+        shown.batch_table(numbers, about, PLANTED, verdicts),
+        shown.beyond_table(numbers, about),
+        shown.paired_table(numbers),
+        shown.source_table(about),
+        shown.damage_table(numbers),
+        shown.stopping_table(numbers),
+        shown.variant_table(tables["variants"]),
+        shown.week_table(numbers, about),
+        shown.bug_table(run.table("bugs")),
+        shown.converged_table(drawn.optional(run, "converged"), about),
+        evidence_table(tables["claims"], tables.get("evidence")),
     ]
     for table in made:
         assert len(table)
         assert not table.astype(str).apply(lambda column: column.str.contains("nan")).any().any()
-    assert "1 training" not in tabak.takeaways(tables)
+    assert "1 training" not in shown.takeaways(tables)
     noise = numbers.query("method == 'noise' and protocol == 'week, folds of rows' and measure == 'logistic'")["value"]
-    assert f"from noise in {percent(noise.iloc[0])} %" in tabak.takeaways(tables)
-    assert "ComBat" in tabak.absent(numbers, about)
+    assert f"from noise in {percent(noise.iloc[0])} %" in shown.takeaways(tables)
+    assert "ComBat" in shown.absent(numbers, about)
     assert made[0]["type"].isin(["all wells", "resampled"]).all()
-    assert tabak.truth_rows(numbers, about).empty
+    assert drawn.truth_rows(numbers).empty
 
 
 def test_no_standard_error_is_shown_of_fewer_than_twenty_resamples(run, tables, config):
     numbers, about, verdicts = (tables[name] for name in ("numbers", "sources", "verdicts"))
     assert numbers.query("protocol == 'bootstrap'")["draws"].unique() == [4]
-    shown = [
-        tabak.accuracy_table(numbers, about, PLANTED, "NSC", verdicts),
-        tabak.batch_table(numbers, about, PLANTED, verdicts),
+    made = [
+        shown.accuracy_table(numbers, about, PLANTED, "NSC", verdicts),
+        shown.batch_table(numbers, about, PLANTED, verdicts),
     ]
-    for table in shown:
+    for table in made:
         assert not table.apply(lambda column: column.str.contains("(", regex=False)).any().any()
     many = numbers.assign(draws=numbers["draws"].where(numbers["draws"].isna(), 20))
-    assert tabak.accuracy_table(many, about, PLANTED, "NSC", verdicts)["1-NN"].str.contains("(", regex=False).any()
-    assert "too few for a standard error" in tabak.resampling(config, about, PLANTED)
-    assert "4 resamples" in tabak.resampling(config, about, PLANTED)
+    assert shown.accuracy_table(many, about, PLANTED, "NSC", verdicts)["1-NN"].str.contains("(", regex=False).any()
+    assert "too few for a standard error" in shown.resampling(config, about, PLANTED)
+    assert "4 resamples" in shown.resampling(config, about, PLANTED)
 
 
 def test_screens_without_a_week_effect_are_not_shown_where_weeks_are_brought_together(run, monkeypatch):
@@ -507,13 +525,28 @@ def test_screens_without_a_week_effect_are_not_shown_where_weeks_are_brought_tog
     effects = pd.DataFrame({"source": ["a", "b", "c"], "week_effect": [np.nan, 0.0, 2.0]})
     monkeypatch.setattr(drawn, "optional", lambda *_: carry)
     monkeypatch.setattr(Run, "table", lambda *_: effects)
-    assert tabak.carried_rows(run)["source"].tolist() == ["a", "c"]
+    assert drawn.carried_rows(run)["source"].tolist() == ["a", "c"]
+
+
+def test_what_is_restored_stands_by_embedding_and_strength_of_the_week_effect():
+    parts = [("classical", "engineered", 0.0, 0.9), ("codes", "learned", 2.0, 0.4)]
+    lines = [
+        line(measures.RESTORED, "rank correlation", value, value - 0.1, value + 0.1, source=source, family=family,
+             method="CORAL", week_effect=effect, null=0.0)
+        for source, family, effect, value in parts
+    ]  # fmt: skip
+    truth = drawn.truth_rows(pd.DataFrame(lines))
+    assert truth["embedding"].tolist() == ["classical features", "VAE+"]
+    table = shown.truth_table(truth).map(lambda cell: str(cell).replace("\N{NO-BREAK SPACE}", " "))
+    assert table.iloc[1].tolist() == ["VAE+", "2.0", "CORAL", "0.400 ± 0.010 [0.300, 0.500]"]
 
 
 def test_a_gap_left_stands_beside_what_equal_weeks_would_leave():
-    numbers = numbers_of(CARRIED, *left(0.7, 0.6, 0.8)).assign(null=0.25)
-    table = tabak.carried_table(pd.concat([numbers, numbers.assign(source="t", week_effect=0.0)], ignore_index=True))
-    assert table.iloc[0].tolist() == ["s", "DMSO", "0.700\N{NO-BREAK SPACE}[0.600,\N{NO-BREAK SPACE}0.800]", "0.250"]
+    numbers = pd.DataFrame(left(0.7, 0.6, 0.8)).assign(null=0.25)
+    table = shown.carried_table(pd.concat([numbers, numbers.assign(source="t", week_effect=0.0)], ignore_index=True))
+    assert table.iloc[0].str.replace("\N{NO-BREAK SPACE}", " ").tolist() == [
+        "s", "DMSO", "0.700 ± 0.010 [0.600, 0.800]", "0.250"
+    ]  # fmt: skip
     assert len(table) == 1
 
 

@@ -131,6 +131,16 @@ def test_rows_of_a_wide_table_stand_in_the_order_of_their_lines():
     assert table["NSCB"].tolist() == ["50.0", "50.0", "50.0", "–"]
 
 
+def test_a_verdict_shows_the_spread_in_print_and_writes_no_silhouette_in_per_cent():
+    line = {"where": "Table 1", "protocol": "bootstrap", "published": 0.913, "published_sd": np.nan,
+            "published_se": 0.008, "measured": 0.656, "low": 0.563, "high": 0.743,
+            "verdict": NOT, "why": ""}  # fmt: skip
+    verdicts = pd.DataFrame([{**line, "measure": name} for name in ("NSC", "silhouette")])
+    table = tables.verdict_table(verdicts).map(lambda text: text.replace(words.SPACE, " "))
+    assert table["published"].tolist() == ["91.3 (0.8)", "0.913 (0.008)"]
+    assert table["measured"].tolist() == ["65.6 [56.3, 74.3]", "0.656 [0.563, 0.743]"]
+
+
 def test_evidence_stands_by_part_with_its_own_verdict():
     claims = pd.DataFrame(
         [{"id": "a", "sentence": "A.", "verdict": PARTLY, "evidence": "all; of (it): x"},
@@ -142,6 +152,7 @@ def test_evidence_stands_by_part_with_its_own_verdict():
     assert table["profiles"].tolist() == ["wells; (odd): name", "cells", "–"]
     assert table["verdict"].tolist() == [REPRODUCED, NOT, NOT]
     assert table["claim"].tolist() == ["A.", "", "B."]
+    assert tables.evidence_table(claims, None)["evidence"].tolist() == claims["evidence"].tolist()
 
 
 def test_a_property_alone_has_an_interval_over_compounds_where_it_leaves_no_ties():

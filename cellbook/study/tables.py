@@ -70,28 +70,31 @@ def _of(verdicts: pd.DataFrame | None, line: pd.Series | None) -> pd.Series | No
 
 
 def verdict_table(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Published beside measured, with the verdict and its reason; a silhouette is not written in per cent."""
+    """Published, with the spread in print, beside measured; the verdict and its reason. A silhouette is no per cent."""
     if verdicts.empty:
         return verdicts
     is_share = ~(verdicts["protocol"].eq("silhouette") | verdicts["measure"].eq("silhouette"))
-    write = [percent if share else plain for share in is_share]
     lines = verdicts[["measured", "low", "high"]].itertuples(index=False)
+    prints = zip(is_share, verdicts.iterrows(), strict=True)
     return pd.DataFrame(
         {
             "printed in": verdicts["where"],
-            "published": [of(value) for of, value in zip(write, verdicts["published"], strict=True)],
-            "measured": [of(*line) for of, line in zip(write, lines, strict=True)],
+            "published": [printed(verdict, None if share else 3) for share, (_, verdict) in prints],
+            "measured": [(percent if share else plain)(*line) for share, line in zip(is_share, lines, strict=True)],
             "verdict": verdicts["verdict"],
             "why": verdicts["why"],
         }
     )
 
 
-def evidence_table(claims: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
-    """The evidence of every claim, one row a source with its own verdict; one row where a claim has no parts."""
+def evidence_table(claims: pd.DataFrame, evidence: pd.DataFrame | None) -> pd.DataFrame:
+    """The evidence of every claim, one row a source with its own verdict; one row where a claim has no parts.
+
+    `evidence` is missing where no claim has parts.
+    """
     found = []
     for claim in claims.itertuples():
-        parts = evidence[evidence["id"] == claim.id]
+        parts = pd.DataFrame() if evidence is None else evidence[evidence["id"] == claim.id]
         lines = [(part.part, part.verdict, part.text) for part in parts.itertuples()]
         for source, verdict, text in lines or [("–", claim.verdict, claim.evidence)]:
             found.append({"claim": claim.sentence, "profiles": source, "verdict": verdict, "evidence": text})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cellbook.configure import choose_preset, restore
 from cellbook.errors import CellbookError
 from cellbook.methods import wdn
 from cellbook.runs import seeds
@@ -182,13 +181,3 @@ PRESETS = {
         unseen_repeats=3,
     ),
 }
-
-
-def preset(name: str) -> Config:
-    """The configuration of a preset."""
-    return choose_preset(PRESETS, name)
-
-
-def config_of(values: dict[str, Any]) -> Config:
-    """The configuration of a stored run."""
-    return restore(Config, values)
