@@ -25,13 +25,13 @@ from cellbook.errors import CellbookError
 from cellbook.screens import illumination, nuclei
 from cellbook.screens.crops import Settings, crop, make_settings
 from cellbook.screens.fields import choose_plates, field_warnings, index_fields, read_field
-from cellbook.screens.workers import Pool, Run, alone
+from cellbook.screens.workers import Pool, Run
 
 if TYPE_CHECKING:
     from cellbook.cells import CellSet
 
 MIN_FIELDS = 20  # a plate with fewer fields is not corrected: its mean image would still show the cells
-SETTINGS, REPORT, LOCK = "extraction.json", "fields.csv", ".lock"
+SETTINGS, REPORT = "extraction.json", "fields.csv"
 _ILLUMINATION_STEP = 40  # fields a task adds to the running mean of its plate
 
 log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ def extract_fields(
             return finished
     with files.writing(parts):
         parts.mkdir(parents=True, exist_ok=True)
-        with alone(parts / LOCK, parts):
+        with files.alone(parts, wait=False):
             other = (parts / SETTINGS).is_file() and files.read_json(parts / SETTINGS) != state
             if other and resume and any(parts.glob("*.npz")):
                 raise CellbookError(
@@ -167,7 +167,7 @@ def _empty(parts: Path) -> None:
     for item in parts.iterdir():
         if item.is_dir():
             shutil.rmtree(item)
-        elif item.name != LOCK:
+        else:
             item.unlink()
 
 

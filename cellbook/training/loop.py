@@ -144,18 +144,21 @@ def train_run(
     name, device = method.__name__.rpartition(".")[2], choose_device(device)
 
     def make(folder: Path) -> None:
+        replicas.first_says(True, on)  # to the other processes, which cannot know what the store holds by then
         state = train(method, config, cells, folder, device, compiled=compiled)
         if hasattr(method, "finish"):
             method.finish(state, cells, folder)
         (folder / CHECKPOINT).unlink()
 
     rank, _ = replicas.join()
+    on = replicas.own_device(torch.device(device))
     key = run_key(name, method.VERSION, asdict(config), cells.fingerprint)
     if rank == 0:
         obtain(store, name, method.VERSION, config, cells.fingerprint, make, device=device, force=force)
-    elif force or not (Path(store) / key / "run.json").exists():
-        train(method, config, cells, Path(store) / f"{key}.partial", device, compiled=compiled)
-    replicas.wait()  # until the first process has written the products
+        replicas.first_says(False, on)  # the products are written
+    else:
+        while replicas.first_says(False, on):
+            train(method, config, cells, Path(store) / f"{key}.partial", device, compiled=compiled)
     return Run(Path(store) / key)
 
 
