@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ import pandas as pd
 from cellbook.book import notebooks, results
 from cellbook.book.fragments import write_fragments
 from cellbook.errors import CellbookError, DataNotFound
-from cellbook.files import digest, read_json, sha256, write_json, write_text, writing
+from cellbook.files import alone, digest, read_json, sha256, write_json, write_text, writing
 from cellbook.runs import UNVERIFIED, Run, environment
 
 if TYPE_CHECKING:
@@ -48,13 +49,38 @@ def run_page(page: str, given: dict[str, Any], *, force: bool = False, echo: boo
         "code": code_digest(),
         "parameters": {name: value for name, value in values.items() if name != "results"},
     }
-    stamp_file = folder / "stamp.json"
-    if stamp_file.exists() and not force:
-        stamp = read_json(stamp_file)
-        if all(stamp[name] == value for name, value in wanted.items()):
+    if not force and is_executed(folder, wanted):
+        return folder, False
+    with alone(folder) as waited:
+        if (waited or not force) and is_executed(folder, wanted):  # by the process that was waited for
             return folder, False
-    notebook, seconds = notebooks.execute(page, values, echo=echo)
+        execute_page(page, values, folder, wanted, echo)
+    return folder, True
+
+
+def is_executed(folder: Path, wanted: dict[str, Any]) -> bool:
+    """Whether a folder holds the page that was executed from this source, code and parameters."""
+    if not all((folder / name).exists() for name in ("stamp.json", "page.json", f"{folder.name}.ipynb")):
+        return False
+    with suppress(CellbookError, AttributeError):  # a damaged stamp stands for nothing
+        stamp = read_json(folder / "stamp.json")
+        return all(stamp.get(name) == value for name, value in wanted.items())
+    return False
+
+
+def execute_page(page: str, values: dict[str, Any], folder: Path, wanted: dict[str, Any], echo: bool) -> None:
+    """Execute a page into its folder and stamp it; one that is not fit to be shown is kept there under another name."""
+    import nbformat
+
+    kept = folder / "refused.ipynb"
+    notebook, seconds = notebooks.execute(page, values, kept, echo=echo)
     notebook = notebooks.clean(notebook)
+    if faults := notebooks.page_faults(notebook):
+        with writing(kept):
+            nbformat.write(notebook, kept)
+        raise CellbookError(
+            f"the page is not fit to be shown: {'; '.join(faults)}. It is kept in {kept}, and so are all finished runs"
+        )
     record = read_json(folder / "page.json")
     stamp = {
         "page": page,
@@ -66,12 +92,9 @@ def run_page(page: str, given: dict[str, Any], *, force: bool = False, echo: boo
         "runs": [describe_run(Run(Path(path))) for path in record["runs"].values()],
     }
     add_stamp(notebook, stamp)
-    import nbformat
-
     with writing(folder):
         nbformat.write(notebook, folder / f"{page}.ipynb")
-    write_json(stamp_file, stamp)  # last: a page without it is not a page
-    return folder, True
+    write_json(folder / "stamp.json", stamp)  # last: a page without it is not a page
 
 
 def describe_run(run: Run) -> dict[str, Any]:
