@@ -303,7 +303,7 @@ def _assemble(
     """Join the finished fields into one cell set, written in pieces, and move it into place."""
     from cellbook import cells
 
-    report.to_csv(parts / REPORT, index=False)
+    report.to_csv(parts / REPORT, index=False, lineterminator="\n")
     counts = report["cells"].to_numpy()
     total, failed = int(counts.sum()), report[report["status"] == "failed"]
     if len(failed):
@@ -328,7 +328,7 @@ def _assemble(
     table = metadata.iloc[owner].reset_index(drop=True)
     table["Metadata_cell"] = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
     table["Metadata_y"], table["Metadata_x"] = np.concatenate(centres).T
-    report.to_csv(work / REPORT, index=False)
+    report.to_csv(work / REPORT, index=False, lineterminator="\n")
     files.write_json(work / SETTINGS, state)
     cells.complete(work, table, settings.channels, settings.pixel_um)
     if out.exists():
