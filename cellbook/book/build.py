@@ -49,8 +49,9 @@ def run_page(page: str, given: dict[str, Any], *, force: bool = False, echo: boo
         "code": code_digest(),
         "parameters": {name: value for name, value in values.items() if name != "results"},
     }
-    if not force and is_executed(folder, wanted):
-        return folder, False
+    with writing(folder):  # a name that no folder can have
+        if not force and is_executed(folder, wanted):
+            return folder, False
     with alone(folder) as waited:
         if (waited or not force) and is_executed(folder, wanted):  # by the process that was waited for
             return folder, False
