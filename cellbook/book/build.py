@@ -43,6 +43,8 @@ def run_page(page: str, given: dict[str, Any], *, force: bool = False, echo: boo
     already there is left as it is.
     """
     values = notebooks.check_parameters(page, given)
+    if (Path(values["screen"]) / "cellset.json").is_file():  # a notebook's working folder is the checkout
+        values["screen"] = os.path.abspath(values["screen"])
     folder = Path(notebooks.root(), values["results"], "pages", page)
     wanted = {
         "source": notebooks.source_digest(page),

@@ -10,6 +10,7 @@ import ast
 import contextlib
 import io
 import logging
+import math
 import os
 import re
 import shutil
@@ -139,7 +140,13 @@ def check_parameters(page: str, given: dict[str, Any]) -> dict[str, Any]:
     unknown = [name for name in given if name not in known]
     if unknown:
         raise CellbookError(f"page {page!r} has no parameter {', '.join(unknown)}: it takes {', '.join(known)}")
-    return {name: parameter.parse(given.get(name, parameter.default)) for name, parameter in known.items()}
+    values = {name: parameter.parse(given.get(name, parameter.default)) for name, parameter in known.items()}
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise CellbookError(f"parameter {name!r} takes a finite number, got {given[name]}")
+        if isinstance(value, str) and not (value.isprintable() and value.strip()):
+            raise CellbookError(f"parameter {name!r} takes a word, got {given[name]!r}")
+    return values
 
 
 def names_read(page: str) -> set[str]:

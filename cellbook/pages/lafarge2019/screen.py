@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.files import digest
 from cellbook.pages.lafarge2019.config import Config
+from cellbook.screens.preflight import usable_rows
+
+log = logging.getLogger(__name__)
 
 SAMPLE = "bbbc021-sample"
 POSITIVE = "positive control"
@@ -54,10 +58,10 @@ def load(config: Config, store: str | Path, device: str = "cpu") -> CellSet:
         cells = bbbc021_sample()
     else:
         cells = open_own(config.screen)
-    if "Metadata_moa" not in cells.table:
-        raise CellbookError(
-            f"the {len(cells)} cells have no column 'Metadata_moa', so no treatment can be scored: add it"
-        )
+    usable = usable_rows(cells.table)
+    if not usable.all():
+        log.warning("%d of %d cells have no mechanism and are left out", len(cells) - usable.sum(), len(cells))
+        cells = cells.select(np.flatnonzero(usable))
     if config.per_well:
         order = np.random.default_rng(0).permutation(len(cells))
         shuffled = cells.table.iloc[order]

@@ -18,6 +18,7 @@ from cellbook.pages.lafarge2019.profile import PLACE, shrinkage_ridge
 from cellbook.pages.lafarge2019.screen import SAMPLE, fingerprint, is_positive
 from cellbook.pages.lafarge2019.screen import load as load_cells
 from cellbook.pages.tabak2020.config import VERSION, Config
+from cellbook.screens.preflight import usable_rows
 from cellbook.training import load_run, train_run
 
 ENGINEERED, LEARNED = "engineered", "learned"
@@ -130,6 +131,8 @@ def cell_sources(config: Config, screen: str, store: str | Path, device: str) ->
     where = PLACES.get(screen, "own cells")
     wanted = {effect: cells_config(config, screen, effect) for effect in strengths(config, screen)}
     sets = {effect: load_cells(of, store, device) for effect, of in wanted.items()}
+    for cells in sets.values():
+        usable_rows(cells.table, batches=2)  # before anything is trained
     simulated = screen == "simulated"
     for family, embedding in EMBEDDINGS.items():
         names = {effect: f"{where}, {embedding}" for effect in sets}
