@@ -32,15 +32,15 @@ def test_treated_cells_without_a_mechanism_are_no_part_of_a_page(table):
 @pytest.mark.parametrize(
     ("change", "batches", "words"),
     [
-        (lambda t: t.drop(columns="Metadata_moa"), 0, "have no column Metadata_moa"),
-        (lambda t: t.drop(columns="Metadata_batch"), 2, "have no column Metadata_batch"),
-        (lambda t: t[t["Metadata_compound"] != "DMSO"], 0, "0 wells hold DMSO"),
-        (lambda t: t.iloc[1:], 0, "1 wells hold DMSO"),
-        (lambda t: t.assign(Metadata_batch="W"), 2, "has 1 values, .* needs 2"),
-        (lambda t: t.assign(Metadata_moa=None), 0, "none of the 0 mechanisms .* 5 of 7 cells"),
+        (lambda t: t.drop(columns="Metadata_moa"), 1, "have no column Metadata_moa"),
+        (lambda t: t.drop(columns="Metadata_batch"), 1, "have no column Metadata_batch"),
+        (lambda t: t[t["Metadata_compound"] != "DMSO"], 1, "0 wells hold DMSO"),
+        (lambda t: t.iloc[1:], 1, "1 wells hold DMSO"),
+        (lambda t: t.assign(Metadata_batch="W"), 2, "has 1 values, and 2 at least"),
+        (lambda t: t.assign(Metadata_moa=None), 1, "none of the 0 mechanisms .* 5 of 7 cells"),
         # taxol shares the mechanism of a, but it is the positive control, which is not scored
-        (lambda t: t[t["Metadata_compound"] != "b"], 0, "none of the 2 mechanisms .* has two compounds"),
-        (lambda t: t.iloc[:2], 0, "none of the 0 mechanisms"),
+        (lambda t: t[t["Metadata_compound"] != "b"], 1, "none of the 2 mechanisms .* has two compounds"),
+        (lambda t: t.iloc[:2], 1, "none of the 0 mechanisms"),
     ],
 )
 def test_a_screen_of_which_nothing_can_be_scored_is_refused(table, change, batches, words):
@@ -54,5 +54,5 @@ def test_doses_of_one_compound_are_no_match_for_each_other(table):
         usable_rows(doses)
 
 
-def test_a_page_needs_no_batches_and_no_roles(table):
-    assert usable_rows(table.drop(columns=["Metadata_batch", "Metadata_role"])).sum() == 6
+def test_one_batch_and_no_roles_are_enough_to_be_scored(table):
+    assert usable_rows(table.drop(columns="Metadata_role").assign(Metadata_batch="W")).sum() == 6

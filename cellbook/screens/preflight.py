@@ -283,21 +283,21 @@ def _counts(table: pd.DataFrame, fields: bool) -> Iterable[Finding]:
         )
 
 
-def usable_rows(table: pd.DataFrame, controls: str = "DMSO", *, batches: int = 0) -> np.ndarray:
+def usable_rows(table: pd.DataFrame, controls: str = "DMSO", *, batches: int = 1) -> np.ndarray:
     """Rows of cells that a page can train on and score, (rows,) bool: all but treated ones without a mechanism.
 
     Parameters
     ----------
     table : one row a cell
     controls : compound of the control rows
-    batches : how many batches the page needs; 0: it may do without
+    batches : how many batches the page needs
 
     Raises
     ------
     CellbookError
         If nothing could be scored, or no correction fitted: known from the table, before anything is trained.
     """
-    needed = ["plate", "well", "compound", "concentration", "moa"] + ["batch"] * (batches > 0)
+    needed = ("plate", "well", "batch", "compound", "concentration", "moa")
     if missing := [f"Metadata_{name}" for name in needed if f"Metadata_{name}" not in table]:
         raise CellbookError(f"the {len(table)} cells have no column {', '.join(missing)}, so nothing can be scored")
     control = (table["Metadata_compound"] == controls).to_numpy()
@@ -306,10 +306,9 @@ def usable_rows(table: pd.DataFrame, controls: str = "DMSO", *, batches: int = 0
         raise CellbookError(
             f"{wells} wells hold {controls}, the control, and two at least are needed: name your control {controls}"
         )
-    if batches and (found := table["Metadata_batch"].nunique()) < batches:
+    if (found := table["Metadata_batch"].nunique()) < batches:
         raise CellbookError(
-            f"Metadata_batch has {found} values, and a correction for batches needs {batches}: this page is for "
-            "screens of several weeks or sites"
+            f"Metadata_batch has {found} values, and {batches} at least are needed here: it names the week, run or site"
         )
     usable = control | table["Metadata_moa"].notna().to_numpy()
     compounds = table[usable & ~control]
