@@ -233,13 +233,6 @@ def processes(workers: int, start: Callable[..., None] | None = None, *arguments
     return ProcessPoolExecutor(workers, get_context("spawn"), _begin, (start, arguments))
 
 
-def end_with_parent() -> None:
-    """End this process as soon as the one that started it is gone: killed, that one cannot end it."""
-    parent = parent_process()
-    if parent is not None:
-        Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-
-
 def _begin(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
     import torch
 
@@ -280,6 +273,8 @@ def choose_device(device: str = "auto") -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        if not device.startswith(("cpu", "cuda")):  # torch knows more, of which none trains here
+            raise RuntimeError(device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise CellbookError(f"device {device!r} is not available here: use 'cpu', 'cuda' or 'auto'") from error
@@ -335,6 +330,13 @@ def seeds(seed: int, repeats: int) -> list[int]:
 def show_progress() -> bool:
     """Whether to draw progress bars: only in a terminal, never in a page."""
     return sys.stderr.isatty() and "ipykernel" not in sys.modules
+
+
+def end_with_parent() -> None:
+    """End this process as soon as the one that started it is gone: killed, that one cannot end it."""
+    parent = parent_process()
+    if parent is not None:
+        Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def to_float32(table: pd.DataFrame) -> pd.DataFrame:

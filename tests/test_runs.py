@@ -15,7 +15,7 @@ import pytest
 
 from cellbook.errors import CellbookError
 from cellbook.files import alone, sha256, write_atomically, write_json
-from cellbook.runs import Run, ledger, obtain, run_key, save_table, seeds, table_fingerprint
+from cellbook.runs import Run, choose_device, ledger, obtain, run_key, save_table, seeds, table_fingerprint
 
 
 @dataclass(frozen=True)
@@ -277,6 +277,12 @@ def test_ledger_lists_finished_runs_once(tmp_path):
     table = ledger(tmp_path / "one", tmp_path / "two")
     assert table["key"].tolist() == [run.key]
     assert ledger(tmp_path / "nothing").empty
+
+
+@pytest.mark.parametrize("device", ["meta", "mps:9", "gpu", "cuda:99", ""])
+def test_a_device_that_cannot_train_is_refused(device):
+    with pytest.raises(CellbookError, match=f"device '{device}' is not available here"):
+        choose_device(device)
 
 
 def test_seeds_count_up_and_refuse_none():

@@ -37,10 +37,15 @@ def test_treated_cells_without_a_mechanism_are_no_part_of_a_page(table):
         (lambda t: t[t["Metadata_compound"] != "DMSO"], 1, "0 wells hold DMSO"),
         (lambda t: t.iloc[1:], 1, "1 wells hold DMSO"),
         (lambda t: t.assign(Metadata_batch="W"), 2, "has 1 values, and 2 at least"),
-        (lambda t: t.assign(Metadata_moa=None), 1, "none of the 0 mechanisms .* 5 of 7 cells"),
+        (lambda t: t.assign(Metadata_moa=None), 1, "0 mechanisms are in Metadata_moa.* 5 of 7 cells"),
         # taxol shares the mechanism of a, but it is the positive control, which is not scored
-        (lambda t: t[t["Metadata_compound"] != "b"], 1, "none of the 2 mechanisms .* has two compounds"),
-        (lambda t: t.iloc[:2], 1, "none of the 0 mechanisms"),
+        (
+            lambda t: t[t["Metadata_compound"] != "b"],
+            1,
+            "2 mechanisms are in Metadata_moa, 0 of them with two compounds",
+        ),
+        (lambda t: t.iloc[:2], 1, "0 mechanisms are"),
+        (lambda t: t[t["Metadata_moa"] != "N"], 1, "1 mechanisms are in Metadata_moa, 1 of them"),
     ],
 )
 def test_a_screen_of_which_nothing_can_be_scored_is_refused(table, change, batches, words):
@@ -50,7 +55,7 @@ def test_a_screen_of_which_nothing_can_be_scored_is_refused(table, change, batch
 
 def test_doses_of_one_compound_are_no_match_for_each_other(table):
     doses = table.iloc[[0, 1, 2, 2]].assign(Metadata_concentration=np.arange(4.0))
-    with pytest.raises(CellbookError, match="has two compounds"):
+    with pytest.raises(CellbookError, match="1 mechanisms are in Metadata_moa, 0 of them"):
         usable_rows(doses)
 
 

@@ -136,17 +136,18 @@ def verify() -> None:
 def results(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     store: Annotated[
-        Path | None, typer.Option(help="folder of runs; if none, `runs` of the checkout and of the working folder")
+        Path | None, typer.Option(help="folder of runs; `runs` of the checkout and of the working folder if none")
     ] = None,
 ) -> None:
     """List what has been run: published runs and those in the store."""
     from cellbook.book import notebooks
     from cellbook.runs import ledger
 
-    if store is not None and not store.is_dir():
+    # A page is executed in the checkout, a training in the working folder: what they wrote is looked for in both.
+    places = {place.resolve() for place in (notebooks.root() / (store or "runs"), store or Path("runs"))}
+    if store and not any(place.is_dir() for place in places):
         raise CellbookError(f"--store {store} is no folder: give the folder that holds the runs")
-    stores = {place.resolve() for place in ([store] if store else [notebooks.root() / "runs", Path("runs")])}
-    table = ledger(notebooks.root() / "book" / "results", *sorted(stores))
+    table = ledger(notebooks.root() / "book" / "results", *sorted(places))
     if as_json:
         print(table.to_json(orient="records", indent=1))
     elif table.empty:

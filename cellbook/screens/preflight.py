@@ -315,9 +315,10 @@ def usable_rows(table: pd.DataFrame, controls: str = "DMSO", *, batches: int = 1
     if "Metadata_role" in table:
         compounds = compounds[compounds["Metadata_role"] != "positive control"]
     per_mechanism = compounds.groupby("Metadata_moa")["Metadata_compound"].nunique()
-    if not (per_mechanism > 1).any():
+    if len(per_mechanism) < 2 or not (per_mechanism > 1).any():
         raise CellbookError(
-            f"none of the {len(per_mechanism)} mechanisms in Metadata_moa has two compounds, so no treatment has "
-            f"another one to be matched with: {int((~usable).sum())} of {len(table)} cells have no mechanism"
+            f"{len(per_mechanism)} mechanisms are in Metadata_moa, {int((per_mechanism > 1).sum())} of them with two "
+            "compounds; two are needed, one of them with two compounds, so that treatments can be matched rightly and "
+            f"wrongly: {int((~usable).sum())} of {len(table)} cells have none"
         )
     return usable
