@@ -165,8 +165,13 @@ def publish(page: str, folder: Path, book: Path | None = None, *, smoke: bool = 
     if stamp["parameters"].get("preset") == "smoke" and not smoke:
         raise CellbookError(f"{page!r} was executed at the smoke preset, which is for tests: run it at another one")
     record = read_json(folder / "page.json")
+    for path in record["runs"].values():
+        if fault := Run(Path(path)).fault():
+            raise CellbookError(
+                f"run {Path(path).name} of {page!r} is damaged ({fault}): `cellbook run {page} --force`"
+            )
     target = book / "results" / page
-    with writing(target):
+    with alone(folder), writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         new = target.with_name(f".{page}.new")
         shutil.rmtree(new, ignore_errors=True)
@@ -230,20 +235,22 @@ def remake(out: Path, given: dict[str, Any], *, force: bool = False, echo: bool 
             ran[page] = f"{read_json(folders[page] / 'stamp.json')['wall_seconds']:.0f} s"
         else:
             skipped[page] = "already executed from this source, code and parameters"
-    with writing(site):
-        shutil.rmtree(site, ignore_errors=True)
-        shutil.copytree(source / "book", site / "book", ignore=shutil.ignore_patterns("_build"))
-        for name in ("_config.yml", "_toc.yml"):
-            shutil.copyfile(source / name, site / name)
-    lines = ["# This build beside the published one", ""]
-    for page, folder in folders.items():
-        lines += comparison_section(page, folder, site / "book")
-        publish(page, folder, site / "book", smoke=True)
-    if len(lines) > 2:
-        write_text(site / "book" / "this_build.md", "\n".join(lines))
-        toc = (site / "_toc.yml").read_text(encoding="utf-8")
-        write_text(site / "_toc.yml", toc.rstrip("\n") + "\n      - file: book/this_build\n")
-    return {"ran": ran, "skipped": skipped, "index": build(site)}
+    with alone(site):
+        with writing(site):
+            shutil.rmtree(site, ignore_errors=True)
+            shutil.copytree(source / "book", site / "book", ignore=shutil.ignore_patterns("_build"))
+            for name in ("_config.yml", "_toc.yml"):
+                shutil.copyfile(source / name, site / name)
+        lines = ["# This build beside the published one", ""]
+        for page, folder in folders.items():
+            lines += comparison_section(page, folder, site / "book")
+            publish(page, folder, site / "book", smoke=True)
+        if len(lines) > 2:
+            write_text(site / "book" / "this_build.md", "\n".join(lines))
+            toc = (site / "_toc.yml").read_text(encoding="utf-8")
+            write_text(site / "_toc.yml", toc.rstrip("\n") + "\n      - file: book/this_build\n")
+        index = build(site)
+    return {"ran": ran, "skipped": skipped, "index": index}
 
 
 def comparison_section(page: str, folder: Path, book: Path) -> list[str]:

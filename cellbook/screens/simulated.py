@@ -131,7 +131,8 @@ def replacing(out: Path, force: bool = False) -> Iterator[Path]:
             raise CellbookError(f"{out} is a file; give a folder")
         if not force and not _made(out):
             raise CellbookError(f"{out} is not empty and holds no simulated screen; give another folder, or --force")
-        if any(place.is_relative_to(whole) for place in (Path.cwd().resolve(), Path.home().resolve())):
+        home = Path(os.path.expanduser("~"))  # a user of a container may have none
+        if any(place.resolve().is_relative_to(whole) for place in (Path.cwd(), home)):
             raise CellbookError(f"{out} holds the working or home folder and is not replaced; give another folder")
     work, old = (whole.with_name(f".{whole.name}.{kind}") for kind in ("new", "old"))
     with files.writing(out), files.alone(whole, wait=False):
