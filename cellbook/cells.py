@@ -160,7 +160,7 @@ class CellSet:
                     f"{folder} is no cell set: {name} is missing. Save it again or give another folder."
                 )
         try:
-            header = json.loads((folder / HEADER).read_text())
+            header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
             shape, dtype = tuple(header["shape"]), header["dtype"]
             channels, pixel_um = tuple(header["channels"]), float(header["pixel_um"])
             fingerprint, version = header["fingerprint"], header["format"]
@@ -300,7 +300,7 @@ def complete(folder: Path, table: pd.DataFrame, channels: Sequence[str], pixel_u
         "channels": list(cells.channels),
         "pixel_um": float(pixel_um),
     }
-    (folder / HEADER).write_text(json.dumps(header, indent=1) + "\n")
+    files.write_json(folder / HEADER, header)
     return cells
 
 

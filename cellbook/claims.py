@@ -55,27 +55,53 @@ Predicate = Callable[[pd.DataFrame], Verdict]
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Read a claims file; unknown or missing fields are errors that name the entry."""
+    """Read a claims file; a field that is unknown, missing or of another kind is an error that names the entry."""
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise CellbookError(f"cannot read the claims in {path}: {error}") from error
-    for entry in content.get("numbers", []):
-        missing = NUMBER_FIELDS - set(entry)
-        unknown = set(entry) - NUMBER_FIELDS - OPTIONAL_FIELDS
-        if missing or unknown:
-            raise CellbookError(
-                f"{path}: number {entry.get('id', '?')!r} lacks {sorted(missing)} and has unknown {sorted(unknown)}"
-            )
-    for entry in content.get("claims", []):
-        if set(entry) != {"id", "source", "sentence"}:
-            raise CellbookError(f"{path}: claim {entry.get('id', '?')!r} needs exactly id, source and sentence")
-    return dict(content)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        why = " ".join(str(error).split())
+        raise CellbookError(f"cannot read the claims in {path}: {why}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("screen"), str):
+        raise CellbookError(f"{path} holds no claims: it needs a line `screen: name of the papers' data`")
+    if unknown := sorted(str(name) for name in set(content) - {"screen", "numbers", "claims"}):
+        raise CellbookError(f"{path} has unknown parts {', '.join(unknown)}: there are screen, numbers and claims")
+    seen: set[str] = set()
+    for part, needed, further in (
+        ("numbers", NUMBER_FIELDS, OPTIONAL_FIELDS),
+        ("claims", {"id", "source", "sentence"}, set()),
+    ):
+        content[part] = content.get(part) or []
+        if not isinstance(content[part], list):
+            raise CellbookError(f"{path}: {part} is no list of entries, each of which begins with `- id:`")
+        for place, entry in enumerate(content[part], 1):
+            if fault := _fault(entry, needed, further, seen):
+                name = entry.get("id", f"no. {place}") if isinstance(entry, dict) else f"no. {place}"
+                raise CellbookError(f"{path}: entry {name} of {part} {fault}")
+            seen.add(entry["id"])
+    return content
+
+
+def _fault(entry: Any, needed: set[str], further: set[str], seen: set[str]) -> str | None:
+    """What is wrong with one entry of a claims file."""
+    if not isinstance(entry, dict):
+        return "holds no fields"
+    if missing := sorted(needed - set(entry)):
+        return f"lacks {', '.join(missing)}"
+    if unknown := sorted(str(name) for name in set(entry) - needed - further):
+        return f"has unknown fields {', '.join(unknown)}"
+    for name, value in entry.items():
+        if name in ("value", "sd", "se") and not (type(value) in (int, float) and np.isfinite(value)):
+            return f"has the {name} {value}, which is no finite number"
+        if name in ("digits", "k") and not (type(value) is int and 0 <= value < 100):
+            return f"has {name} {value}, which is no whole number from 0 to 99"
+        if name not in ("value", "sd", "se", "digits", "k") and not (isinstance(value, str) and value.strip()):
+            return f"has {name} {'empty' if value in (None, '') else value}, which is no text"
+    return "has an id that occurs twice" if entry["id"] in seen else None
 
 
 def judge_number(published: float, measured: float, low: float, high: float, scored: float, digits: int = 3) -> str:
     """Verdict on one published number, printed with `digits` decimals; `scored` is NaN for what counts no units."""
-    one_unit = 0.0 if np.isnan(scored) else 1 / scored
+    one_unit = 1 / scored if scored > 0 else 0.0  # NaN is not greater
     if abs(published - measured) <= one_unit + 0.5 * 10.0**-digits + 1e-12:
         return REPRODUCED
     return PARTLY if low <= published <= high else NOT

@@ -1,19 +1,23 @@
-"""Writing files so that nothing half-written is ever left under a final name, and hashing them."""
+"""Writing files so that nothing half-written is ever left under a final name, one process at a time; hashing them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from cellbook.errors import CellbookError
+
+log = logging.getLogger(__name__)
 
 
 def sha256(path: Path) -> str:
@@ -43,6 +47,65 @@ def writing(path: Path) -> Iterator[None]:
             raise
         why = error.strerror or f"the disk is full ({error})"
         raise CellbookError(f"cannot write {path}: {why}; free some space or choose another place") from error
+
+
+@contextmanager
+def alone(place: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Keep every other process off `place` for a while; gives whether one had to be waited for.
+
+    The lock is the file `.<name>.lock` beside the place and names its process. The system frees it when that process
+    ends, however it ends, so a file that a killed process has left behind holds nobody up.
+
+    Raises
+    ------
+    CellbookError
+        If the lock cannot be written or, without `wait`, if another process is at work there.
+    """
+    stream, waited = _lock_file(place, wait)
+    with stream:
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {socket.gethostname()}")
+        stream.flush()
+        try:
+            yield waited
+        finally:
+            Path(stream.name).unlink(missing_ok=True)
+
+
+def _lock_file(place: Path, wait: bool) -> tuple[IO[str], bool]:
+    lock, waited = place.with_name(f".{place.name}.lock"), False
+    while True:
+        with writing(lock):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            stream = lock.open("a+", encoding="utf-8")
+        if not _lock(stream, wait=False):
+            stream.seek(0)
+            holder = stream.read() or "another process"
+            if not wait:
+                raise CellbookError(f"{holder} is at work on {place}: wait until it has ended, or give another place")
+            if not waited:
+                log.warning("waiting for %s, which is at work on %s", holder, place)
+            waited = _lock(stream, wait=True)
+        # Whoever held the lock has removed its file, and by now a third process may hold the next of that name.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(stream.fileno()), lock.stat()):
+                return stream, waited
+        stream.close()
+
+
+def _lock(stream: IO[str], *, wait: bool) -> bool:
+    """Lock an open file; False if another process holds it."""
+    try:
+        import fcntl
+    except ImportError:  # on Windows
+        return True
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        log.warning("%s cannot be locked (%s): let no other process work there", stream.name, error.strerror)
+    return True
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

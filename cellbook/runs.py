@@ -6,6 +6,7 @@ the same thing, and nothing that is already there is computed twice. The device 
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import resource
@@ -18,7 +19,9 @@ from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -26,7 +29,9 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from cellbook.errors import CellbookError
-from cellbook.files import digest, read_json, sha256, write_atomically, write_json, writing
+from cellbook.files import alone, digest, read_json, sha256, write_atomically, write_json, writing
+
+log = logging.getLogger(__name__)
 
 # The packages whose version can change a number.
 VERSIONED = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "scikit-image", "copairs", "openTSNE", "POT")
@@ -51,9 +56,11 @@ class Run:
 
     def path(self, name: str) -> Path:
         """Path of the product `name`; an error if the run has none of that name."""
-        path = self.folder / name
+        path, known = self.folder / name, self.products()
         if not path.exists():
-            raise CellbookError(f"run {self.key} has no product {name!r}: it holds {', '.join(self.products())}")
+            lost = "has lost its" if name in known else "has no"
+            held = ", ".join(other for other in known if (self.folder / other).exists())
+            raise CellbookError(f"run {self.key} {lost} product {name!r}: {self.folder} holds {held or 'none'}")
         return path
 
     def products(self) -> list[str]:
@@ -63,6 +70,19 @@ class Run:
     def table(self, name: str) -> pd.DataFrame:
         """The product `name` as a table."""
         return pd.read_parquet(self.path(f"{name}.parquet"))
+
+    def fault(self) -> str | None:
+        """What keeps the folder from being a finished run, None if nothing does; sizes alone are compared."""
+        try:
+            for name, entry in self.record["products"].items():
+                path = self.folder / name
+                if not path.is_file():
+                    return f"its product {name} is missing"
+                if path.stat().st_size != entry["bytes"]:
+                    return f"its product {name} has {path.stat().st_size} bytes, not {entry['bytes']}"
+        except (CellbookError, OSError, KeyError, TypeError, ValueError, AttributeError):
+            return f"its record {self.folder / 'run.json'} is missing or cannot be read"
+        return None
 
     def damage(self) -> list[str]:
         """One sentence a product that is missing or whose bytes are not those that the run wrote."""
@@ -104,7 +124,9 @@ def obtain(
     device: str = "cpu",
     force: bool = False,
 ) -> Run:
-    """Return the run of this key from `store`, making it only if it is not there.
+    """Return the run of this key from `store`, making it only if it is not there or damaged.
+
+    Of several processes that ask for one run at once, one makes it and the others wait for it and take it.
 
     Parameters
     ----------
@@ -112,28 +134,35 @@ def obtain(
     method, method_version : name of the method and the number that rises when its results change
     config : frozen dataclass or dict; its values are part of the key
     fingerprint : digest of the data the run sees
-    make : writes the products into the folder it is given. That folder survives a killed run, so `make` may find
-        its own checkpoints there and go on from them.
+    make : writes the products into the folder it is given. Files named `checkpoint...` outlive a killed process, so
+        `make` may find its own there and go on from them; whatever else was left is removed.
     device : recorded, not part of the key
     force : make it anew although it is there
     """
     config = asdict(config) if is_dataclass(config) and not isinstance(config, type) else dict(config)
     key = run_key(method, method_version, config, fingerprint)
     folder = Path(store) / key
-    if (folder / "run.json").exists() and not force:
-        return Run(folder)
-    partial = Path(store) / f"{key}.partial"
-    with writing(partial):
-        if force and partial.exists():
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True, exist_ok=True)
-    started, clock = datetime.now(UTC), time.perf_counter()
-    make(partial)
-    names = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
-    names = [name for name in names if not name.startswith("checkpoint")]
-    write_json(
-        partial / "run.json",
-        {
+    run, partial = Run(folder), folder.with_name(f"{key}.partial")
+    if not force and run.fault() is None:
+        return run
+    with alone(folder) as waited:
+        if force and not waited:  # what another process has made meanwhile is new enough
+            shutil.rmtree(partial, ignore_errors=True)
+        elif run.fault() is None:
+            return run
+        elif Run(partial).fault() is None:  # the process that made it was killed before it could move it
+            _move(partial, folder)
+            return run
+        elif folder.exists():
+            log.warning("run %s is damaged (%s) and is made anew", key, run.fault())
+        with writing(partial):
+            partial.mkdir(parents=True, exist_ok=True)
+            _keep_checkpoints(partial)
+        started, clock = datetime.now(UTC), time.perf_counter()
+        make(partial)
+        names = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
+        names = [name for name in names if not name.startswith("checkpoint")]
+        record = {
             "key": key,
             "method": method,
             "method_version": method_version,
@@ -145,13 +174,30 @@ def obtain(
             "products": {
                 name: {"sha256": sha256(partial / name), "bytes": (partial / name).stat().st_size} for name in names
             },
-        },
-    )
+        }
+        write_json(partial / "run.json", record)
+        _move(partial, folder)
+    return run
+
+
+def _keep_checkpoints(partial: Path) -> None:
+    """Remove what a killed process has left of its products."""
+    for path in partial.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif not path.name.startswith("checkpoint"):
+            path.unlink()
+
+
+def _move(partial: Path, folder: Path) -> None:
+    """Put a complete run into its place, where a damaged or an older one may be."""
+    old = folder.with_name(f"{folder.name}.old")
     with writing(folder):
+        shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
-            shutil.rmtree(folder)
+            os.replace(folder, old)
         os.replace(partial, folder)
-    return Run(folder)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def obtain_page(
@@ -211,6 +257,8 @@ def choose_device(device: str = "auto") -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        if not device.startswith(("cpu", "cuda")):  # torch knows more, of which none trains here
+            raise RuntimeError(device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise CellbookError(f"device {device!r} is not available here: use 'cpu', 'cuda' or 'auto'") from error
@@ -246,8 +294,13 @@ def ledger(*stores: str | Path) -> pd.DataFrame:
     rows = []
     for store in stores:
         for path in sorted(Path(store).glob("**/run.json")):
-            record = read_json(path)
-            rows.append({**record, "folder": str(path.parent), "products": len(record["products"])})
+            if path.parent.suffix in (".partial", ".old"):
+                continue
+            try:
+                record = read_json(path)
+                rows.append({**record, "folder": str(path.parent), "products": len(record["products"])})
+            except (CellbookError, KeyError, TypeError):
+                log.warning("left out: %s cannot be read; whoever asks for its run makes it anew", path)
     return pd.DataFrame(rows).drop_duplicates("key") if rows else pd.DataFrame(columns=["key", "method", "folder"])
 
 
@@ -261,6 +314,13 @@ def seeds(seed: int, repeats: int) -> list[int]:
 def show_progress() -> bool:
     """Whether to draw progress bars: only in a terminal, never in a page."""
     return sys.stderr.isatty() and "ipykernel" not in sys.modules
+
+
+def end_with_parent() -> None:
+    """End this process as soon as the one that started it is gone: killed, that one cannot end it."""
+    parent = parent_process()
+    if parent is not None:
+        Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def to_float32(table: pd.DataFrame) -> pd.DataFrame:

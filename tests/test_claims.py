@@ -70,17 +70,38 @@ def test_unknown_verdict_is_refused():
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"value": None}, "lacks"), ({"extra": 1}, "unknown"), ({}, "")],
+    [
+        ({"value": None}, "entry a of numbers lacks value"),
+        ({"extra": 1}, "entry a of numbers has unknown fields extra"),
+        ({"value": "92 %"}, "entry a of numbers has the value 92 %, which is no finite number"),
+        ({"value": float("nan")}, "no finite number"),
+        ({"digits": -1}, "digits -1, which is no whole number"),
+        ({"k": True}, "k True, which is no whole number"),
+        ({"id": 7}, "entry 7 of numbers has id 7, which is no text"),
+        ({"where": " "}, "where  , which is no text"),
+        ({}, ""),
+    ],
 )
 def test_claims_file_is_checked(tmp_path, change, words):
     entry = {name: value for name, value in {**ENTRY, **change}.items() if value is not None}
     path = tmp_path / "claims.yml"
-    path.write_text(yaml.safe_dump({"numbers": [entry], "claims": []}))
+    path.write_text(yaml.safe_dump({"screen": "s", "numbers": [entry], "claims": []}))
     if words:
         with pytest.raises(CellbookError, match=words):
             load(path)
     else:
         assert load(path)["numbers"] == [ENTRY]
+
+
+def test_an_id_occurs_once_in_a_claims_file(tmp_path):
+    path = tmp_path / "claims.yml"
+    path.write_text(yaml.safe_dump({"screen": "s", "numbers": [ENTRY, ENTRY | {"k": 2}]}))
+    with pytest.raises(CellbookError, match="entry a of numbers has an id that occurs twice"):
+        load(path)
+
+
+def test_nothing_is_reproduced_where_nothing_was_scored():
+    assert judge_number(0.9, float("nan"), float("nan"), float("nan"), 0) == claims.NOT
 
 
 def test_claims_file_cannot_build_objects(tmp_path):

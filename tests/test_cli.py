@@ -12,6 +12,7 @@ import pytest
 from cellbook.cli.app import parse_given
 from cellbook.errors import CellbookError
 from cellbook.profiles import write_profiles
+from cellbook.runs import obtain
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,13 @@ def test_bad_tables_end_in_one_sentence_and_exit_code_2(run_main, planted, tmp_p
         (["run", "classical", "-p", "sede=1"], "no parameter sede"),
         (["run", "classical", "-p", "seed=one"], "parameter 'seed' takes int"),
         (["run", "classical", "-p", "seed"], "-p takes name=value"),
+        (["run", "classical", "-p", "seed=-1"], "'seed' takes a whole number from 0 to 2147483647, got -1"),
+        (["run", "classical", "-p", "seed=2147483648"], "'seed' takes a whole number from 0"),
+        (["run", "lafarge2019", "-p", "week_effect=.inf"], "'week_effect' takes"),
+        (["run", "classical", "-p", "screen="], "'screen' takes a word"),
+        (["results", "--store", "nowhere"], "--store nowhere is no folder"),
+        (["train", "vae_plus", "--cells", "nowhere"], "nowhere is no cell set"),
+        (["train", "tsne", "--cells", "nowhere"], "no method 'tsne' that can be trained: there is vae_plus"),
         (["publish", "classical", "--from", "nowhere"], "no finished execution"),
     ],
 )
@@ -170,6 +178,63 @@ def test_pages_and_results_are_listed_as_json(run_main, tmp_path):
     code, out, _ = run_main("results", "--json", "--store", tmp_path)
     assert code == 0
     assert isinstance(json.loads(out), list)
+
+
+@pytest.mark.parametrize("folder", [".", "elsewhere"])
+def test_what_run_and_train_have_made_is_listed_from_any_folder(run_main, monkeypatch, tmp_path, folder):
+    from cellbook.book import notebooks
+
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "_toc.yml").write_text("")
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path / folder)
+
+    def make(place):
+        (place / "a.txt").write_text("a")
+
+    by_page = obtain(tmp_path / "runs", "page", 1, {}, "data", make)
+    by_train = obtain("runs", "training", 1, {}, "data", make)
+    named = obtain(tmp_path / "other", "named", 1, {}, "data", make)
+    (tmp_path / "runs" / "odd").mkdir()
+    (tmp_path / "runs" / "odd" / "run.json").write_text("{")
+    code, out, _ = run_main("results", "--json")
+    assert code == 0
+    assert sorted(row["key"] for row in json.loads(out)) == sorted([by_page.key, by_train.key])
+    _, out, _ = run_main("results", "--json", "--store", "other")
+    assert [row["key"] for row in json.loads(out)] == [named.key]
+
+
+def test_a_missing_score_and_a_name_are_written_where_the_output_is_not_utf_8(planted, tmp_path):
+    lonely = planted[
+        planted["Metadata_moa"].isin(["DMSO", "Actin disruptors"]) | (planted["Metadata_compound"] == "DMSO")
+    ]
+    lonely = lonely.groupby("Metadata_compound", group_keys=False).head(3).assign(Metadata_batch="W\u00b5")
+    path = tmp_path / "\u00b5.parquet"
+    write_profiles(lonely, path)
+    command = [sys.executable, "-m", "cellbook.cli", "score", str(path), "--protocol", "ljosa2013"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, capture_output=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    nscb = next(line for line in done.stdout.decode("ascii").splitlines() if line.startswith("NSCB"))
+    assert nscb.split()[2:5] == ["-", "-", "0"]
+    for output in (b"\xe2\x80\x93", b"\xb5"):
+        assert output not in done.stdout
+
+
+def test_a_clone_whose_line_ends_git_would_change_has_the_same_bytes(tmp_path):
+    from cellbook.book import notebooks
+
+    if not (notebooks.root() / ".git").exists():
+        pytest.skip("the package does not lie in a clone")
+    source = ["git", "clone", "--quiet", "--no-local", "--depth=1", "-c", "core.autocrlf=true", "-c", "core.eol=crlf"]
+    subprocess.run([*source, f"file://{notebooks.root()}", str(tmp_path / "clone")], check=True, capture_output=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "--eol"], cwd=tmp_path / "clone", capture_output=True, text=True, check=True
+    )
+    assert [line for line in listed.stdout.splitlines() if "w/crlf" in line or "w/mixed" in line] == []
+    assert len(listed.stdout.splitlines()) > 100
+    path = "book/results/classical/numbers.csv"
+    assert (tmp_path / "clone" / path).read_bytes() == (notebooks.root() / path).read_bytes()
 
 
 def test_console_script_runs_without_a_terminal(wells_file):

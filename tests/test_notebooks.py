@@ -1,4 +1,5 @@
 import ast
+import json
 import os
 import re
 import shutil
@@ -9,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from cellbook.book import notebooks
+from cellbook.book import build, notebooks
 from cellbook.errors import CellbookError
 
 PAGES = list(notebooks.pages())
@@ -130,23 +131,45 @@ FIGURE = {"image": {"alt": "words"}, "figure": {"caption": "words"}}
 @pytest.mark.parametrize(
     ("output", "fault"),
     [
-        (new_output("stream", name="stderr", text=" 50%|#####     | 5/10"), "progress bar"),
+        (new_output("stream", text=" 50%|#####     | 5/10"), "progress bar"),
         (new_output("stream", text="line\n" * 100), "prints 100 lines"),
-        (new_output("stream", text="saved to /home/somebody/x"), "absolute path"),
-        (new_output("execute_result", data={"text/html": "<b>/root/x</b>"}), "absolute path"),
         (new_output("display_data", data={"image/png": "aGk="}), "without alt text"),
         (new_output("error", ename="ValueError", evalue="", traceback=[]), "ends in ValueError"),
     ],
 )
 def test_what_a_reader_must_not_meet_is_refused(output, fault):
-    with pytest.raises(CellbookError, match=fault):
-        notebooks.clean(page_with(output))
+    (found,) = notebooks.page_faults(notebooks.clean(page_with(output)))
+    assert fault in found
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("saved to /home/somebody/x.npy.", "saved to x.npy."),
+        ("/tmp/a/b/c.py:12: UserWarning: low", "c.py:12: UserWarning: low"),
+        ("cells of '/scratch/me/my_screen', 3", "cells of 'my_screen', 3"),
+        ("a/b 3 of 5, 2/home, http://x.org/home/y", "a/b 3 of 5, 2/home, http://x.org/home/y"),
+    ],
+)
+def test_of_paths_of_this_machine_a_page_shows_the_last_name(text, shown):
+    outputs = [new_output("stream", text=text), new_output("execute_result", data={"text/html": f"<b>{text}</b>"})]
+    page = notebooks.clean(page_with(*outputs))
+    assert page.cells[1].outputs[0].text == shown
+    assert page.cells[1].outputs[1].data["text/html"] == f"<b>{shown}</b>"
+    assert notebooks.page_faults(page) == []
+
+
+def test_what_a_library_warns_of_is_no_part_of_a_page():
+    warning = new_output("stream", name="stderr", text="/opt/lib/matplotlib/axes.py:3: UserWarning: equal limits\n")
+    page = notebooks.clean(page_with(new_output("stream", text="kept"), warning, new_output("stream", text="too")))
+    assert [output.text for output in page.cells[1].outputs] == ["kept", "too"]
 
 
 def test_described_figures_and_ordinary_output_pass():
     output = new_output("display_data", data={"image/png": "aGk="})
     page = notebooks.clean(page_with(output, new_output("stream", text="a/b 3 of 5"), mystnb=FIGURE))
     assert notebooks.page_faults(page) == []
+    assert len(page.cells[1].outputs) == 2
 
 
 def test_cleaning_hides_injected_parameters_and_drops_foreign_metadata():
@@ -156,6 +179,159 @@ def test_cleaning_hides_injected_parameters_and_drops_foreign_metadata():
     assert cleaned.cells[1].metadata == {"tags": ["injected-parameters", "remove-cell"]}
     assert "jupytext" not in cleaned.metadata
     assert "papermill" not in cleaned.metadata
+
+
+TINY = """---
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+
+# Tiny
+
+```{code-cell} ipython3
+:tags: [parameters]
+
+page: str = "tiny"  # name
+results: str = "runs"  # folder
+bad: str = ""  # what goes wrong
+```
+
+```{code-cell} ipython3
+import os, sys, time, warnings
+from pathlib import Path
+from cellbook.runs import obtain
+from cellbook.files import write_json
+run = obtain(results, "tiny", 1, {}, "data", lambda folder: (folder / "a.txt").write_text("a"))
+folder = Path(results, "pages", page)
+folder.mkdir(parents=True, exist_ok=True)
+record = {"runs": {run.key: str(run.folder.resolve())}, "environment": dict.fromkeys(
+    ("device", "commit", "python", "system"), "x") | {"peak_memory_mib": 1}}
+(folder / "stamp.json").unlink(missing_ok=True)
+write_json(folder / "page.json", record)
+with open(Path(results, "executions"), "a") as file:
+    print(os.getpid(), file=file)
+print(sys.executable == os.environ["WANTED"], os.environ["IPYTHONDIR"] == os.environ["JUPYTER_RUNTIME_DIR"])
+print(os.environ.get("MPLCONFIGDIR"))
+warnings.warn("low and high are equal", stacklevel=1)
+if bad == "lines":
+    print("line\\n" * 100)
+if bad == "error":
+    1 / 0
+if bad == "slow":
+    time.sleep(2)
+if bad == "killed":
+    os.kill(os.getpid(), 9)
+```
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A book of one small page beside this package; a function that executes it into `runs` there."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "tiny.md").write_text(TINY)
+    (tmp_path / "notebooks" / "pages.yml").write_text("tiny:\n  notebook: tiny\n")
+    (tmp_path / "cellbook").symlink_to(notebooks.root() / "cellbook")
+    (tmp_path / "_toc.yml").write_text("")
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    monkeypatch.setenv("WANTED", sys.executable)
+    return tmp_path
+
+
+def text_of(path):
+    return "".join(o.text for cell in nbformat.read(path, 4).cells for o in cell.get("outputs", []) if "text" in o)
+
+
+def executions(root):
+    return len((root / "runs" / "executions").read_text().split())
+
+
+@pytest.mark.parametrize("python", ["/opt/removed/bin/python", "/usr/bin/python3"])
+def test_a_page_is_executed_by_the_interpreter_that_runs_whatever_is_installed(tiny, monkeypatch, capfd, python):
+    spec = tiny / "jupyter" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    command = [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (spec / "kernel.json").write_text(json.dumps({"argv": command, "display_name": "P", "language": "python"}))
+    home = tiny / "home"
+    (home / ".local/share").mkdir(parents=True)
+    (home / ".local/share/jupyter").symlink_to(tiny / "jupyter")
+    (home / ".ipython/profile_default/startup").mkdir(parents=True)
+    (home / ".ipython/profile_default/startup/a.py").write_text("raise SystemExit(3)")
+    for name, value in {"JUPYTER_PATH": str(tiny / "jupyter"), "HOME": str(home), "PATH": "/usr/bin:/bin"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("IPYTHONDIR", raising=False)
+    folder, now = build.run_page("tiny", {})
+    assert now
+    assert text_of(folder / "tiny.ipynb").splitlines()[0] == "True True"
+    assert "low and high are equal" in capfd.readouterr().err
+    assert os.environ["PATH"] == "/usr/bin:/bin"
+    assert "IPYTHONDIR" not in os.environ
+
+
+def test_without_a_home_that_can_be_written_caches_lie_beside_the_runs(tiny, monkeypatch, caplog):
+    monkeypatch.setenv("HOME", "/dev/null/nobody")
+    for name in ("XDG_CACHE_HOME", "MPLCONFIGDIR"):
+        monkeypatch.delenv(name, raising=False)
+    folder, _ = build.run_page("tiny", {})
+    assert text_of(folder / "tiny.ipynb").splitlines()[1] == "caches"  # of its path the last name
+    assert [record.getMessage() for record in caplog.records] == [
+        "/dev/null/nobody/.cache cannot be written: caches of matplotlib and other libraries go to "
+        f"{tiny / 'runs' / 'caches'}"
+    ]
+
+
+@pytest.mark.parametrize(("bad", "why"), [("lines", "prints 10. lines"), ("error", "ZeroDivisionError")])
+def test_a_page_that_is_refused_is_kept_and_its_runs_are_not_made_again(tiny, bad, why):
+    with pytest.raises(CellbookError, match=why) as refused:
+        build.run_page("tiny", {"bad": bad})
+    kept = tiny / "runs" / "pages" / "tiny" / "refused.ipynb"
+    assert str(kept) in str(refused.value)
+    assert text_of(kept).startswith("True True")
+    (record,) = (tiny / "runs").glob("tiny-*/run.json")
+    before = record.read_bytes()
+    folder, now = build.run_page("tiny", {})
+    assert now
+    assert (folder / "tiny.ipynb").exists()
+    assert record.read_bytes() == before
+    with pytest.raises(CellbookError, match="has no parameter"):
+        build.run_page("tiny", {"worse": "1"})
+
+
+def test_a_kernel_that_dies_is_one_sentence(tiny):
+    with pytest.raises(CellbookError, match=r"does not answer .*finished runs are kept"):
+        build.run_page("tiny", {"bad": "killed"})
+    assert len(list((tiny / "runs").glob("tiny-*/run.json"))) == 1
+
+
+def test_two_at_once_on_one_page_execute_it_once(tiny):
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom cellbook.book import build, notebooks\n"
+        "notebooks.ROOT = Path(sys.argv[1])\nprint(build.run_page('tiny', {'bad': 'slow'})[1])\n"
+    )
+    command = [sys.executable, "-c", code, str(tiny)]
+    started = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tiny) for _ in range(2)
+    ]
+    ended = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0, 0], ended
+    assert sorted(out.strip() for out, _ in ended) == ["False", "True"]
+    assert sum("waiting for process" in err for _, err in ended) == 1
+    assert executions(tiny) == 1
+
+
+@pytest.mark.parametrize("damage", ["stamp", "page", "record"])
+def test_a_damaged_page_is_executed_anew(tiny, damage):
+    folder, _ = build.run_page("tiny", {})
+    assert build.run_page("tiny", {})[1] is False
+    if damage == "stamp":
+        (folder / "stamp.json").write_text("{")
+    else:
+        (folder / {"page": "tiny.ipynb", "record": "page.json"}[damage]).unlink()
+    assert build.run_page("tiny", {})[1] is True
+    assert build.run_page("tiny", {})[1] is False
+    assert executions(tiny) == 2
 
 
 def copy_of_the_package(folder):

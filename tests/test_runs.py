@@ -1,13 +1,21 @@
 import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from cellbook.errors import CellbookError
-from cellbook.files import sha256, write_atomically, write_json
-from cellbook.runs import Run, ledger, obtain, run_key, save_table, seeds, table_fingerprint
+from cellbook.files import alone, sha256, write_atomically, write_json
+from cellbook.runs import Run, choose_device, ledger, obtain, run_key, save_table, seeds, table_fingerprint
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,145 @@ def test_missing_product_is_named(tmp_path):
         run.table("other")
 
 
+@pytest.mark.parametrize("hurt", ["record", "product", "half", "unreadable", "odd"])
+def test_a_damaged_run_is_made_anew_when_it_is_asked_for(tmp_path, caplog, hurt):
+    run = obtain(tmp_path, "toy", 1, Config(), "data", writer([]))
+    if hurt == "record":
+        (run.folder / "run.json").unlink()
+    elif hurt == "product":
+        (run.folder / "numbers.parquet").unlink()
+    elif hurt == "half":
+        (run.folder / "numbers.parquet").write_bytes(run.path("numbers.parquet").read_bytes()[:100])
+    else:
+        (run.folder / "run.json").write_text("{" if hurt == "unreadable" else "[1]")
+    assert run.fault() is not None
+    calls = []
+    again = obtain(tmp_path, "toy", 1, Config(), "data", writer(calls))
+    assert (len(calls), again.fault(), again.damage()) == (1, None, [])
+    assert again.table("numbers")["x"].tolist() == [0.0, 1.0, 2.0]
+    assert [record.getMessage().count("is damaged (") for record in caplog.records] == [1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [run.key]
+
+
+def test_a_run_whose_maker_was_killed_before_it_was_moved_is_taken_as_it_is(tmp_path):
+    run = obtain(tmp_path, "toy", 1, Config(), "data", writer([]))
+    run.folder.rename(tmp_path / f"{run.key}.partial")
+    calls = []
+    assert obtain(tmp_path, "toy", 1, Config(), "data", writer(calls)).fault() is None
+    assert calls == []
+
+
+def test_leftovers_of_a_killed_process_are_no_products(tmp_path):
+    key = run_key("toy", 1, {"size": 3, "names": ["a", "b"]}, "data")
+    left = tmp_path / f"{key}.partial"
+    (left / "folder").mkdir(parents=True)
+    for name in (".numbers-x7.parquet", "old.parquet", "folder/a.npy"):
+        (left / name).write_bytes(b"half")
+    assert obtain(tmp_path, "toy", 1, Config(), "data", writer([])).products() == ["numbers.parquet"]
+
+
+MAKER = """
+import logging, sys, time
+from pathlib import Path
+from cellbook.runs import obtain
+logging.basicConfig(level=logging.WARNING)
+def make(folder):
+    print("making", flush=True)
+    for name in "abcdef":
+        (folder / name).write_text(name * 1000)
+        time.sleep(0.05)
+run = obtain(sys.argv[1], "toy", 1, {"size": 1}, "data", make, force=sys.argv[2:] == ["force"])
+assert run.fault() is None and len(run.products()) == 6, run.fault()
+"""
+
+
+def start(store, *words):
+    command = [sys.executable, "-c", MAKER, str(store), *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("words", [(), ("force",)])
+def test_of_processes_that_want_one_run_at_once_one_makes_it_and_the_others_take_it(tmp_path, words):
+    started = [start(tmp_path, *words) for _ in range(4)]
+    ended = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0] * 4, ended
+    makers = [process.pid for process, (out, _) in zip(started, ended, strict=True) if "making" in out]
+    said = [err for out, err in ended if "making" not in out]
+    if not words:
+        assert len(makers) == 1
+    assert len(list(tmp_path.glob("*/run.json"))) == 1
+    assert all(f"waiting for process {makers[0]} on {socket.gethostname()}" in err for err in said if err)
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("toy-")] == []
+
+
+def test_processes_killed_at_any_moment_leave_a_run_that_is_whole_or_made_anew(tmp_path):
+    drawn = random.Random(0)
+    for attempt in range(8):
+        started = [start(tmp_path, *(("force",) if attempt % 2 else ())) for _ in range(2)]
+        time.sleep(drawn.uniform(0.1, 2.0))
+        for process in started:
+            process.kill()
+            process.communicate()
+        # What is there is a finished run or is not taken for one.
+        for record in tmp_path.glob("toy-*/run.json"):
+            assert Run(record.parent).fault() is None
+    last = start(tmp_path, "force")
+    _, err = last.communicate(timeout=120)
+    assert last.returncode == 0, err
+    assert "waiting" not in err  # the locks of dead processes hold nobody up
+    (folder,) = [path for path in tmp_path.iterdir() if path.is_dir()]
+    assert Run(folder).damage() == []
+
+
+def test_a_lock_names_its_process_and_is_refused_or_waited_for(tmp_path, caplog):
+    place = tmp_path / "place"
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    with alone(place) as waited:
+        assert not waited
+        assert (tmp_path / ".place.lock").read_text() == holder
+        with pytest.raises(CellbookError, match=holder), alone(place, wait=False):
+            pass
+        waiter = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "import sys\nfrom pathlib import Path\nfrom cellbook.files import alone\n"
+                "with alone(Path(sys.argv[1])) as waited: print(waited)",
+                str(place),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert holder in waiter.stderr.readline()
+    assert waiter.communicate(timeout=60)[0] == "True\n"
+    assert not (tmp_path / ".place.lock").exists()
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, time\nfrom cellbook.runs import processes\n"
+        "if __name__ == '__main__':\n"
+        "    pool = processes(1)\n    print(pool.submit(os.getpid).result(), flush=True)\n    time.sleep(600)\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    worker = int(parent.stdout.readline())
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.communicate()
+    for _ in range(100):
+        try:
+            os.kill(worker, 0)
+            state = Path(f"/proc/{worker}/stat")
+            if state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z":  # nobody here reaps orphans
+                return
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("the worker outlives its parent")
+
+
 def test_damaged_record_is_named(tmp_path):
     run = obtain(tmp_path, "toy", 1, Config(), "data", writer([]))
     (run.folder / "run.json").write_text("{")
@@ -130,6 +277,12 @@ def test_ledger_lists_finished_runs_once(tmp_path):
     table = ledger(tmp_path / "one", tmp_path / "two")
     assert table["key"].tolist() == [run.key]
     assert ledger(tmp_path / "nothing").empty
+
+
+@pytest.mark.parametrize("device", ["meta", "mps:9", "gpu", "cuda:99", ""])
+def test_a_device_that_cannot_train_is_refused(device):
+    with pytest.raises(CellbookError, match=f"device '{device}' is not available here"):
+        choose_device(device)
 
 
 def test_seeds_count_up_and_refuse_none():

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ import pandas as pd
 from cellbook.book import notebooks, results
 from cellbook.book.fragments import write_fragments
 from cellbook.errors import CellbookError, DataNotFound
-from cellbook.files import digest, read_json, sha256, write_json, write_text, writing
+from cellbook.files import alone, digest, read_json, sha256, write_json, write_text, writing
 from cellbook.runs import UNVERIFIED, Run, environment
 
 if TYPE_CHECKING:
@@ -42,19 +43,47 @@ def run_page(page: str, given: dict[str, Any], *, force: bool = False, echo: boo
     already there is left as it is.
     """
     values = notebooks.check_parameters(page, given)
+    if (Path(values["screen"]) / "cellset.json").is_file():  # a notebook's working folder is the checkout
+        values["screen"] = os.path.abspath(values["screen"])
     folder = Path(notebooks.root(), values["results"], "pages", page)
     wanted = {
         "source": notebooks.source_digest(page),
         "code": code_digest(),
         "parameters": {name: value for name, value in values.items() if name != "results"},
     }
-    stamp_file = folder / "stamp.json"
-    if stamp_file.exists() and not force:
-        stamp = read_json(stamp_file)
-        if all(stamp[name] == value for name, value in wanted.items()):
+    with writing(folder):  # a name that no folder can have
+        if not force and is_executed(folder, wanted):
             return folder, False
-    notebook, seconds = notebooks.execute(page, values, echo=echo)
+    with alone(folder) as waited:
+        if (waited or not force) and is_executed(folder, wanted):  # by the process that was waited for
+            return folder, False
+        execute_page(page, values, folder, wanted, echo)
+    return folder, True
+
+
+def is_executed(folder: Path, wanted: dict[str, Any]) -> bool:
+    """Whether a folder holds the page that was executed from this source, code and parameters."""
+    if not all((folder / name).exists() for name in ("stamp.json", "page.json", f"{folder.name}.ipynb")):
+        return False
+    with suppress(CellbookError, AttributeError):  # a damaged stamp stands for nothing
+        stamp = read_json(folder / "stamp.json")
+        return all(stamp.get(name) == value for name, value in wanted.items())
+    return False
+
+
+def execute_page(page: str, values: dict[str, Any], folder: Path, wanted: dict[str, Any], echo: bool) -> None:
+    """Execute a page into its folder and stamp it; one that is not fit to be shown is kept there under another name."""
+    import nbformat
+
+    kept = folder / "refused.ipynb"
+    notebook, seconds = notebooks.execute(page, values, kept, echo=echo)
     notebook = notebooks.clean(notebook)
+    if faults := notebooks.page_faults(notebook):
+        with writing(kept):
+            nbformat.write(notebook, kept)
+        raise CellbookError(
+            f"the page is not fit to be shown: {'; '.join(faults)}. It is kept in {kept}, and so are all finished runs"
+        )
     record = read_json(folder / "page.json")
     stamp = {
         "page": page,
@@ -66,12 +95,9 @@ def run_page(page: str, given: dict[str, Any], *, force: bool = False, echo: boo
         "runs": [describe_run(Run(Path(path))) for path in record["runs"].values()],
     }
     add_stamp(notebook, stamp)
-    import nbformat
-
     with writing(folder):
         nbformat.write(notebook, folder / f"{page}.ipynb")
-    write_json(stamp_file, stamp)  # last: a page without it is not a page
-    return folder, True
+    write_json(folder / "stamp.json", stamp)  # last: a page without it is not a page
 
 
 def describe_run(run: Run) -> dict[str, Any]:
@@ -139,8 +165,13 @@ def publish(page: str, folder: Path, book: Path | None = None, *, smoke: bool = 
     if stamp["parameters"].get("preset") == "smoke" and not smoke:
         raise CellbookError(f"{page!r} was executed at the smoke preset, which is for tests: run it at another one")
     record = read_json(folder / "page.json")
+    for path in record["runs"].values():
+        if fault := Run(Path(path)).fault():
+            raise CellbookError(
+                f"run {Path(path).name} of {page!r} is damaged ({fault}): `cellbook run {page} --force`"
+            )
     target = book / "results" / page
-    with writing(target):
+    with alone(folder), writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         new = target.with_name(f".{page}.new")
         shutil.rmtree(new, ignore_errors=True)
@@ -204,20 +235,22 @@ def remake(out: Path, given: dict[str, Any], *, force: bool = False, echo: bool 
             ran[page] = f"{read_json(folders[page] / 'stamp.json')['wall_seconds']:.0f} s"
         else:
             skipped[page] = "already executed from this source, code and parameters"
-    with writing(site):
-        shutil.rmtree(site, ignore_errors=True)
-        shutil.copytree(source / "book", site / "book", ignore=shutil.ignore_patterns("_build"))
-        for name in ("_config.yml", "_toc.yml"):
-            shutil.copyfile(source / name, site / name)
-    lines = ["# This build beside the published one", ""]
-    for page, folder in folders.items():
-        lines += comparison_section(page, folder, site / "book")
-        publish(page, folder, site / "book", smoke=True)
-    if len(lines) > 2:
-        write_text(site / "book" / "this_build.md", "\n".join(lines))
-        toc = (site / "_toc.yml").read_text(encoding="utf-8")
-        write_text(site / "_toc.yml", toc.rstrip("\n") + "\n      - file: book/this_build\n")
-    return {"ran": ran, "skipped": skipped, "index": build(site)}
+    with alone(site):
+        with writing(site):
+            shutil.rmtree(site, ignore_errors=True)
+            shutil.copytree(source / "book", site / "book", ignore=shutil.ignore_patterns("_build"))
+            for name in ("_config.yml", "_toc.yml"):
+                shutil.copyfile(source / name, site / name)
+        lines = ["# This build beside the published one", ""]
+        for page, folder in folders.items():
+            lines += comparison_section(page, folder, site / "book")
+            publish(page, folder, site / "book", smoke=True)
+        if len(lines) > 2:
+            write_text(site / "book" / "this_build.md", "\n".join(lines))
+            toc = (site / "_toc.yml").read_text(encoding="utf-8")
+            write_text(site / "_toc.yml", toc.rstrip("\n") + "\n      - file: book/this_build\n")
+        index = build(site)
+    return {"ran": ran, "skipped": skipped, "index": index}
 
 
 def comparison_section(page: str, folder: Path, book: Path) -> list[str]:

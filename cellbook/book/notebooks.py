@@ -9,8 +9,12 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import logging
+import math
 import os
 import re
+import shutil
+import sys
 import tempfile
 import time
 import tokenize
@@ -29,11 +33,13 @@ from cellbook.files import digest, write_text
 if typing.TYPE_CHECKING:
     from nbformat import NotebookNode
 
+log = logging.getLogger(__name__)
+
 ROOT = Path(__file__).resolve().parents[2]
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 MAX_OUTPUT_LINES = 60
 BAR = re.compile(r"\d+%\|")
-ABSOLUTE_PATH = re.compile(r"(?<![\w.])/(home|Users|root|tmp|work|mnt|opt)/\w")
+ABSOLUTE_PATH = re.compile(r"(?<![\w.])/(?:home|Users|root|tmp|work|mnt|opt|var|scratch)(?:/[\w.@+-]+)+")
 
 
 @dataclass(frozen=True)
@@ -125,28 +131,45 @@ def check_parameters(page: str, given: dict[str, Any]) -> dict[str, Any]:
     unknown = [name for name in given if name not in known]
     if unknown:
         raise CellbookError(f"page {page!r} has no parameter {', '.join(unknown)}: it takes {', '.join(known)}")
-    return {name: parameter.parse(given.get(name, parameter.default)) for name, parameter in known.items()}
+    values = {name: parameter.parse(given.get(name, parameter.default)) for name, parameter in known.items()}
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise CellbookError(f"parameter {name!r} takes a finite number, got {given[name]}")
+        if isinstance(value, str) and not (value.isprintable() and value.strip()):
+            raise CellbookError(f"parameter {name!r} takes a word, got {given[name]!r}")
+        if name == "seed" and not 0 <= value < 2**31:
+            raise CellbookError(f"parameter 'seed' takes a whole number from 0 to {2**31 - 1}, got {value}")
+    return values
 
 
-def execute(page: str, given: dict[str, Any], *, echo: bool = False) -> tuple[NotebookNode, float]:
-    """Execute a page's notebook from its text source and return it, uncleaned, with the wall time in seconds."""
+def execute(page: str, given: dict[str, Any], kept: Path, *, echo: bool = False) -> tuple[NotebookNode, float]:
+    """Execute a page's notebook from its text source and return it, uncleaned, with the wall time in seconds.
+
+    The kernel is the interpreter that runs this, whatever kernels are installed, and knows no settings of the user's.
+    What the notebook's code writes to standard error goes to ours. Of a notebook that fails, what came of it until
+    then is written to `kept`.
+    """
     import nbformat
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "source.ipynb"), Path(folder, "executed.ipynb")
         nbformat.write(read_source(source_path(page)), source)
         start = time.perf_counter()
         try:
-            with _inline_figures():
+            with _environment(folder, Path(root(), given["results"], "caches")):
                 papermill.execute_notebook(
                     source,
                     target,
                     given,
                     kernel_name="python3",
+                    kernel_manager_class=_kernel_class(),
                     cwd=root(),
                     progress_bar=echo,
                     log_output=False,
+                    stderr_file=sys.stderr,
+                    start_timeout=600,  # a busy machine
                     extra_arguments=["--log-level=ERROR"],  # the kernel's warnings about its own transport
                 )
         except papermill.PapermillExecutionError as error:
@@ -155,26 +178,69 @@ def execute(page: str, given: dict[str, Any], *, echo: bool = False) -> tuple[No
                 raise DataNotFound(str(error.evalue)) from error
             ours = error.ename == CellbookError.__name__
             reason = str(error.evalue) if ours else f"{error.ename}: {error.evalue}"
+            if (kept.parent / "page.json").exists() and not (kept.parent / "stamp.json").exists():
+                shutil.copyfile(target, kept)
+                reason += f" (finished runs are kept, and {kept} holds the page as far as it came)"
             raise CellbookError(f"page {page!r} did not run to its end: {reason}") from error
+        except RuntimeError as error:  # a dead kernel, or one that never answered
+            if not isinstance(error, DeadKernelError) and "ernel d" not in str(error):
+                raise
+            raise CellbookError(
+                f"the process that executes page {page!r} does not answer ({str(error).rstrip('.')}), most likely for "
+                "want of memory: finished runs are kept, so run it again with more memory or at a smaller preset"
+            ) from error
         return nbformat.read(target, as_version=4), time.perf_counter() - start
 
 
+def _kernel_class() -> type:
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    class Kernel(AsyncKernelManager):
+        """A kernel of this interpreter: another one would run other code under this code's stamp."""
+
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            return KernelSpec(argv=command, display_name="Python 3", language="python")
+
+    return Kernel
+
+
 @contextlib.contextmanager
-def _inline_figures() -> Iterator[None]:
-    """Let the kernel keep figures; where MPLBACKEND names a backend without display, it would drop them silently."""
-    before = os.environ.get("MPLBACKEND")
-    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+def _environment(folder: str, caches: Path) -> Iterator[None]:
+    """Variables of the kernel: figures are kept, no settings of the user's are read, and caches can be written.
+
+    Where MPLBACKEND names a backend without display, the kernel would drop figures silently.
+    """
+    changed = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYTHONSTARTUP": ""}
+    changed |= {"IPYTHONDIR": folder, "JUPYTER_RUNTIME_DIR": folder}
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    if not _can_write(usual):
+        log.warning("%s cannot be written: caches of matplotlib and other libraries go to %s", usual, caches)
+        changed |= {name: os.environ.get(name, str(caches)) for name in ("MPLCONFIGDIR", "NUMBA_CACHE_DIR")}
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["MPLBACKEND"]
-        else:
-            os.environ["MPLBACKEND"] = before
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _can_write(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return False
+    return folder.is_absolute()  # without a home, "~" stays as it is
 
 
 def clean(notebook: NotebookNode) -> NotebookNode:
-    """Remove from an executed notebook what a reader must not meet, and refuse what must not be published."""
+    """Remove from an executed notebook what a reader must not meet: bookkeeping, warnings, and the folders of paths."""
     for name in ("jupytext", "papermill", "widgets"):
         notebook.metadata.pop(name, None)
     for number, cell in enumerate(notebook.cells):
@@ -186,10 +252,18 @@ def clean(notebook: NotebookNode) -> NotebookNode:
             tags.add("remove-cell")
         if tags:
             cell.metadata["tags"] = sorted(tags)
-    faults = page_faults(notebook)
-    if faults:
-        raise CellbookError("the page is not fit to be shown: " + "; ".join(faults))
+        for output in cell.get("outputs", []):
+            shorten_paths(output)
+        if "outputs" in cell:  # warnings are for who executes the page, not for who reads it
+            cell["outputs"] = [output for output in cell["outputs"] if output.get("name") != "stderr"]
     return notebook
+
+
+def shorten_paths(output: NotebookNode) -> None:
+    """Leave of each absolute path in a cell's output its last name."""
+    texts = output.get("data", output)
+    for name in [name for name in texts if name == "text" or name.startswith("text/")]:
+        texts[name] = ABSOLUTE_PATH.sub(lambda found: Path(found[0]).name, texts[name])
 
 
 def page_faults(notebook: NotebookNode) -> list[str]:

@@ -105,7 +105,8 @@ def differences(stored: str, fresh: pd.DataFrame, what: str, limit: int = 3) -> 
     old = pd.read_csv(io.StringIO(stored))
     new = pd.read_csv(io.StringIO(fresh.to_csv(index=False)))
     if list(old.columns) != list(new.columns) or len(old) != len(new):
-        return [f"{what}: stored {old.shape} rows and columns, computed {new.shape}"]
+        sizes = [f"{len(table)} rows of {', '.join(table.columns)}" for table in (old, new)]
+        return [f"{what}: stored {sizes[0]}; computed {sizes[1]}"]
     found = []
     for column in old.columns:
         left, right = old[column], new[column]

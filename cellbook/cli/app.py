@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import json
 import pkgutil
 import sys
@@ -145,13 +146,19 @@ def verify() -> None:
 @app.command()
 def results(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
-    store: Annotated[Path, typer.Option(help="folder of runs, beside the published ones")] = Path("runs"),
+    store: Annotated[
+        Path | None, typer.Option(help="folder of runs; `runs` of the checkout and of the working folder if none")
+    ] = None,
 ) -> None:
     """List what has been run: published runs and those in the store."""
     from cellbook.book import notebooks
     from cellbook.runs import ledger
 
-    table = ledger(notebooks.root() / "book" / "results", store)
+    # A page is executed in the checkout, a training in the working folder: what they wrote is looked for in both.
+    places = {place.resolve() for place in (notebooks.root() / (store or "runs"), store or Path("runs"))}
+    if store and not any(place.is_dir() for place in places):
+        raise CellbookError(f"--store {store} is no folder: give the folder that holds the runs")
+    table = ledger(notebooks.root() / "book" / "results", *sorted(places))
     if as_json:
         print(table.to_json(orient="records", indent=1))
     elif table.empty:
@@ -212,8 +219,8 @@ def score(
     print(f"{'measure':10} {'k':>2} {'accuracy':>9} {'95 % interval':>15} {'correct':>8} {'scored':>7} {'excluded':>9}")
     for row in rows:
         low, high = row["interval"]
-        accuracy = "–" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f} %"
-        interval = "–" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"
+        accuracy = "-" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f} %"
+        interval = "-" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"
         counts = f"{row['correct']:>8} {row['scored']:>7} {row['excluded']:>9}"
         print(f"{row['measure']:10} {row['k']:>2} {accuracy:>9} {interval:>15} {counts}")
     for note in dict.fromkeys(note for one in scores for note in one.notes):
@@ -299,6 +306,8 @@ def sync(check: Annotated[bool, typer.Option(help="change nothing; exit 1 if a p
 
 def main() -> None:
     """Run the command line; turn what was raised on purpose into one line and exit code 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name or a sign that the output's encoding lacks is written out
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except CellbookError as error:

@@ -8,6 +8,7 @@ similarity in float32, right candidates first among equals: profiles that coinci
 from __future__ import annotations
 
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -155,9 +156,18 @@ def _summary(
     if len(usable):
         from copairs.map import mean_average_precision
 
-        means = mean_average_precision(
-            usable, by, null_size=null_size, threshold=0.05, seed=seed, progress_bar=False, max_workers=2
-        )
+        # copairs keeps its null in the home folder: not always writable, and drawn for whoever came first.
+        with TemporaryDirectory() as null:
+            means = mean_average_precision(
+                usable,
+                by,
+                null_size=null_size,
+                threshold=0.05,
+                seed=seed,
+                progress_bar=False,
+                max_workers=2,
+                cache_dir=null,
+            )
         means = means.rename(columns={"corrected_p_value": "q_value"})
         groups = groups.join(means.set_index(by)[columns])
     else:

@@ -71,9 +71,9 @@ def write_profiles(df: pd.DataFrame, path: str | os.PathLike[str]) -> None:
         if suffix == ".parquet":
             df.to_parquet(part, index=False)
         elif suffix == ".csv":
-            df.to_csv(part, index=False)
+            df.to_csv(part, index=False, lineterminator="\n")
         else:  # neither time nor name in the header: equal tables give equal files
-            part.write_bytes(gzip.compress(df.to_csv(index=False).encode(), mtime=0))
+            part.write_bytes(gzip.compress(df.to_csv(index=False, lineterminator="\n").encode(), mtime=0))
 
     write_atomically(path, write)
 

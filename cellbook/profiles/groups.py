@@ -66,6 +66,8 @@ def control_groups(
     rows = np.bincount(codes, minlength=len(names))
     for few, what in ((counts == 0, "no"), (counts < least, f"fewer than {least}")):
         if few.any():
+            if by is None:
+                raise CellbookError(f"{what} rows of {len(df)} have Metadata_compound {controls!r}: {least} are needed")
             where = [names[i] for i in np.flatnonzero(few)]
             raise CellbookError(
                 f"{len(where)} of {len(names)} groups by {by} have {what} rows with Metadata_compound {controls!r}: "

@@ -25,13 +25,13 @@ from cellbook.errors import CellbookError
 from cellbook.screens import illumination, nuclei
 from cellbook.screens.crops import Settings, crop, make_settings
 from cellbook.screens.fields import choose_plates, field_warnings, index_fields, read_field
-from cellbook.screens.workers import Pool, Run, alone
+from cellbook.screens.workers import Pool, Run
 
 if TYPE_CHECKING:
     from cellbook.cells import CellSet
 
 MIN_FIELDS = 20  # a plate with fewer fields is not corrected: its mean image would still show the cells
-SETTINGS, REPORT, LOCK = "extraction.json", "fields.csv", ".lock"
+SETTINGS, REPORT = "extraction.json", "fields.csv"
 _ILLUMINATION_STEP = 40  # fields a task adds to the running mean of its plate
 
 log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ def extract_fields(
             return finished
     with files.writing(parts):
         parts.mkdir(parents=True, exist_ok=True)
-        with alone(parts / LOCK, parts):
+        with files.alone(parts, wait=False):
             other = (parts / SETTINGS).is_file() and files.read_json(parts / SETTINGS) != state
             if other and resume and any(parts.glob("*.npz")):
                 raise CellbookError(
@@ -167,7 +167,7 @@ def _empty(parts: Path) -> None:
     for item in parts.iterdir():
         if item.is_dir():
             shutil.rmtree(item)
-        elif item.name != LOCK:
+        else:
             item.unlink()
 
 
@@ -303,7 +303,7 @@ def _assemble(
     """Join the finished fields into one cell set, written in pieces, and move it into place."""
     from cellbook import cells
 
-    report.to_csv(parts / REPORT, index=False)
+    report.to_csv(parts / REPORT, index=False, lineterminator="\n")
     counts = report["cells"].to_numpy()
     total, failed = int(counts.sum()), report[report["status"] == "failed"]
     if len(failed):
@@ -328,7 +328,7 @@ def _assemble(
     table = metadata.iloc[owner].reset_index(drop=True)
     table["Metadata_cell"] = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
     table["Metadata_y"], table["Metadata_x"] = np.concatenate(centres).T
-    report.to_csv(work / REPORT, index=False)
+    report.to_csv(work / REPORT, index=False, lineterminator="\n")
     files.write_json(work / SETTINGS, state)
     cells.complete(work, table, settings.channels, settings.pixel_um)
     if out.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from cellbook.files import digest
 from cellbook.profiles.aggregate import TREATMENT, WELL
 from cellbook.runs import obtain
 from cellbook.screens import bbbc021, locate, planted
+from cellbook.screens.preflight import usable_rows
 from cellbook.screens.simulator import SimulatedScreen, simulate
 from cellbook.screens.simulator.simulate import screen_tables
+
+log = logging.getLogger(__name__)
 
 SIMULATED, SAMPLE = "simulated", "bbbc021-sample"  # cells; the name of a folder is a cell set of one's own
 FEATURES, PLANTED = "bbbc021-features", "planted"  # well profiles
@@ -44,7 +48,7 @@ def load(screen: str, simulated: SimulatedScreen, store: str | Path, device: str
     Raises
     ------
     CellbookError
-        If there is no such screen, or its cells have no mechanisms.
+        If there is no such screen, or nothing of it can be scored.
     """
     if screen == SIMULATED:
         cells = simulated_cells(simulated, store, device)
@@ -54,10 +58,10 @@ def load(screen: str, simulated: SimulatedScreen, store: str | Path, device: str
         cells = bbbc021_sample()
     else:
         cells = open_own(screen)
-    if "Metadata_moa" not in cells.table:
-        raise CellbookError(
-            f"the {len(cells)} cells have no column 'Metadata_moa', so no treatment can be scored: add it"
-        )
+    usable = usable_rows(cells.table)
+    if not usable.all():
+        log.warning("%d of %d cells have no mechanism and are left out", len(cells) - usable.sum(), len(cells))
+        cells = cells.select(np.flatnonzero(usable))
     if per_well:
         order = np.random.default_rng(0).permutation(len(cells))
         turn = cells.table.iloc[order].groupby(WELL).cumcount().to_numpy()

@@ -281,3 +281,44 @@ def _counts(table: pd.DataFrame, fields: bool) -> Iterable[Finding]:
         yield Finding(
             "ok", "Metadata_well", f"{len(table[['Metadata_plate', 'Metadata_well']].drop_duplicates())} wells"
         )
+
+
+def usable_rows(table: pd.DataFrame, controls: str = "DMSO", *, batches: int = 1) -> np.ndarray:
+    """Rows of cells that a page can train on and score, (rows,) bool: all but treated ones without a mechanism.
+
+    Parameters
+    ----------
+    table : one row a cell
+    controls : compound of the control rows
+    batches : how many batches the page needs
+
+    Raises
+    ------
+    CellbookError
+        If nothing could be scored, or no correction fitted: known from the table, before anything is trained.
+    """
+    needed = ("plate", "well", "batch", "compound", "concentration", "moa")
+    if missing := [f"Metadata_{name}" for name in needed if f"Metadata_{name}" not in table]:
+        raise CellbookError(f"the {len(table)} cells have no column {', '.join(missing)}, so nothing can be scored")
+    control = (table["Metadata_compound"] == controls).to_numpy()
+    wells = len(table.loc[control, ["Metadata_plate", "Metadata_well"]].drop_duplicates())
+    if wells < 2:
+        raise CellbookError(
+            f"{wells} wells hold {controls}, the control, and two at least are needed: name your control {controls}"
+        )
+    if (found := table["Metadata_batch"].nunique()) < batches:
+        raise CellbookError(
+            f"Metadata_batch has {found} values, and {batches} at least are needed here: it names the week, run or site"
+        )
+    usable = control | table["Metadata_moa"].notna().to_numpy()
+    compounds = table[usable & ~control]
+    if "Metadata_role" in table:
+        compounds = compounds[compounds["Metadata_role"] != "positive control"]
+    per_mechanism = compounds.groupby("Metadata_moa")["Metadata_compound"].nunique()
+    if len(per_mechanism) < 2 or not (per_mechanism > 1).any():
+        raise CellbookError(
+            f"{len(per_mechanism)} mechanisms are in Metadata_moa, {int((per_mechanism > 1).sum())} of them with two "
+            "compounds; two are needed, one of them with two compounds, so that treatments can be matched rightly and "
+            f"wrongly: {int((~usable).sum())} of {len(table)} cells have none"
+        )
+    return usable

@@ -20,7 +20,6 @@ from cellbook.errors import CellbookError
 from cellbook.screens.simulator import SimulatedScreen, plate_map, simulate, simulate_fields
 from cellbook.screens.simulator.fields import IMAGE_TABLE, TRUTH
 from cellbook.screens.simulator.simulate import AREA_PER_CELL
-from cellbook.screens.workers import alone
 
 CELLS_AT_ONCE = 20_000  # half a gigabyte
 
@@ -132,29 +131,27 @@ def replacing(out: Path, force: bool = False) -> Iterator[Path]:
             raise CellbookError(f"{out} is a file; give a folder")
         if not force and not _made(out):
             raise CellbookError(f"{out} is not empty and holds no simulated screen; give another folder, or --force")
-        if any(place.is_relative_to(whole) for place in (Path.cwd().resolve(), Path.home().resolve())):
+        home = Path(os.path.expanduser("~"))  # a user of a container may have none
+        if any(place.resolve().is_relative_to(whole) for place in (Path.cwd(), home)):
             raise CellbookError(f"{out} holds the working or home folder and is not replaced; give another folder")
-    work, old, lock = (whole.with_name(f".{whole.name}.{kind}") for kind in ("new", "old", "lock"))
-    with files.writing(out):
-        whole.parent.mkdir(parents=True, exist_ok=True)
-        with alone(lock, out):
+    work, old = (whole.with_name(f".{whole.name}.{kind}") for kind in ("new", "old"))
+    with files.writing(out), files.alone(whole, wait=False):
+        try:
+            for left in (work, old):
+                shutil.rmtree(left, ignore_errors=True)
+            work.mkdir()
+            yield work / whole.name
+            if whole.exists():
+                os.replace(whole, old)
             try:
-                for left in (work, old):
-                    shutil.rmtree(left, ignore_errors=True)
-                work.mkdir()
-                yield work / whole.name
-                if whole.exists():
-                    os.replace(whole, old)
-                try:
-                    os.replace(work / whole.name, whole)
-                except OSError:
-                    if old.exists():
-                        os.replace(old, whole)
-                    raise
-            finally:
-                for left in (work, old):
-                    shutil.rmtree(left, ignore_errors=True)
-                lock.unlink(missing_ok=True)
+                os.replace(work / whole.name, whole)
+            except OSError:
+                if old.exists():
+                    os.replace(old, whole)
+                raise
+        finally:
+            for left in (work, old):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _made(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""A few worker processes with a short queue, which end cleanly on Ctrl-C; and a lock that keeps two runs apart."""
+"""A few worker processes with a short queue, which end cleanly on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 from cellbook.errors import CellbookError
+from cellbook.runs import end_with_parent
 
 log = logging.getLogger(__name__)
 
@@ -79,19 +79,4 @@ def _interrupt_later() -> Iterator[None]:
 def _quiet_worker() -> None:
     # Ctrl-C reaches every process of the terminal; only the parent answers it, and workers finish their field.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def alone(lock: Path, place: Path) -> Iterator[None]:
-    """Keep a second run off a place; the system frees the lock when a process dies, however it dies."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    with lock.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise CellbookError(f"another run is working in {place}; wait for it, or give another out") from error
-        yield
+    end_with_parent()

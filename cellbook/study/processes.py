@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from threading import Thread
 from typing import Any
 
 import torch
@@ -40,7 +44,25 @@ def side_by_side(
         return [_alone(work, *task) for task in tasks]
     with parallel_config("loky", n_jobs=min(workers, len(tasks)), inner_max_num_threads=1):
         # Copied where it is written to, as an array in this process would be.
-        return list(Parallel(batch_size=1, mmap_mode="c")(delayed(_alone)(work, *task) for task in tasks))
+        calls = (delayed(_in_worker)(os.getpid(), work, *task) for task in tasks)
+        return list(Parallel(batch_size=1, mmap_mode="c")(calls))
+
+
+def _in_worker(parent: int, work: Callable[..., Any], *arguments: Any) -> Any:
+    _end_with(parent)
+    return _alone(work, *arguments)
+
+
+@cache
+def _end_with(parent: int) -> None:
+    """End this process soon after the one that started it is gone: killed, that one cannot end it."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _alone(work: Callable[..., Any], *arguments: Any) -> Any:

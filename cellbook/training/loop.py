@@ -153,18 +153,21 @@ def train_run(
         return train(method, config, cells, folder, device, checkpoint_seconds=checkpoint_seconds, compiled=compiled)
 
     def make(folder: Path) -> None:
+        replicas.first_says(True, on)  # to the other processes, which cannot know what the store holds by then
         state = train_in(folder)
         if hasattr(method, "finish"):
             method.finish(state, cells, folder)
         (folder / CHECKPOINT).unlink()
 
     rank, _ = replicas.join()
+    on = replicas.own_device(torch.device(device))
     key = run_key(name, method.VERSION, asdict(config), cells.fingerprint)
     if rank == 0:
         obtain(store, name, method.VERSION, config, cells.fingerprint, make, device=device, force=force)
-    elif force or not (Path(store) / key / "run.json").exists():
-        train_in(Path(store) / f"{key}.partial")
-    replicas.wait()  # until the first process has written the products
+        replicas.first_says(False, on)  # the products are written
+    else:
+        while replicas.first_says(False, on):
+            train_in(Path(store) / f"{key}.partial")
     return Run(Path(store) / key)
 
 

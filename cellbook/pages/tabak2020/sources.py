@@ -16,6 +16,7 @@ from cellbook.pages.lafarge2019 import config as lafarge2019
 from cellbook.pages.tabak2020.config import VERSION, Config
 from cellbook.screens import named
 from cellbook.screens.named import FEATURES, PLANTED, SAMPLE, SIMULATED, is_positive
+from cellbook.screens.preflight import usable_rows
 from cellbook.study.baselines import CLASSICAL, encode, standardise
 from cellbook.study.processes import one_thread
 from cellbook.study.profile import whiten
@@ -125,6 +126,8 @@ def cell_sources(config: Config, screen: str, place: Place) -> Iterator[Source]:
     where = PLACES.get(screen, "own cells")
     wanted = {effect: cells_config(config, screen, effect) for effect in strengths(config, screen)}
     sets = {e: named.load(of.screen, of.simulated, place.store, place.device, of.per_well) for e, of in wanted.items()}
+    for cells in sets.values():
+        usable_rows(cells.table, batches=2)  # before anything is trained
     simulated = screen == SIMULATED
     for family, embedding in EMBEDDINGS.items():
         names = {effect: f"{where}, {embedding}" for effect in sets}

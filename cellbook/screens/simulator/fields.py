@@ -119,5 +119,5 @@ def _write(table: pd.DataFrame, path: Path) -> None:
     if path.suffix == ".parquet":
         table.to_parquet(partial, index=False)
     else:
-        table.to_csv(partial, index=False)
+        table.to_csv(partial, index=False, lineterminator="\n")
     os.replace(partial, path)
