@@ -28,6 +28,8 @@ Workers = Annotated[int, typer.Option(help="processes")]
 Method = Annotated[str, typer.Option(help="how nuclei are found: otsu (centroids) or dog (maxima)")]
 Border = Annotated[str, typer.Option(help="crops over the edge: drop, reflect or zero")]
 Illumination = Annotated[bool, typer.Option(help="correct the illumination of each plate")]
+Plane = Annotated[str, typer.Option(metavar="AXIS=N", help="of stacks: which plane, as Z=2 or page=1, from 1")]
+Series = Annotated[int, typer.Option(metavar="N", help="of files with several images: which, from 1")]
 FieldSize = Annotated[str | None, typer.Option(metavar="HxW", help="height x width of a field, or 'any'")]
 
 
@@ -138,6 +140,8 @@ def extract(
     border: Border = "drop",
     illumination: Illumination = True,
     field_size: FieldSize = "1024x1280",
+    plane: Plane = "",
+    series: Series = 0,
     workers: Workers = 2,
     force: Annotated[bool, typer.Option("--force", help="discard what an earlier call has done")] = False,
 ) -> None:
@@ -171,6 +175,8 @@ def extract(
         border=border,
         illumination=illumination,
         field_size=parse_size(field_size),
+        plane=plane,
+        series=series,
     )
     tell(result.open(), result.report, out / extraction.REPORT)
 
@@ -194,6 +200,8 @@ def import_(
     illumination: Illumination = True,
     field_size: FieldSize = None,
     dtype: Annotated[str | None, typer.Option(help="of fields: uint16 or uint8")] = None,
+    plane: Plane = "",
+    series: Series = 0,
     workers: Workers = 2,
     check: Annotated[bool, typer.Option("--check", help="only say what is there and what is missing")] = False,
 ) -> None:
@@ -231,11 +239,13 @@ def import_(
 def nuclei(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="16-bit TIFF of the DNA channel")],
     method: Method = "otsu",
+    plane: Plane = "",
+    series: Series = 0,
 ) -> None:
     """Print the centres of the nuclei of one image as CSV: y,x in pixels."""
     from cellbook.screens.nuclei import nuclei_csv
 
-    print(nuclei_csv(image, method), end="")
+    print(nuclei_csv(image, method, plane, series), end="")
 
 
 @app.command()
