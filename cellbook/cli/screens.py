@@ -208,12 +208,16 @@ def import_(
     """Import your own screen as a cell set; --check tells what is missing and what that rules out."""
     from cellbook.screens import extraction, own
 
-    names = channels.split(",")
+    names = [name.strip() for name in channels.split(",")]
     columns = dict(pair(word, "--column") for word in column or [])
     known: dict[str, Any] = {"channels": names, "columns": columns, "controls": controls}
-    known["files"] = files.split(",") if files else None
+    known["files"] = [name.strip() for name in files.split(",")] if files else None
+    given = {"size": size, "method": method, "border": border, "dtype": dtype, "field_size": parse_size(field_size)}
+    given |= {"plane": plane or None, "series": series or None, "illumination": None if illumination else False}
+    settings = {name: value for name, value in given.items() if value is not None}
     if check or plates:
-        findings = own.check_screen(images, table, plates=parse_plates(plates), **known)
+        um = {} if pixel_um is None else {"pixel_um": pixel_um}
+        findings = own.check_screen(images, table, plates=parse_plates(plates), **known, **settings, **um)
         errors = [finding for finding in findings if finding.level == "error"]
         for finding in findings if check else errors:
             print(finding, file=sys.stdout if check else sys.stderr)
@@ -223,10 +227,6 @@ def import_(
             return
     if out is None or pixel_um is None:
         raise CellbookError(f"{'--out' if out is None else '--pixel-um'} is missing; give it, or --check alone")
-    given = {"size": size, "method": method, "border": border, "dtype": dtype, "field_size": parse_size(field_size)}
-    settings = {name: value for name, value in given.items() if value is not None}
-    if not illumination:
-        settings["illumination"] = False
     logging.getLogger(extraction.__name__).setLevel(logging.ERROR)
     cells = own.import_screen(
         images, table, out, pixel_um=pixel_um, workers=workers, progress=sys.stderr.isatty(), **known, **settings

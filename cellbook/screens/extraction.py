@@ -23,6 +23,7 @@ from tqdm import tqdm
 from cellbook import files
 from cellbook.errors import CellbookError
 from cellbook.screens import illumination, nuclei
+from cellbook.screens.bbbc021 import CONTROL
 from cellbook.screens.crops import Settings, crop, make_settings
 from cellbook.screens.fields import choose_plates, field_warnings, index_fields, read_field
 from cellbook.screens.workers import Pool, Run, alone
@@ -83,12 +84,25 @@ def extract(
     Returns
     -------
     Extraction
+
+    Raises
+    ------
+    CellbookError
+        As `extract_fields`; and if `moa` labels none of the treated wells of the table.
     """
-    fields = choose_plates(index_fields(image_table, images_folder), plates)
+    fields = index_fields(image_table, images_folder)
     if moa is not None:
         labels = moa.rename(columns={name: f"Metadata_{name}" for name in ("compound", "concentration", "moa")})
         fields = fields.merge(labels, how="left", on=["Metadata_compound", "Metadata_concentration"])
-    return extract_fields(fields, out, **how)
+        treated = fields[fields["Metadata_compound"] != CONTROL]
+        if len(treated) and treated["Metadata_moa"].isna().all():
+            one, other = treated.iloc[0], moa.iloc[-1]
+            raise CellbookError(
+                f"the MOA table labels none of the {len(treated)} treated fields of the image table: it has "
+                f"{other['compound']} {other['concentration']:g}, the wells {one['Metadata_compound']} "
+                f"{one['Metadata_concentration']:g}; write compounds alike and all doses in micromolar, or leave it out"
+            )
+    return extract_fields(choose_plates(fields, plates), out, **how)
 
 
 def extract_fields(
