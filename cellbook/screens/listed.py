@@ -90,19 +90,23 @@ def _look(paths: pd.DataFrame, table: pd.DataFrame, settings: Settings) -> Itera
                 )
         except CellbookError as error:
             faults.append(str(error))
-    if sizes:
+    read = False
+    for row in list(sizes)[:3]:  # pixels may be refused where the description is not
         try:
-            field, notes = read_field(paths.iloc[next(iter(sizes))].tolist(), *how)
-            yield from (("warning", "images", f"in the first field, {note}") for note in notes)
-            centres = nuclei.detect(field[0], settings.method)
-            if not len(crop(field, centres, settings.size, settings.border)[0]):
-                text = f"no nucleus is found in the first field with --method {settings.method}, or none off its edge"
-                yield "warning", "images", f"{text}; is {settings.channels[0]} the channel of nuclei?"
+            field, notes = read_field(paths.iloc[row].tolist(), *how)
         except CellbookError as error:
-            faults = faults or [str(error)]
-            sizes = {}
+            faults.append(str(error))
+            del sizes[row]
+            continue
+        read = True
+        yield from (("warning", "images", f"in the first field, {note}") for note in notes)
+        centres = nuclei.detect(field[0], settings.method)
+        if not len(crop(field, centres, settings.size, settings.border)[0]):
+            text = f"no nucleus is found in the first field with --method {settings.method}, or none off its edge"
+            yield "warning", "images", f"{text}; is {settings.channels[0]} the channel of nuclei?"
+        break
     if faults:
-        level = "warning" if sizes else "error"
+        level = "warning" if read else "error"
         yield level, "images", f"{len(faults)} of {len(rows)} fields looked into will fail, first: {faults[0]}"
     if settings.illumination and len(sizes) > 1:
         plates = table["Metadata_plate"] if "Metadata_plate" in table else pd.Series("plate", index=table.index)

@@ -120,6 +120,9 @@ def check_planes(
     with _opened(Path(path)) as file:
         found = _find(file, channels, plane, series)
         _check_kind(file.path, found, size, dtypes)
+        for page in found.handles:
+            if not isinstance(page, int):
+                _check_segments(page)
     return found.size
 
 
@@ -363,13 +366,14 @@ def _check_axes(path: Path, grid: np.ndarray, letters: list[str], axis: int | No
 
 def _check_segments(page: Any) -> None:
     """Refuse a page of which a strip or tile is absent or reaches over the end: it would be read as zeros."""
-    first = page.keyframe
+    first, held = page.keyframe, page.parent.filehandle.size
+    segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    wanted = 1 if first.is_contiguous else math.prod(first.chunked)
     if first.is_contiguous:
-        return
-    wanted, there = math.prod(first.chunked), list(zip(page.dataoffsets, page.databytecounts, strict=False))
-    good = sum(start > 0 and 0 < count <= page.parent.filehandle.size - start for start, count in there)
+        segments = [(start, first.nbytes) for start in page.dataoffsets[:1]]
+    good = sum(start > 0 and 0 < count <= held - start for start, count in segments)
     if good < wanted:
-        raise ValueError(f"{wanted - good} of {wanted} strips or tiles are missing")
+        raise ValueError(f"{wanted - good} of {wanted} strips or tiles are cut short or missing")
 
 
 def _check_kind(path: Path, found: Planes, size: tuple[int, int] | None, dtypes: Sequence[str]) -> None:
