@@ -43,7 +43,7 @@ def blobs(image: np.ndarray) -> np.ndarray:
 
 def work(paths: list, way: str) -> tuple[np.ndarray, np.ndarray]:
     """Read, find and crop one field; centres and crops."""
-    field = read_field(paths)
+    field = read_field(paths)[0]
     if way == "read":
         return np.empty((0, 2), np.int64), np.empty((0, 3, SIZE, SIZE), field.dtype)
     if way in ("otsu", "dog"):

@@ -36,7 +36,8 @@ class CellSet:
     images : numpy.ndarray
         (N, C, H, W), uint8 or uint16; an array or a memory map.
     table : pandas.DataFrame
-        N rows in the order of `images`; columns ``Metadata_*``, and ``truth_*`` for simulated cells.
+        N rows in the order of `images`; columns ``Metadata_*``, and ``truth_*`` for simulated cells. Compounds without
+        a ``Metadata_concentration`` get one dose, 0.
     channels : tuple of str
         C names; the order of the project is ("DNA", "Tubulin", "Actin"), shown as red, green, blue.
     pixel_um : float
@@ -68,7 +69,10 @@ class CellSet:
             raise CellbookError(
                 f"table has {rows} rows for {len(self.images)} images: give a DataFrame with one row a cell."
             )
-        object.__setattr__(self, "table", self.table.reset_index(drop=True))
+        table = self.table.reset_index(drop=True)
+        if "Metadata_compound" in table and "Metadata_concentration" not in table:
+            table["Metadata_concentration"] = 0.0
+        object.__setattr__(self, "table", table)
 
     def __getattr__(self, name: str):
         # Only reached for what is not there yet: the table of an opened folder, read on first use.
@@ -291,7 +295,7 @@ def complete(folder: Path, table: pd.DataFrame, channels: Sequence[str], pixel_u
     """Make a cell set of a folder that holds the images: add the table, then the header with the fingerprint."""
     images = np.load(folder / IMAGES, mmap_mode="r")
     cells = CellSet(images, table, tuple(channels), pixel_um)
-    table.to_parquet(folder / TABLE, index=False)
+    cells.table.to_parquet(folder / TABLE, index=False)
     header = {
         "format": FORMAT,
         "fingerprint": cells.fingerprint,

@@ -317,6 +317,25 @@ def test_correction_flattens_a_whole_plate(tmp_path):
     assert 0.9 < both[True] < 1.1
 
 
+@pytest.mark.parametrize("place", [0, 5, 19])
+def test_a_field_of_another_size_fails_alone_wherever_it_is_listed(tmp_path, monkeypatch, place):
+    monkeypatch.setattr(extraction, "MIN_FIELDS", 10)
+    monkeypatch.setattr(extraction, "_ILLUMINATION_STEP", 7)
+    table, images = make_screen(tmp_path / "images", plates=1, wells=5, sites=4), tmp_path / "images"
+    odd = table.iloc[place]
+    for stain in ("DAPI", "Tubulin", "Actin"):
+        path = images / odd["Image_Metadata_Plate_DAPI"] / odd[f"Image_FileName_{stain}"]
+        tifffile.imwrite(path, tifffile.imread(path)[:150])
+    how = {"workers": 1, "size": 24, "field_size": None, "progress": False}
+    result = extract(table, images, tmp_path / "cells", **how)
+    assert (result.report["status"] == "failed").tolist() == [row == place for row in range(20)]
+    assert "is 150 x 200 pixels, most fields of its plate 160 x 200" in result.report["note"][place]
+    assert set(result.report["note"].drop(place)) == {""}
+    # the others are corrected as if it had never been listed
+    rest = extract(table.drop(index=place), images, tmp_path / "rest", **how)
+    assert np.array_equal(result.open().images, rest.open().images)
+
+
 def test_extracted_folder_is_an_ordinary_cell_set(screen):
     table, images, out = screen
     extract(table, images, out, workers=1, illumination=False, border="zero", **SMALL)

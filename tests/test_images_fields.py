@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from cellbook.errors import CellbookError
-from cellbook.screens.fields import CHANNELS, field_warnings, index_fields, read_field, read_tiff
+from cellbook.screens.fields import CHANNELS, field_warnings, index_fields, read_field
+from cellbook.screens.tiff import read_tiff
 
 tifffile = pytest.importorskip("tifffile")
 
@@ -45,7 +46,7 @@ def write_bad(kind, path, pixels):
     [
         ("missing", "does not exist"),
         ("empty", "empty"),
-        ("no tiff", "truncated or no TIFF"),
+        ("no tiff", "is no TIFF"),
         ("truncated 6", "truncated"),
         ("truncated 400", "truncated"),
         ("truncated tail", "truncated"),

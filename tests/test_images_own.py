@@ -100,9 +100,9 @@ def test_each_missing_column_says_what_it_rules_out(table, column, words):
 
 
 def test_missing_controls_and_batches_say_what_they_rule_out(table):
-    found = of("warning", findings(table.replace({"compound": {"DMSO": "dmso "}})))
-    assert "no row has compound 'DMSO': rules out whitening, TVN, CORAL, WDN" in found
-    assert "is 'dmso ' meant?" in found
+    renamed = findings(table.replace({"compound": {"DMSO": "dmso"}}))
+    assert "no row has compound 'DMSO': rules out whitening, TVN, CORAL, WDN" in of("warning", renamed)
+    assert "'dmso' in 12 of 36 rows looks like the controls 'DMSO'" in of("error", renamed)
     assert "rules out NSCB" in of("warning", findings(table))
     assert "one batch only: rules out NSCB" in of("warning", findings(table.assign(batch="B1")))
     lacking = table[(table["Plate"] != "B2_b") | (table["compound"] != "DMSO")]

@@ -28,6 +28,8 @@ Workers = Annotated[int, typer.Option(help="processes")]
 Method = Annotated[str, typer.Option(help="how nuclei are found: otsu (centroids) or dog (maxima)")]
 Border = Annotated[str, typer.Option(help="crops over the edge: drop, reflect or zero")]
 Illumination = Annotated[bool, typer.Option(help="correct the illumination of each plate")]
+Plane = Annotated[str, typer.Option(metavar="AXIS=N", help="of stacks: which plane, as Z=2 or page=1, from 1")]
+Series = Annotated[int, typer.Option(metavar="N", help="of files with several images: which, from 1")]
 FieldSize = Annotated[str | None, typer.Option(metavar="HxW", help="height x width of a field, or 'any'")]
 
 
@@ -138,6 +140,8 @@ def extract(
     border: Border = "drop",
     illumination: Illumination = True,
     field_size: FieldSize = "1024x1280",
+    plane: Plane = "",
+    series: Series = 0,
     workers: Workers = 2,
     force: Annotated[bool, typer.Option("--force", help="discard what an earlier call has done")] = False,
 ) -> None:
@@ -171,6 +175,8 @@ def extract(
         border=border,
         illumination=illumination,
         field_size=parse_size(field_size),
+        plane=plane,
+        series=series,
     )
     tell(result.open(), result.report, out / extraction.REPORT)
 
@@ -194,18 +200,24 @@ def import_(
     illumination: Illumination = True,
     field_size: FieldSize = None,
     dtype: Annotated[str | None, typer.Option(help="of fields: uint16 or uint8")] = None,
+    plane: Plane = "",
+    series: Series = 0,
     workers: Workers = 2,
     check: Annotated[bool, typer.Option("--check", help="only say what is there and what is missing")] = False,
 ) -> None:
     """Import your own screen as a cell set; --check tells what is missing and what that rules out."""
     from cellbook.screens import extraction, own
 
-    names = channels.split(",")
+    names = [name.strip() for name in channels.split(",")]
     columns = dict(pair(word, "--column") for word in column or [])
     known: dict[str, Any] = {"channels": names, "columns": columns, "controls": controls}
-    known["files"] = files.split(",") if files else None
+    known["files"] = [name.strip() for name in files.split(",")] if files else None
+    given = {"size": size, "method": method, "border": border, "dtype": dtype, "field_size": parse_size(field_size)}
+    given |= {"plane": plane or None, "series": series or None, "illumination": None if illumination else False}
+    settings = {name: value for name, value in given.items() if value is not None}
     if check or plates:
-        findings = own.check_screen(images, table, plates=parse_plates(plates), **known)
+        um = {} if pixel_um is None else {"pixel_um": pixel_um}
+        findings = own.check_screen(images, table, plates=parse_plates(plates), **known, **settings, **um)
         errors = [finding for finding in findings if finding.level == "error"]
         for finding in findings if check else errors:
             print(finding, file=sys.stdout if check else sys.stderr)
@@ -215,10 +227,6 @@ def import_(
             return
     if out is None or pixel_um is None:
         raise CellbookError(f"{'--out' if out is None else '--pixel-um'} is missing; give it, or --check alone")
-    given = {"size": size, "method": method, "border": border, "dtype": dtype, "field_size": parse_size(field_size)}
-    settings = {name: value for name, value in given.items() if value is not None}
-    if not illumination:
-        settings["illumination"] = False
     logging.getLogger(extraction.__name__).setLevel(logging.ERROR)
     cells = own.import_screen(
         images, table, out, pixel_um=pixel_um, workers=workers, progress=sys.stderr.isatty(), **known, **settings
@@ -231,11 +239,13 @@ def import_(
 def nuclei(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="16-bit TIFF of the DNA channel")],
     method: Method = "otsu",
+    plane: Plane = "",
+    series: Series = 0,
 ) -> None:
     """Print the centres of the nuclei of one image as CSV: y,x in pixels."""
     from cellbook.screens.nuclei import nuclei_csv
 
-    print(nuclei_csv(image, method), end="")
+    print(nuclei_csv(image, method, plane, series), end="")
 
 
 @app.command()

@@ -58,8 +58,9 @@ def score(
     Parameters
     ----------
     profiles : DataFrame (n rows)
-        Wells, or units already; needs Metadata_compound, _concentration, _moa and _batch. Rows are aggregated to the
-        protocol's unit if any unit occurs twice, and taken as they are otherwise.
+        Wells, or units already; needs Metadata_compound, _concentration, _moa and _batch; without concentrations all
+        wells of a compound are one treatment. Rows are aggregated to the protocol's unit if any unit occurs twice, and
+        taken as they are otherwise.
     protocol : str or Protocol
         A key of `PROTOCOLS`.
     controls : str

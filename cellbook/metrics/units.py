@@ -15,7 +15,7 @@ from cellbook.errors import CellbookError
 from cellbook.metrics.moa import check_distances
 from cellbook.metrics.neighbours import SEVERAL, Bools, Floats
 from cellbook.profiles.aggregate import TREATMENT, aggregate
-from cellbook.profiles.table import check_features, drop_unusable, require
+from cellbook.profiles.table import check_features, drop_unusable, metadata, require
 
 Statistic = Literal["mean", "median"]
 REQUIRED = (*TREATMENT, "Metadata_moa", "Metadata_batch")
@@ -86,15 +86,20 @@ def units(
     CellbookError
         On anything that would make the score mean something else than it says.
     """
-    require(profiles, REQUIRED)
     notes: list[str] = []
+    if "Metadata_concentration" not in profiles and not any("conc" in str(c).lower() for c in metadata(profiles)):
+        profiles = profiles.assign(Metadata_concentration=0.0)
+        notes.append("no column Metadata_concentration: all wells of a compound are one treatment")
+    require(profiles, REQUIRED)
     keep = ~_controls(profiles, controls)
     unlabelled = keep & profiles["Metadata_moa"].isna().to_numpy(bool)
     if drop_unlabelled and unlabelled.any():
         keep &= ~unlabelled
         notes.append(f"{unlabelled.sum()} rows without MOA left out")
     if not keep.any():
-        without = f"controls ({controls!r})" + (f" and the {unlabelled.sum()} rows without MOA" if notes else "")
+        without = f"controls ({controls!r})" + (
+            f" and the {unlabelled.sum()} rows without MOA" if drop_unlabelled else ""
+        )
         raise CellbookError(
             f"none of {len(profiles)} rows is left without the {without}; add treated rows with a Metadata_moa."
         )

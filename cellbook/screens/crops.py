@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from cellbook.errors import CellbookError
 from cellbook.screens.fields import CHANNELS, FIELD_SIZE, PIXEL_UM
 from cellbook.screens.nuclei import METHODS
+from cellbook.screens.tiff import parse_plane
 
 BORDERS = ("drop", "reflect", "zero")
 
@@ -26,6 +28,8 @@ class Settings:
     field_size: tuple[int, int] | None = FIELD_SIZE  # height, width; None accepts any
     dtype: str = "uint16"
     pixel_um: float = PIXEL_UM
+    plane: str = ""  # what to take of files with more axes than channels, see `tiff.read_planes`
+    series: int = 0
 
 
 def make_settings(**values: Any) -> Settings:
@@ -41,6 +45,15 @@ def make_settings(**values: Any) -> Settings:
     largest = min(settings.field_size) if settings.field_size else 1 << 15
     if not isinstance(settings.size, int) or not 2 <= settings.size <= largest:
         raise CellbookError(f"size is {settings.size!r}; give whole pixels from 2 to {largest}")
+    if settings.dtype not in ("uint8", "uint16"):
+        raise CellbookError(f"dtype is {settings.dtype!r}; use uint16 or uint8")
+    if not 0 < settings.pixel_um < math.inf:
+        raise CellbookError(f"pixel_um is {settings.pixel_um:g}; give the side of a pixel in micrometres")
+    if len(set(settings.channels)) < len(settings.channels) or not all(settings.channels):
+        raise CellbookError(f"channels are {', '.join(settings.channels)}; give each a name of its own")
+    if settings.series < 0:
+        raise CellbookError(f"series is {settings.series}; count from 1, or leave it out where a file holds one image")
+    parse_plane(settings.plane)
     return settings
 
 

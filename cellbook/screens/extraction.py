@@ -23,6 +23,7 @@ from tqdm import tqdm
 from cellbook import files
 from cellbook.errors import CellbookError
 from cellbook.screens import illumination, nuclei
+from cellbook.screens.bbbc021 import CONTROL
 from cellbook.screens.crops import Settings, crop, make_settings
 from cellbook.screens.fields import choose_plates, field_warnings, index_fields, read_field
 from cellbook.screens.workers import Pool, Run
@@ -83,12 +84,25 @@ def extract(
     Returns
     -------
     Extraction
+
+    Raises
+    ------
+    CellbookError
+        As `extract_fields`; and if `moa` labels none of the treated wells of the table.
     """
-    fields = choose_plates(index_fields(image_table, images_folder), plates)
+    fields = index_fields(image_table, images_folder)
     if moa is not None:
         labels = moa.rename(columns={name: f"Metadata_{name}" for name in ("compound", "concentration", "moa")})
         fields = fields.merge(labels, how="left", on=["Metadata_compound", "Metadata_concentration"])
-    return extract_fields(fields, out, **how)
+        treated = fields[fields["Metadata_compound"] != CONTROL]
+        if len(treated) and treated["Metadata_moa"].isna().all():
+            one, other = treated.iloc[0], moa.iloc[-1]
+            raise CellbookError(
+                f"the MOA table labels none of the {len(treated)} treated fields of the image table: it has "
+                f"{other['compound']} {other['concentration']:g}, the wells {one['Metadata_compound']} "
+                f"{one['Metadata_concentration']:g}; write compounds alike and all doses in micromolar, or leave it out"
+            )
+    return extract_fields(choose_plates(fields, plates), out, **how)
 
 
 def extract_fields(
@@ -175,7 +189,8 @@ def _state(fields: pd.DataFrame, settings: Settings) -> dict[str, Any]:
     # Names only: a missing file that appears later must not look like another screen.
     keys = ("Metadata_plate", "Metadata_well", "Metadata_site", "Metadata_field")
     rows = fields[[column for column in keys if column in fields]].astype(str).to_numpy().tolist()
-    return json.loads(json.dumps({"settings": asdict(settings), "fields": len(fields), "digest": files.digest(rows)}))
+    told = {name: value for name, value in asdict(settings).items() if value or name not in ("plane", "series")}
+    return json.loads(json.dumps({"settings": told, "fields": len(fields), "digest": files.digest(rows)}))
 
 
 def _finished(out: Path, state: dict[str, Any]) -> Extraction | None:
@@ -230,21 +245,27 @@ def _part(parts: Path, row: int) -> Path:
 
 
 def _illumination(paths: list[list[Any]], target: Path, settings: Settings, run: Run) -> bool:
-    """Write the plate's illumination function; False if the plate has too few readable fields for one."""
+    """Write the plate's illumination function; False if too few of its fields are readable and of one size for one.
+
+    Of fields of several sizes those of the most frequent one make the function (of equally frequent ones the largest),
+    so the order of the table decides nothing.
+    """
     if target.exists():
         return True
     if len(paths) < MIN_FIELDS:
         return False
     steps = range(0, len(paths), _ILLUMINATION_STEP)
-    tasks = ((_mean_image, (paths[start : start + _ILLUMINATION_STEP], settings), start) for start in steps)
+    tasks = ((_mean_images, (paths[start : start + _ILLUMINATION_STEP], settings), start) for start in steps)
     # Added in the order of the fields, not as they finish: sums of floats depend on it in the last digits.
     found = dict(run(tasks))
-    mean = illumination.MeanImage()
+    means: dict[tuple[int, ...], illumination.MeanImage] = {}
     for start in steps:
-        mean.merge(found[start])
-    if mean.count < MIN_FIELDS:
+        for shape, mean in found[start].items():
+            means.setdefault(shape, illumination.MeanImage()).merge(mean)
+    shape = max(means, key=lambda shape: (means[shape].count, shape), default=None)
+    if shape is None or means[shape].count < MIN_FIELDS:
         return False
-    function = illumination.illumination_function(mean)
+    function = illumination.illumination_function(means[shape])
     files.write_atomically(target, lambda temporary: _save_array(temporary, function))
     return True
 
@@ -254,14 +275,20 @@ def _save_array(path: Path, array: np.ndarray) -> None:
         np.save(stream, array)
 
 
-def _mean_image(paths: list[list[Any]], settings: Settings) -> illumination.MeanImage:
-    mean = illumination.MeanImage()
+def _read(paths: list[Any], settings: Settings) -> tuple[np.ndarray, list[str]]:
+    how = settings.field_size, settings.channels, (settings.dtype,), settings.plane, settings.series
+    return read_field(paths, *how)
+
+
+def _mean_images(paths: list[list[Any]], settings: Settings) -> dict[tuple[int, ...], illumination.MeanImage]:
+    means: dict[tuple[int, ...], illumination.MeanImage] = {}
     for field in paths:
         try:
-            mean.add(read_field(field, settings.field_size, settings.channels, (settings.dtype,)))
+            image = _read(field, settings)[0]
+            means.setdefault(image.shape, illumination.MeanImage()).add(image)
         except CellbookError:  # reported once, where the field is cut
             continue
-    return mean
+    return {shape: mean for shape, mean in means.items() if mean.count}
 
 
 @lru_cache(maxsize=1)
@@ -271,14 +298,14 @@ def _function(path: Path) -> np.ndarray:
 
 def _cut(paths: list[Any], target: Path, function: Path | None, settings: Settings) -> tuple[str, int, str]:
     """Read, correct, detect and crop one field; what is wrong with the field is an answer, not an exception."""
-    notes = []
     try:
-        field = read_field(paths, settings.field_size, settings.channels, (settings.dtype,))
+        field, notes = _read(paths, settings)
         notes += field_warnings(field, settings.channels)
         if function is not None:
+            _check_size(paths[0], field.shape[-2:], _function(function).shape[-2:])
             field = illumination.correct(field, _function(function))
         elif settings.illumination:
-            notes.append(f"not corrected: the plate has fewer than {MIN_FIELDS} readable fields")
+            notes.append(f"not corrected: the plate has fewer than {MIN_FIELDS} readable fields of one size")
         centres = nuclei.detect(field[0], settings.method)
         crops, kept = crop(field, centres, settings.size, settings.border)
     except CellbookError as error:
@@ -290,6 +317,14 @@ def _cut(paths: list[Any], target: Path, function: Path | None, settings: Settin
         np.savez(stream, images=crops, centres=centres[kept].astype(np.int32), note=np.array(note))
     os.replace(target.with_suffix(".tmp"), target)
     return "done", len(crops), note
+
+
+def _check_size(path: Any, size: tuple[int, ...], usual: tuple[int, ...]) -> None:
+    if size != usual:
+        raise CellbookError(
+            f"{path} is {size[0]} x {size[1]} pixels, most fields of its plate {usual[0]} x {usual[1]}, and a "
+            "plate is corrected as one; replace the field, give it a plate of its own, or leave the correction out"
+        )
 
 
 def _read_outcome(part: Path) -> tuple[str, int, str]:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cellbook.errors import CellbookError
+from cellbook.screens.tiff import check_planes, read_planes
 
 CHANNELS = ("DNA", "Tubulin", "Actin")
 STAINS = ("DAPI", "Tubulin", "Actin")  # the official table's names, in the same order
@@ -33,132 +34,54 @@ _OFFICIAL = {
 }
 
 
-def read_tiff(path: str | Path, size: tuple[int, int] | None = None, dtypes: Sequence[str] = ("uint16",)) -> np.ndarray:
-    """One single-channel TIFF as an (H, W) array.
-
-    Parameters
-    ----------
-    path
-        The file.
-    size
-        (H, W) that it must have; None accepts any.
-    dtypes
-        Accepted pixel types.
-
-    Raises
-    ------
-    CellbookError
-        If the file is missing, empty, truncated, no TIFF, colour, of several pages, of another type or size. The
-        message names the file, what was found and the mend.
-    """
-    import tifffile
-
-    # tifffile logs every damaged directory it meets; the one message below is enough.
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    path = Path(path)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise CellbookError(f"{path} {what}; give an image, or check the file name in the image table")
-    if path.stat().st_size == 0:
-        raise CellbookError(f"{path} is empty (0 bytes); download or copy it again")
-    try:
-        with tifffile.TiffFile(path) as tif:
-            pages, page = len(tif.pages), tif.pages[0]
-            shape, samples = page.shape, page.samplesperpixel
-            pixels = page.asarray() if pages == 1 and samples == 1 else None
-            kind = str(page.dtype)
-    except PermissionError as error:
-        raise CellbookError(f"{path} cannot be read: no permission; change its rights") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # tifffile raises a dozen types for a damaged file, down to struct.error and IndexError
-        raise CellbookError(
-            f"{path} is truncated or no TIFF ({path.stat().st_size} bytes: {error}); download or copy it again"
-        ) from error
-    if samples != 1:
-        raise CellbookError(
-            f"{path} is a colour image of {samples} samples a pixel; one grey channel a file is needed: split it, or "
-            "export the raw camera image instead of the rendered one"
-        )
-    if pixels is None:
-        raise CellbookError(f"{path} has {pages} pages; one page a file is needed: split the stack by channel")
-    if kind not in dtypes:
-        raise CellbookError(
-            f"{path} holds {kind} pixels, {' or '.join(dtypes)} are needed; use the raw camera images, not a rendering"
-        )
-    if pixels.ndim != 2 or (size is not None and shape != tuple(size)):
-        raise CellbookError(
-            f"{path} is {' x '.join(map(str, shape))} pixels, expected {' x '.join(map(str, size or ('H', 'W')))}; "
-            "give the true field size, or replace the file"
-        )
-    return pixels
-
-
 def read_field(
     paths: Sequence[str | Path],
     size: tuple[int, int] | None = None,
     names: Sequence[str] = CHANNELS,
     dtypes: Sequence[str] = ("uint16",),
-) -> np.ndarray:
-    """The channels of one field as a (C, H, W) array, in the order of `paths`.
+    plane: str = "",
+    series: int = 0,
+) -> tuple[np.ndarray, list[str]]:
+    """The channels of one field as a (C, H, W) array, in the order of `paths`, and notes on what was chosen in a file.
 
-    One path for all channels means one file that holds them all, see `read_stack`.
+    One path for all channels means one file that holds them all, see `tiff.read_planes`, also for the arguments.
 
     Raises
     ------
     CellbookError
-        As `read_tiff`; and if a channel has no path, or the channels differ in size.
+        As `tiff.read_planes`; and if a channel has no path, or the channels differ in size.
     """
-    if len(names) > 1 and len(paths) == len(names) and len(set(map(str, paths))) == 1 and not pd.isna(paths[0]):
-        return read_stack(paths[0], names, size, dtypes)
     for path, name in zip(paths, names, strict=True):
         if path is None or pd.isna(path) or str(path) == "":
             raise CellbookError(f"the {name} image of this field was not found; the field cannot be cut without it")
-    channels = [read_tiff(path, size, dtypes) for path in paths]
-    shapes = {name: channel.shape for name, channel in zip(names, channels, strict=True)}
-    if len(set(shapes.values())) > 1:
-        raise CellbookError(f"the channels of one field differ in size, {shapes} ({paths[0]}); replace the odd one")
-    return np.stack(channels)
+    if len(names) > 1 and len(set(map(str, paths))) == 1:
+        return read_planes(paths[0], len(names), size, dtypes, plane, series)
+    parts = [read_planes(path, 1, size, dtypes, plane, series) for path in paths]
+    _same_size([planes.shape[1:] for planes, _ in parts], names, paths[0])
+    notes = dict.fromkeys(note for _, notes in parts for note in notes)
+    return np.concatenate([planes for planes, _ in parts]), list(notes)
 
 
-def read_stack(
-    path: str | Path,
-    names: Sequence[str],
+def check_field(
+    paths: Sequence[str | Path],
     size: tuple[int, int] | None = None,
+    names: Sequence[str] = CHANNELS,
     dtypes: Sequence[str] = ("uint16",),
-) -> np.ndarray:
-    """A TIFF that holds all channels of a field, as pages or as samples, as a (C, H, W) array in the file's order.
+    plane: str = "",
+    series: int = 0,
+) -> tuple[int, int]:
+    """Height and width of the field that `read_field` would read, without reading pixels; errors likewise."""
+    if len(names) > 1 and len(set(map(str, paths))) == 1:
+        return check_planes(paths[0], len(names), size, dtypes, plane, series)
+    sizes = [check_planes(path, 1, size, dtypes, plane, series) for path in paths]
+    _same_size(sizes, names, paths[0])
+    return sizes[0]
 
-    Raises
-    ------
-    CellbookError
-        If the file is missing, damaged, holds another number of channels, another type or another size.
-    """
-    import tifffile
 
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    path = Path(path)
-    if not path.is_file():
-        raise CellbookError(f"{path} does not exist; check the images folder and the file name in the table")
-    try:
-        pixels = np.squeeze(tifffile.imread(path))
-    except (PermissionError, MemoryError):
-        raise
-    except Exception as error:  # as in read_tiff
-        raise CellbookError(f"{path} is truncated or no TIFF ({error}); download or copy it again") from error
-    if pixels.ndim == 3 and pixels.shape[0] != len(names) and pixels.shape[2] == len(names):
-        pixels = np.moveaxis(pixels, 2, 0)
-    if pixels.ndim != 3 or pixels.shape[0] != len(names):
-        raise CellbookError(
-            f"{path} has shape {pixels.shape}; {len(names)} channels ({', '.join(names)}) are needed: "
-            "name the channels that are there, or export one stack a field"
-        )
-    if str(pixels.dtype) not in dtypes or (size is not None and pixels.shape[1:] != tuple(size)):
-        raise CellbookError(
-            f"{path} holds {pixels.dtype} pixels of {pixels.shape[1:]}; expected {' or '.join(dtypes)}"
-            f"{'' if size is None else f' of {tuple(size)}'}"
-        )
-    return np.ascontiguousarray(pixels)
+def _same_size(sizes: Sequence[tuple[int, int]], names: Sequence[str], path: str | Path) -> None:
+    if len(set(sizes)) > 1:
+        shown = ", ".join(f"{name} {size[0]} x {size[1]}" for name, size in zip(names, sizes, strict=True))
+        raise CellbookError(f"the channels of one field differ in size, {shown} ({path}); replace the odd one")
 
 
 def field_warnings(field: np.ndarray, names: Sequence[str] = CHANNELS) -> list[str]:

@@ -185,10 +185,17 @@ def match_centres(found: np.ndarray, truth: np.ndarray, radius: float = 10.0) ->
     return Matching(len(rows) / len(found), len(rows) / len(truth), np.stack([rows, nearest[rows]], axis=1))
 
 
-def nuclei_csv(path: str | Path, method: str = "otsu") -> str:
-    """Centres of one DNA image as CSV text: the header `y,x`, then one line a nucleus."""
-    from cellbook.screens.fields import read_tiff
+def nuclei_csv(path: str | Path, method: str = "otsu", plane: str = "", series: int = 0) -> str:
+    """Centres of one DNA image as CSV text: the header `y,x`, then one line a nucleus; see `tiff.read_planes`."""
+    from cellbook.screens.tiff import read_tiff
 
     text = io.StringIO()
-    np.savetxt(text, detect(read_tiff(path), method), fmt="%d", delimiter=",", header="y,x", comments="")
+    np.savetxt(
+        text,
+        detect(read_tiff(path, plane=plane, series=series), method),
+        fmt="%d",
+        delimiter=",",
+        header="y,x",
+        comments="",
+    )
     return text.getvalue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import pandas as pd
 
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
+from cellbook.screens.crops import Settings, make_settings
 from cellbook.screens.extraction import extract_fields
-from cellbook.screens.preflight import Finding, preflight, read_table, standard_names
+from cellbook.screens.listed import image_path
+from cellbook.screens.preflight import Finding, preflight, read_table, standard_names, without_spaces
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +70,9 @@ def import_screen(
         If the preflight finds errors (the message holds the first and their number), or as the extraction does.
         Warnings are logged; `check_screen` lists everything without importing.
     """
-    images, frame, used = _load(images, table, channels, columns, files)
-    findings = _findings(images, frame, used, channels, controls)
+    given = {"channels": tuple(channels), "pixel_um": pixel_um} | settings
+    images, frame, used, changed, how = _load(images, table, columns, files, given)
+    findings = changed + _findings(images, frame, used, channels, controls)
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
         more = f" (and {len(errors) - 1} more; check_screen, or --check, lists them)" if len(errors) > 1 else ""
@@ -78,17 +82,12 @@ def import_screen(
             log.warning("%s: %s", finding.subject, finding.message)
     frame = _complete(frame)
     if isinstance(images, np.ndarray):
-        if settings:
-            raise CellbookError(f"{', '.join(settings)} cannot be set for an array of crops: they are cut already")
         kept = [c for c in frame if str(c).startswith(("Metadata_", "truth_"))]
         return CellSet(images, frame[kept], tuple(channels), pixel_um).save(out)
     for channel, column in zip(channels, used if len(used) > 1 else list(used) * len(channels), strict=True):
-        frame[f"path_{channel}"] = [None if pd.isna(name) else str(images / str(name)) for name in frame[column]]
-    if "Metadata_plate" not in frame:
-        frame["Metadata_plate"] = "plate"
+        frame[f"path_{channel}"] = [image_path(images, name) for name in frame[column]]
     kept = [c for c in frame if str(c).startswith(("Metadata_", "path_"))]
-    given = {"field_size": None, "channels": tuple(channels), "pixel_um": pixel_um} | settings
-    result = extract_fields(frame[kept], out, workers=workers, progress=progress, **given)
+    result = extract_fields(frame[kept], out, workers=workers, progress=progress, **asdict(how))
     return result.open()
 
 
@@ -101,25 +100,27 @@ def check_screen(
     files: Sequence[str] | None = None,
     plates: Sequence[str] | None = None,
     controls: str = "DMSO",
+    **settings: Any,
 ) -> list[Finding]:
     """Preflight of a reader's own screen: what is in order, what is missing, and what that rules out.
 
-    Takes the arguments of `import_screen`, reads no field image and writes nothing.
+    Takes the arguments of `import_screen` and writes nothing. Of fields it opens the files, of a large screen those of
+    a thousand fields, but reads the pixels of the first alone.
     """
-    loaded, frame, used = _load(images, table, channels, columns, files)
-    return _findings(loaded, frame, used, channels, controls, plates)
+    loaded, frame, used, changed, how = _load(images, table, columns, files, {"channels": tuple(channels)} | settings)
+    return changed + _findings(loaded, frame, used, channels, controls, plates, how)
 
 
 def _load(
     images: str | Path,
     table: str | Path,
-    channels: Sequence[str],
     columns: Mapping[str, str] | None,
     files: Sequence[str] | None,
-) -> tuple[np.ndarray | Path, pd.DataFrame, tuple[str, ...]]:
-    """The crops (memory-mapped) or the folder, the table with standard names, and the columns that name files."""
-    images = Path(images)
-    frame = standard_names(read_table(table), columns)
+    given: dict[str, Any],
+) -> tuple[np.ndarray | Path, pd.DataFrame, tuple[str, ...], list[Finding], Settings]:
+    """The crops or the folder, the table, the columns that name files, what was changed in it, and the settings."""
+    images, channels = Path(images), given["channels"]
+    frame, changed = without_spaces(standard_names(read_table(table), columns))
     # before the batch is needed anywhere: the project's rule for plate names
     if "Metadata_batch" not in frame and "Metadata_plate" in frame:
         plates = frame["Metadata_plate"].astype(str)
@@ -130,25 +131,32 @@ def _load(
         used = tuple(files) if files is not None else ("File",) if "File" in frame else each
         if len(used) not in (1, len(channels)):
             raise CellbookError(f"files names {len(used)} columns for {len(channels)} channels; give one each, or one")
-        return images, frame, used
+        return images, frame, used, changed, make_settings(**{"field_size": None} | given)
     if images.suffix not in (".npy", ".npz") or not images.is_file():
         raise CellbookError(f"images={images} is neither a folder nor an existing .npy or .npz file; give one of these")
-    return _read_array(images), frame, ()
+    if unknown := sorted(set(given) - {"channels", "pixel_um"}):
+        raise CellbookError(f"{', '.join(unknown)} cannot be set for an array of crops: they are cut already")
+    return _read_array(images), frame, (), changed, make_settings(**given)
 
 
 def _read_array(path: Path) -> np.ndarray:
     try:
         if path.suffix == ".npy":
-            return np.load(path, mmap_mode="r")
+            return _native(np.load(path, mmap_mode="r"))
         with np.load(path) as stored:
             name = "images" if "images" in stored.files else stored.files[0] if len(stored.files) == 1 else None
             if name is None:
                 raise CellbookError(f"{path} holds {', '.join(stored.files)}; name the crops 'images'")
-            return stored[name]
+            return _native(stored[name])
     except CellbookError:
         raise
     except (ValueError, OSError, EOFError, IndexError, zipfile.BadZipFile) as error:
         raise CellbookError(f"{path} is damaged or no array ({error}); save it again with numpy") from error
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """The same numbers in the machine's byte order."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _findings(
@@ -158,17 +166,21 @@ def _findings(
     channels: Sequence[str],
     controls: str,
     plates: Sequence[str] | None = None,
+    settings: Settings | None = None,
 ) -> list[Finding]:
     if isinstance(images, np.ndarray):
         return preflight(frame, images=images, channels=channels, plates=plates, controls=controls)
-    return preflight(frame, files=used, folder=images, channels=channels, plates=plates, controls=controls)
+    known: dict[str, Any] = {"channels": channels, "plates": plates, "controls": controls}
+    return preflight(frame, files=used, folder=images, settings=settings, **known)
 
 
 def _complete(frame: pd.DataFrame) -> pd.DataFrame:
     """Types as the rest of the project expects them."""
     frame = frame.copy()
-    if "Metadata_concentration" in frame:
-        frame["Metadata_concentration"] = pd.to_numeric(frame["Metadata_concentration"]).astype(float)
+    doses = frame["Metadata_concentration"] if "Metadata_concentration" in frame else pd.Series(0.0, frame.index)
+    frame["Metadata_concentration"] = pd.to_numeric(doses).astype(float).fillna(0.0)  # a missing one is one dose
+    if "Metadata_plate" not in frame:
+        frame["Metadata_plate"] = "plate"
     for label in ("plate", "well", "batch"):
         if f"Metadata_{label}" in frame:
             column = frame[f"Metadata_{label}"]

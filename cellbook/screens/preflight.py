@@ -11,17 +11,24 @@ import numpy as np
 import pandas as pd
 
 from cellbook.errors import CellbookError
+from cellbook.screens.crops import Settings
+from cellbook.screens.listed import check_files
 
 LABELS = ("plate", "well", "batch", "compound", "concentration", "moa", "replicate", "site", "field")
 # What cannot be computed without a column.
 DISABLES = {
     "plate": "scaling and illumination correction by plate, and grouped folds in the batch classification",
-    "well": "well profiles, and with them every protocol that starts from wells",
+    "well": "well profiles (features --level well), and with them every protocol that starts from wells",
     "batch": "NSCB, the week accuracy, CORAL, WDN, the adversary and batch leakage",
     "compound": "treatment profiles, NSC and NSCB, activity, and every correction fitted on controls",
     "concentration": "doses: a compound's wells all become one treatment",
     "moa": "NSC, NSCB and the retrieval of mechanisms; activity and batch leakage remain",
 }
+SCORE_NEEDS = ("batch", "compound", "moa")
+TEXT = ("plate", "well", "batch", "compound", "moa")
+NUMBERS = ("concentration", "replicate", "cell_count")
+MEANS_MISSING = ("nan", "na", "n/a", "none", "null", "<na>", "#n/a")
+SMALLEST = 16  # pixels; features are not measured in smaller crops
 NEEDS_CONTROLS = "whitening, TVN, CORAL, WDN, scaling by plate, activity and batch leakage"
 
 
@@ -69,7 +76,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 
 def _plain(name: object) -> str:
-    return re.sub(r"[^a-z]", "", str(name).lower().removeprefix("metadata_"))
+    return re.sub(r"[^a-z0-9]", "", str(name).lower().removeprefix("metadata_"))
 
 
 def standard_names(table: pd.DataFrame, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -98,15 +105,33 @@ def standard_names(table: pd.DataFrame, columns: Mapping[str, str] | None = None
         if _plain(standard) not in LABELS:
             raise CellbookError(f"columns maps {own!r} to {standard!r}; use one of {', '.join(LABELS)}")
         rename[own] = f"Metadata_{_plain(standard)}"
-    for column in table:
-        target = f"Metadata_{_plain(column)}"
-        if column not in rename and _plain(column) in LABELS and target not in rename.values():
-            rename[column] = target
+    named = set(rename.values())
+    others = {c: f"Metadata_{_plain(c)}" for c in table if c not in rename and _plain(c) in LABELS}
+    # What was named by hand wins over a column that is only called so.
+    table = table.drop(columns=[column for column, target in others.items() if target in named])
+    rename |= {column: target for column, target in others.items() if target not in named}
     renamed = table.rename(columns=rename)
     doubled = renamed.columns[renamed.columns.duplicated()]
     if len(doubled):
-        raise CellbookError(f"two columns of the table mean {doubled[0]}; drop one, or say which by columns")
+        which = ", ".join(str(own) for own in table if rename.get(own, own) == doubled[0])
+        raise CellbookError(f"two columns of the table mean {doubled[0]} ({which}); drop one, or say which by --column")
     return renamed
+
+
+def without_spaces(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
+    """The table with names freed of spaces at their ends, which would make them other names, and what was changed."""
+    table, found = table.copy(), []
+    for column in (f"Metadata_{label}" for label in TEXT):
+        if column not in table:
+            continue
+        text = table[column].map(lambda value: value.strip() if isinstance(value, str) else value)
+        spaced = table[column].notna() & (text != table[column]) & (text != "")
+        if spaced.any():
+            first = table.loc[spaced, column].iloc[0]
+            told = f"spaces at the ends of {first!r} and {int(spaced.sum()) - 1} more of {len(table)} rows are left out"
+            found.append(Finding("warning", column, told))
+        table[column] = text.where(text != "", None)
+    return table, found
 
 
 def preflight(
@@ -118,8 +143,11 @@ def preflight(
     channels: Sequence[str] = (),
     plates: Iterable[str] | None = None,
     controls: str = "DMSO",
+    settings: Settings | None = None,
 ) -> list[Finding]:
     """Check a screen's table, and its images if given, and say what each lack rules out.
+
+    What has no error can be imported and measured; what also has no warning can be scored.
 
     Parameters
     ----------
@@ -135,14 +163,18 @@ def preflight(
         Plates that exist; others in the table are errors.
     controls
         Compound name of the negative control.
+    settings
+        How fields will be cut: their files are then opened too, see `listed.check_files`.
 
     Returns
     -------
     list of Finding
         Errors first, then warnings, then what is in order.
     """
-    found = [*_images(table, images, channels), *_files(table, files, folder), *_labels(table)]
-    found += [*_design(table, plates), *_controls(table, controls), *_mechanisms(table, controls)]
+    found = [*_images(table, images, channels), *_labels(table), *_numbers(table)]
+    if folder is not None:
+        found += [Finding(*said) for said in check_files(table, files, folder, settings)]
+    found += [*_names(table), *_design(table, plates), *_controls(table, controls), *_mechanisms(table, controls)]
     found += _counts(table, fields=bool(files))
     return sorted(found, key=lambda finding: ("error", "warning", "ok").index(finding.level))
 
@@ -162,51 +194,65 @@ def _images(table: pd.DataFrame, images: np.ndarray | None, channels: Sequence[s
         last = images.shape[3] == len(channels)
         mend = "channels come last here, transpose to (N, C, H, W)" if last else "name each of them once"
         yield Finding("error", "channels", f"{len(channels)} names for {images.shape[1]} channels: {mend}")
+    elif min(images.shape[2:]) < SMALLEST:
+        text = f"crops of {images.shape[2]} x {images.shape[3]} pixels: rules out features, which need {SMALLEST}"
+        yield Finding("error" if min(images.shape[2:]) < 1 else "warning", "images", text)
     elif images.shape[1] == 1:
         yield Finding("warning", "channels", "one channel only: rules out cell bodies and correlations of channels")
-
-
-def _files(table: pd.DataFrame, files: Sequence[str], folder: str | Path | None) -> Iterable[Finding]:
-    for column in files:
-        if column not in table:
-            yield Finding("error", column, "no such column; it must name the image file of each field")
-            continue
-        absent = table[column].isna()
-        if absent.any():
-            yield Finding("warning", column, f"{int(absent.sum())} of {len(table)} fields name no file and will fail")
-        if folder is not None:
-            names = table.loc[~absent, column].astype(str)
-            missing = [name for name in names.unique() if not (Path(folder) / name).is_file()]
-            if missing:
-                level = "error" if len(missing) == names.nunique() else "warning"
-                text = f"{len(missing)} of {names.nunique()} files are not in {folder}, first {missing[0]}"
-                yield Finding(level, column, text)
 
 
 def _labels(table: pd.DataFrame) -> Iterable[Finding]:
     for label, consequence in DISABLES.items():
         column = f"Metadata_{label}"
         if column not in table:
-            yield Finding("warning", column, f"missing: rules out {consequence}")
-        elif label != "moa" and (empty := int(table[column].isna().sum())):
-            yield Finding("warning", column, f"empty in {empty} of {len(table)} rows; those rows drop out of profiles")
-    if "Metadata_concentration" in table:
-        column = table["Metadata_concentration"]
-        numbers = pd.to_numeric(column, errors="coerce")
-        text = column[numbers.isna() & column.notna()]
+            alike = [str(name) for name in table if re.sub(r"\d+$", "", _plain(name)) == label]
+            hint = f"; if {alike[0]} is meant, say --column {alike[0]}={label}" if alike else ""
+            more = ", and every score" if label in SCORE_NEEDS else ""
+            yield Finding("warning", column, f"missing: rules out {consequence}{more}{hint}")
+        elif empty := int(table[column].isna().sum()):
+            text = f"empty in {empty} of {len(table)} rows"
+            if label == "concentration":
+                yield Finding("warning", column, f"{text}; they count as one dose, 0")
+            elif label != "moa":
+                yield Finding("error", column, f"{text}: fill it in, or leave these rows out")
+
+
+def _numbers(table: pd.DataFrame) -> Iterable[Finding]:
+    for column in (f"Metadata_{label}" for label in NUMBERS):
+        if column not in table:
+            continue
+        mend = "write plain numbers" + (" in micromolar, 0 for controls" if "concentration" in column else "")
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        text = table.loc[numbers.isna() & table[column].notna(), column]
         if len(text):
             shown = ", ".join(repr(str(value)) for value in text.unique()[:3])
-            mend = "write plain numbers in micromolar, 0 for controls"
-            yield Finding(
-                "error", "Metadata_concentration", f"{len(text)} of {len(table)} rows hold text ({shown}): {mend}"
-            )
+            yield Finding("error", column, f"{len(text)} of {len(table)} rows hold text ({shown}): {mend}")
         elif (numbers < 0).any():
-            yield Finding("error", "Metadata_concentration", f"{int((numbers < 0).sum())} rows are negative: mend them")
-    if "Metadata_well" in table:
-        wells = table["Metadata_well"].dropna().astype(str)
-        single = wells.str.fullmatch(r"[A-Za-z]{1,2}[1-9]")
-        if single.any() and wells.str.fullmatch(r"[A-Za-z]{1,2}0[1-9]").any():
-            yield Finding("error", "Metadata_well", "both forms of a name, like B2 and B02, occur: use one")
+            yield Finding("error", column, f"{int((numbers < 0).sum())} rows are negative: mend them")
+        elif np.isinf(numbers).any():
+            yield Finding("error", column, f"{int(np.isinf(numbers).sum())} of {len(table)} rows are infinite: {mend}")
+
+
+def _names(table: pd.DataFrame) -> Iterable[Finding]:
+    """Names that are written two ways, or that look as if there were none."""
+    for column in (f"Metadata_{label}" for label in TEXT if f"Metadata_{label}" in table):
+        names = table[column].dropna().astype(str)
+        different = pd.Series(names.unique(), dtype=object)
+        alike = different[different.str.casefold().duplicated(keep=False)]
+        if len(alike):
+            shown = ", ".join(sorted(alike)[:4])
+            text = f"{len(alike)} names differ only in upper and lower case ({shown}): write each one way"
+            yield Finding("error", column, text)
+        words = different[different.str.lower().isin(MEANS_MISSING)]
+        if len(words):
+            text = f"{words.iloc[0]!r} in {int(names.isin(words).sum())} of {len(table)} rows is read as a name"
+            yield Finding("warning", column, f"{text}: leave the cell empty where there is none")
+        if column == "Metadata_batch" and different.str.contains("|", regex=False).any():
+            yield Finding("error", column, "a name holds '|', which joins several batches: rename it")
+        if column == "Metadata_well":
+            single = names.str.fullmatch(r"[A-Za-z]{1,2}[1-9]")
+            if single.any() and names.str.fullmatch(r"[A-Za-z]{1,2}0[1-9]").any():
+                yield Finding("error", column, "both forms of a name, like B2 and B02, occur: use one")
 
 
 def _design(table: pd.DataFrame, plates: Iterable[str] | None) -> Iterable[Finding]:
@@ -223,11 +269,13 @@ def _design(table: pd.DataFrame, plates: Iterable[str] | None) -> Iterable[Findi
         return
     keys = ["Metadata_plate", "Metadata_well"]
     treatment = [c for c in ("Metadata_compound", "Metadata_concentration") if c in table]
-    if treatment:
-        per_well = table[keys + treatment].drop_duplicates().dropna(subset=keys).groupby(keys).size()
+    for what, columns in (("treatments", treatment), ("mechanisms", ["Metadata_moa"]), ("batches", ["Metadata_batch"])):
+        if not columns or not set(columns) <= set(table):
+            continue
+        per_well = table[keys + columns].drop_duplicates().dropna(subset=keys).groupby(keys).size()
         if (per_well > 1).any():
             plate, well = per_well.index[per_well > 1][0]
-            text = f"{int((per_well > 1).sum())} wells hold two treatments, first {plate} {well}: a well has one"
+            text = f"{int((per_well > 1).sum())} wells hold two {what}, first {plate} {well}: a well has one"
             yield Finding("error", "Metadata_well", text)
     if "Metadata_batch" in table:
         per_plate = table.groupby("Metadata_plate")["Metadata_batch"].nunique()
@@ -241,11 +289,17 @@ def _design(table: pd.DataFrame, plates: Iterable[str] | None) -> Iterable[Findi
 def _controls(table: pd.DataFrame, controls: str) -> Iterable[Finding]:
     if "Metadata_compound" not in table:
         return
+    for column in ("Metadata_compound", "Metadata_moa"):
+        text = table[column].dropna().astype(str) if column in table else pd.Series(dtype=str)
+        alike = text[(text.str.strip().str.lower() == controls.strip().lower()) & (text != controls)]
+        if len(alike):
+            said = f"{alike.iloc[0]!r} in {len(alike)} of {len(table)} rows looks like the controls {controls!r}"
+            yield Finding("error", column, f"{said}: rename it, or say --controls")
     control = table["Metadata_compound"] == controls
-    if not control.any():
-        near = table["Metadata_compound"].dropna().astype(str)
-        alike = near[near.str.lower().str.strip() == controls.lower()].unique()
-        hint = f"; is {alike[0]!r} meant? Rename it" if len(alike) else "; pass controls= if it has another name"
+    if control.all():
+        yield Finding("warning", "controls", f"all {len(table)} rows are {controls}: rules out every score")
+    elif not control.any():
+        hint = "; say --controls if it has another name"
         yield Finding("warning", "controls", f"no row has compound {controls!r}: rules out {NEEDS_CONTROLS}{hint}")
     elif "Metadata_plate" in table:
         without = sorted(set(table["Metadata_plate"].dropna()) - set(table.loc[control, "Metadata_plate"].dropna()))
@@ -262,7 +316,15 @@ def _mechanisms(table: pd.DataFrame, controls: str) -> Iterable[Finding]:
     treated = table[table["Metadata_compound"] != controls]
     unlabelled = treated["Metadata_moa"].isna()
     if unlabelled.any():
-        yield Finding("warning", "Metadata_moa", f"{int(unlabelled.sum())} treated rows have none; they are not scored")
+        mend = "every score is ruled out" if unlabelled.all() else "score leaves them out with --drop-unlabelled"
+        text = f"{int(unlabelled.sum())} of {len(treated)} treated rows have none; {mend}"
+        yield Finding("warning", "Metadata_moa", text)
+    doses = treated.get("Metadata_concentration", pd.Series(0.0, index=treated.index)).fillna(0.0)
+    several = treated.groupby(["Metadata_compound", doses])["Metadata_moa"].nunique().gt(1)
+    if several.any():
+        compound, dose = several.index[several][0]
+        text = f"{int(several.sum())} treatments have two mechanisms, first {compound} {dose}: give each one"
+        yield Finding("error", "Metadata_moa", text)
     if treated.dropna(subset=["Metadata_moa"]).groupby("Metadata_compound")["Metadata_moa"].nunique().gt(1).any():
         yield Finding("warning", "Metadata_moa", "a compound carries different mechanisms at different doses")
     compounds = treated.groupby("Metadata_moa")["Metadata_compound"].nunique()
