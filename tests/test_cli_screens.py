@@ -84,6 +84,7 @@ def test_simulate_never_replaces_what_it_did_not_make(cellbook, tmp_path, monkey
     own.save(tmp_path / "own")
     refused(cellbook("simulate", tmp_path / "own", "--preset", "smoke"), "no simulated screen")
     assert CellSet.open(tmp_path / "own").fingerprint == own.fingerprint
+    monkeypatch.setattr(simulated.os.path, "expanduser", lambda path: path)  # a user of a container without a home
     assert cellbook(*words, "--force")[0] == 0
     assert not (tmp_path / "mine" / "notes.txt").exists()
 

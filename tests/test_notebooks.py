@@ -334,6 +334,26 @@ def test_a_damaged_page_is_executed_anew(tiny, damage):
     assert executions(tiny) == 2
 
 
+def test_a_screen_of_ones_own_is_found_from_the_folder_in_which_it_was_named(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "cellset.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    given = []
+    monkeypatch.setattr(build, "execute_page", lambda page, values, *rest: given.append(values["screen"]))
+    for screen in ("mine", "simulated"):
+        build.run_page("lafarge2019", {"screen": screen, "results": str(tmp_path / "runs")})
+    assert given == [str(tmp_path / "mine"), "simulated"]
+
+
+def test_a_page_of_a_damaged_run_is_not_published(tiny):
+    folder, _ = build.run_page("tiny", {})
+    (product,) = (tiny / "runs").glob("tiny-*/a.txt")
+    product.write_text("")
+    with pytest.raises(CellbookError, match=r"tiny-.* is damaged \(its product a\.txt has 0 bytes, not 1\)"):
+        build.publish("tiny", folder, tiny / "book")
+    assert not (tiny / "book").exists()
+
+
 def copy_of_the_package(folder):
     """A checkout's package elsewhere, so that no folder beside it holds the data."""
     root = folder / "deep" / "checkout"

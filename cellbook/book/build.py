@@ -43,7 +43,8 @@ def run_page(page: str, given: dict[str, Any], *, force: bool = False, echo: boo
     already there is left as it is.
     """
     values = notebooks.check_parameters(page, given)
-    if (Path(values["screen"]) / "cellset.json").is_file():  # a notebook's working folder is the checkout
+    # A notebook's working folder is the checkout, and not the one in which a screen of one's own was named.
+    if "screen" in given and Path(values["screen"], "cellset.json").is_file():
         values["screen"] = os.path.abspath(values["screen"])
     folder = Path(notebooks.root(), values["results"], "pages", page)
     wanted = {

@@ -132,7 +132,8 @@ def check_parameters(page: str, given: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         raise CellbookError(f"page {page!r} has no parameter {', '.join(unknown)}: it takes {', '.join(known)}")
     values = {name: parameter.parse(given.get(name, parameter.default)) for name, parameter in known.items()}
-    for name, value in values.items():
+    for name in given:
+        value = values[name]
         if isinstance(value, float) and not math.isfinite(value):
             raise CellbookError(f"parameter {name!r} takes a finite number, got {given[name]}")
         if isinstance(value, str) and not (value.isprintable() and value.strip()):
