@@ -54,7 +54,7 @@ def ssim(x: ArrayLike, x_hat: ArrayLike, data_range: float = 1.0) -> Floats:
     a, b = (image.astype(np.float64) for image in _pair(x, x_hat))
     found = np.empty(a.shape[:2])
     for place in np.ndindex(found.shape):
-        found[place] = structural_similarity(
+        found[place] = structural_similarity(  # type: ignore[no-untyped-call]
             a[place], b[place], gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=data_range
         )
     return found
