@@ -18,7 +18,7 @@ from cellbook.errors import CellbookError
 app = typer.Typer()
 
 DESIGNS = {"bbbc021": "chemical", "genetic": "genetic"}
-ENCODERS = ("classical", "pixel-pca", "random-network", "cell-count")
+ENCODERS = ("classical", "imagenet", "pixel-pca", "random-network", "cell-count")
 SHOWN = 10  # failed fields that are named one by one; the report names all
 
 Plates = Annotated[list[str] | None, typer.Option(metavar="NAME", help="plates, by commas or one option each")]
@@ -255,8 +255,8 @@ def features(
     encoder: Annotated[str, typer.Option(help=", ".join(ENCODERS))] = "classical",
     level: Annotated[str, typer.Option(help="cell, or well: the mean over its cells")] = "well",
     components: Annotated[int, typer.Option(help="of pixel-pca")] = 50,
-    seed: Annotated[int, typer.Option(help="of pixel-pca and random-network")] = 0,
-    device: Annotated[str, typer.Option(help="of random-network: auto, cpu, cuda or cuda:1")] = "auto",
+    seed: Annotated[int, typer.Option(help="of imagenet, pixel-pca and random-network")] = 0,
+    device: Annotated[str, typer.Option(help="of imagenet and random-network: auto, cpu, cuda or cuda:1")] = "auto",
 ) -> None:
     """Measure cells without training: the table that `score` and `correct` read."""
     from cellbook import features as encoders
@@ -280,6 +280,8 @@ def features(
         table = encoders.cell_count(given)
     elif encoder == "classical":
         table = encoders.classical(given, progress=sys.stderr.isatty())
+    elif encoder == "imagenet":
+        table = encoders.imagenet(given, seed=seed, device=choose_device(device), progress=sys.stderr.isatty())
     elif encoder == "pixel-pca":
         table = encoders.pixel_pca(given, n=components, seed=seed)
     else:

@@ -1,5 +1,6 @@
 """Classical features of single cells, and the plain encoders that every learned one must beat."""
 
 from cellbook.features.encoders import cell_count, classical, pixel_pca, random_network
+from cellbook.features.transferred import imagenet
 
-__all__ = ["cell_count", "classical", "pixel_pca", "random_network"]
+__all__ = ["cell_count", "classical", "imagenet", "pixel_pca", "random_network"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from skimage.metrics import structural_similarity
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
@@ -24,7 +25,6 @@ from cellbook.features import frozen
 
 Floats = NDArray[np.float64]
 BLOCK = 256  # cells at a time
-EDGE = 5  # pixels from the border at which the window of the structural similarity is whole
 WIDTHS = (16, 32, 64)  # channels of the frozen network, whose layers halve the image each
 ACTIVE = 0.01  # variance of a code's feature above which it carries anything (Burda et al. 2016)
 
@@ -47,19 +47,15 @@ def ssim(x: ArrayLike, x_hat: ArrayLike, data_range: float = 1.0) -> Floats:
     CellbookError
         If the shapes differ, values are not finite, or `data_range` is not positive.
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure as measure
-
     if not 0 < data_range < float("inf"):
         raise CellbookError(f"data_range={data_range} must be a positive number: 1 for images in [0, 1]")
-    a, b = _pair(x, x_hat)
-    n, c = a.shape[:2]
-    flat = [torch.from_numpy(image.reshape(n * c, 1, *image.shape[2:])) for image in (a, b)]
-    found = []
-    for start in range(0, n * c, BLOCK):
-        one, two = (image[start : start + BLOCK].double() for image in flat)
-        _, places = measure(one, two, data_range=data_range, reduction="none", return_full_image=True)
-        found.append(places[..., EDGE:-EDGE, EDGE:-EDGE].mean(dim=(1, 2, 3)))
-    return np.asarray(torch.cat(found).numpy().reshape(n, c), dtype=np.float64)
+    a, b = (image.astype(np.float64) for image in _pair(x, x_hat))
+    found = np.empty(a.shape[:2])
+    for place in np.ndindex(found.shape):
+        found[place] = structural_similarity(  # type: ignore[no-untyped-call]
+            a[place], b[place], gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=data_range
+        )
+    return found
 
 
 def top_octave(x: ArrayLike) -> Floats:
