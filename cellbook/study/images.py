@@ -12,9 +12,6 @@ from cellbook.metrics import images
 MISFIT = "misfit of sharpness"  # octaves between the power of fine detail in reconstruction and original
 
 
-# --- products -------------------------------------------------------------------------------------------------------
-
-
 def beside_originals(
     table: pd.DataFrame, channels: Sequence[str], x: np.ndarray, x_hat: np.ndarray, seed: int
 ) -> pd.DataFrame:

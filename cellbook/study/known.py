@@ -18,9 +18,6 @@ NO_PARAMETER = ("truth_phase",)  # orders mitoses only
 ALPHAS = tuple(10.0**power for power in range(6))
 
 
-# --- products -------------------------------------------------------------------------------------------------------
-
-
 def week_of_controls(cells: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Whether logistic regression names the week of single positive control cells on plates held out, one row a cell.
 
