@@ -14,10 +14,13 @@ import os
 import re
 import shutil
 import stat
+import struct
 import threading
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,6 +40,7 @@ RECEIPTS = ".receipts"
 _TIMEOUT = 30  # seconds without a byte
 _RETRIES = 3
 _BLOCK = 1 << 18
+_LARGEST_RATIO = 100  # of an archive's content to its size; images of a camera reach 5
 
 
 @dataclass(frozen=True)
@@ -276,8 +280,9 @@ def safe_extract(archive: str | Path, out: str | Path) -> list[Path]:
     Raises
     ------
     CellbookError
-        If an entry would land outside the folder (absolute, ``..``), is a link or a device (then nothing is written);
-        if the archive is damaged (it is deleted); or if the disk is too small.
+        If an entry would land outside the folder (absolute, ``..``), is a link or a device, is there twice or holds
+        another, or all are more than 100 times as large as the archive (then nothing is written); if the archive is
+        damaged (it is deleted); or if the disk is too small.
     """
     archive, out = Path(archive), Path(out)
     scratch = out / f".unpacking-{archive.stem}"
@@ -287,7 +292,13 @@ def safe_extract(archive: str | Path, out: str | Path) -> list[Path]:
             entries = [entry for entry in source.infolist() if not entry.is_dir()]
             for entry in source.infolist():
                 _refuse_escape(entry, archive)
+            _refuse_clashes([entry.filename for entry in entries], archive)
             need = sum(entry.file_size for entry in entries)
+            if need > _LARGEST_RATIO * archive.stat().st_size:
+                raise CellbookError(
+                    f"{archive.name} is refused: it would unpack to {need:,} bytes from {archive.stat().st_size:,}; "
+                    "delete it and get the official archive"
+                )
             out.mkdir(parents=True, exist_ok=True)
             if shutil.disk_usage(out).free < need:
                 raise OSError(errno.ENOSPC, f"unpacking needs {need} bytes and the disk has fewer")
@@ -296,7 +307,10 @@ def safe_extract(archive: str | Path, out: str | Path) -> list[Path]:
             for entry in entries:
                 (out / entry.filename).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(scratch / entry.filename, out / entry.filename)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, zipfile.zlib.error) as error:
+    except CellbookError:
+        raise
+    # an encrypted member is a RuntimeError, bad names and times are ValueErrors
+    except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, struct.error, zlib.error) as error:
         archive.unlink(missing_ok=True)
         raise CellbookError(
             f"{archive.name} is damaged ({error}); it was deleted, call again to fetch it anew"
@@ -304,6 +318,17 @@ def safe_extract(archive: str | Path, out: str | Path) -> list[Path]:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return [out / entry.filename for entry in entries]
+
+
+def _refuse_clashes(names: list[str], archive: Path) -> None:
+    paths = [PurePosixPath(name) for name in names]
+    often, inside = Counter(paths), {parent for path in paths for parent in path.parents}
+    clash = next((str(path) for path in paths if often[path] > 1 or path in inside), None)
+    if clash is not None:
+        raise CellbookError(
+            f"{archive.name} is refused: its entry {clash!r} is there twice or holds another; delete it and get the "
+            "official archive"
+        )
 
 
 def _refuse_escape(entry: zipfile.ZipInfo, archive: Path) -> None:

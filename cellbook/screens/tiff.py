@@ -21,8 +21,9 @@ _PLAIN = ("generic", "uniform", "shaped")  # series that tifffile made of pages 
 _DESCRIBED = ("ome", "imagej", "stk", "lsm", "fluoview", "mmstack")
 # Of what tifffile logs and then passes over, this means that pixels are missing; the rest are odd but harmless tags.
 _BROKEN = re.compile(r"tag list|page offset|offset to page|circular|missing data|ImageJ series metadata invalid")
-_HUGE = 1 << 30  # bytes of a plane above which its size must be plausible for the size of the file
+_HUGE = 1 << 28  # bytes of a plane above which its size must be plausible for the size of the file
 _RATIO = 2000  # what deflate and LZW can reach
+_MANY = 1 << 20  # planes that no file of a field has
 
 
 class Planes(NamedTuple):
@@ -237,6 +238,9 @@ def _shape(series: Any) -> tuple[int, ...]:
 
 def _grid(file: _File, number: int) -> tuple[Any, np.ndarray, list[str], list[str]]:
     """The chosen series, its planes as an array of handles, the letter of each of its axes, and notes."""
+    text = file.tif.ome_metadata or ""
+    sides = [max(map(int, re.findall(rf'Size{axis}="(\d{{1,18}})', text)), default=1) for axis in "ZCT"]
+    _check_number(file.path, math.prod(sides))  # before tifffile makes a list of them
     every = [series for series in file.tif.series if math.prod(_shape(series))]
     full = [series for series in every if not (series.keyframe.is_reduced or series.keyframe.is_mask)] or every
     if not full:
@@ -286,10 +290,14 @@ def _handles(series: Any) -> list[Any]:
     """Pages, where each is one plane of the series; else the numbers of its planes."""
     axes, shape = series.get_axes(True), _shape(series)
     planes = math.prod(side for letter, side in zip(axes, shape, strict=True) if letter not in "YX")
-    if planes > 1 << 20:
-        raise CellbookError(f"a description claims {planes} planes; is the file damaged?")
+    _check_number(series.keyframe.parent.filehandle.name, planes)
     one_each = axes.endswith("YX") and len(series) == planes and series.keyframe.shape == shape[-2:]
     return list(series) if one_each else list(range(planes))
+
+
+def _check_number(path: str | Path, planes: int) -> None:
+    if planes > _MANY:
+        raise CellbookError(f"{path} is described as {planes:,} planes; is it damaged? Export it again")
 
 
 def _planes_first(series: Any) -> np.ndarray:
