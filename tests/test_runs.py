@@ -1,13 +1,11 @@
 import json
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -210,30 +208,6 @@ def test_a_lock_names_its_process_and_is_refused_or_waited_for(tmp_path, caplog)
         assert holder in waiter.stderr.readline()
     assert waiter.communicate(timeout=60)[0] == "True\n"
     assert not (tmp_path / ".place.lock").exists()
-
-
-def test_workers_end_with_a_killed_parent(tmp_path):
-    script = tmp_path / "parent.py"
-    script.write_text(
-        "import os, time\nfrom cellbook.runs import processes\n"
-        "if __name__ == '__main__':\n"
-        "    pool = processes(1)\n    print(pool.submit(os.getpid).result(), flush=True)\n    time.sleep(600)\n"
-    )
-    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
-    worker = int(parent.stdout.readline())
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.communicate()
-    for _ in range(100):
-        try:
-            os.kill(worker, 0)
-            state = Path(f"/proc/{worker}/stat")
-            if state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z":  # nobody here reaps orphans
-                return
-        except ProcessLookupError:
-            return
-        time.sleep(0.1)
-    os.kill(worker, signal.SIGKILL)
-    pytest.fail("the worker outlives its parent")
 
 
 def test_damaged_record_is_named(tmp_path):

@@ -21,8 +21,10 @@ def cells():
     for place in range(20):
         compound = "DMSO" if place < 2 else f"c{place % 9}"
         role = {0: "negative control", 1: "negative control", 2: named.POSITIVE}.get(place, "treatment")
-        rows += [(f"p{place % 3}", f"A{place:02d}", compound, 1.0, "m", role, 10 * place)] * (1 + place % 5)
-    names = ("plate", "well", "compound", "concentration", "moa", "role", "cell_count")
+        moa = "DMSO" if place < 2 else f"m{place % 9 // 5}"
+        labels = (f"p{place % 3}", f"A{place:02d}", f"week{place % 2}", compound, 1.0, moa, role, 10 * place)
+        rows += [labels] * (1 + place % 5)
+    names = ("plate", "well", "batch", "compound", "concentration", "moa", "role", "cell_count")
     table = pd.DataFrame(rows, columns=[f"Metadata_{name}" for name in names])
     images = rng.integers(0, 2**16, (len(table), 3, 8, 8), dtype=np.uint16)
     return CellSet(images, table, ("DNA", "Tubulin", "Actin"), 0.65)
@@ -56,7 +58,7 @@ def test_at_most_so_many_cells_of_a_well_are_taken_the_same_each_time(cells, tmp
 
 def test_cells_without_mechanisms_are_refused(cells, tmp_path):
     CellSet(cells.images, cells.table.drop(columns="Metadata_moa"), cells.channels, 0.65).save(tmp_path / "own")
-    with pytest.raises(CellbookError, match="the 60 cells have no column 'Metadata_moa'"):
+    with pytest.raises(CellbookError, match="the 60 cells have no column Metadata_moa, so nothing"):
         named.load(str(tmp_path / "own"), preset("smoke"), tmp_path)
 
 

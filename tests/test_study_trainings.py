@@ -1,5 +1,12 @@
 """Trainings side by side: the same bits whatever the number of processes, names, errors, one thread each."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -123,3 +130,33 @@ def test_tables_without_rows_are_left_out():
     found = under_one_another([{"x": one, "y": none}, {"x": one, "z": none}, {"y": none}])
     assert list(found) == ["x"]
     assert found["x"]["a"].tolist() == [1, 1]
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    (tmp_path / "sleeping.py").write_text(
+        "import os, pathlib, time\n"
+        "def work(path):\n"
+        "    pathlib.Path(path + '.new').write_text(str(os.getpid()))\n"
+        "    os.replace(path + '.new', path)\n"
+        "    time.sleep(600)\n"
+    )
+    code = (
+        "from sleeping import work\nfrom cellbook.study.processes import side_by_side\n"
+        f"side_by_side(work, [(r'{tmp_path}/{{}}'.format(i),) for i in 'ab'], workers=2)"
+    )
+    folders = os.pathsep.join([str(tmp_path), *sys.path])
+    parent = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": folders})
+    files, deadline = [tmp_path / name for name in "ab"], time.monotonic() + 120
+    while not all(file.exists() for file in files) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    workers = [int(file.read_text()) for file in files]
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+
+    def alive(pid):
+        stat = Path(f"/proc/{pid}/stat")  # nobody here may reap an orphan, which then stays as a zombie
+        return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(alive, workers))

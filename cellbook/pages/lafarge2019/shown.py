@@ -123,7 +123,7 @@ def channel_table(numbers: pd.DataFrame) -> pd.DataFrame:
     """Measures of single channels, one row a model and measure, one column a channel."""
     lines = pick(numbers, protocol="images", variant=MODELS).dropna(subset=["channel"])
     names = {f"{measure}, {channel}": measure for measure in BY_CHANNEL for channel in lines["channel"].unique()}
-    lines = lines.assign(measure=lines["measure"].map(names))
+    lines = lines.assign(measure=lines["measure"].map(names)).sort_values("measure", kind="stable")
     wide = tables.wide(lines, ["measure", "variant"], plain_number, columns="channel")
     return wide.rename(columns={"variant": "model"})
 
