@@ -5,10 +5,11 @@ from __future__ import annotations
 import pandas as pd
 
 from cellbook.pages.tabak2020 import corrected as c
-from cellbook.pages.tabak2020.measures import BOOTSTRAP, RESTORED, optional
+from cellbook.pages.tabak2020.measures import BOOTSTRAP, RESTORED
 from cellbook.pages.tabak2020.shown import BEYOND, MEASURES, METHODS, mains
 from cellbook.pages.tabak2020.sources import EMBEDDINGS
 from cellbook.runs import Run
+from cellbook.study.measured import optional
 from cellbook.study.rows import pick
 
 

@@ -14,6 +14,7 @@ from cellbook.pages.tabak2020 import corrected as c
 from cellbook.pages.tabak2020.carry import LEFT
 from cellbook.pages.tabak2020.config import Config
 from cellbook.runs import Run
+from cellbook.study.measured import optional
 from cellbook.study.rows import Draws, Votes, average, by_repeat, counts, difference, numbers, pick, random, row, spread
 
 POOLED, PLAIN = "tabak2020", "tabak2020-plain"
@@ -59,11 +60,6 @@ def name(source: object, what: object) -> str:
 def named(source: object, method: object) -> dict[str, Any]:
     """Name of a setting, and the columns that it is made of."""
     return {"setting": name(source, method), "source": source, "method": method}
-
-
-def optional(run: Run, table: str) -> pd.DataFrame:
-    """A product that some screens have, or an empty table."""
-    return run.table(table) if f"{table}.parquet" in run.products() else pd.DataFrame()
 
 
 def draws_of(config: Config) -> Draws:
