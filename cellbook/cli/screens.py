@@ -200,10 +200,10 @@ def import_(
     """Import your own screen as a cell set; --check tells what is missing and what that rules out."""
     from cellbook.screens import extraction, own
 
-    names = channels.split(",")
+    names = [name.strip() for name in channels.split(",")]
     columns = dict(pair(word, "--column") for word in column or [])
     known: dict[str, Any] = {"channels": names, "columns": columns, "controls": controls}
-    known["files"] = files.split(",") if files else None
+    known["files"] = [name.strip() for name in files.split(",")] if files else None
     if check or plates:
         findings = own.check_screen(images, table, plates=parse_plates(plates), **known)
         errors = [finding for finding in findings if finding.level == "error"]

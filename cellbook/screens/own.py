@@ -13,8 +13,11 @@ import pandas as pd
 
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
+from cellbook.profiles import labels
+from cellbook.profiles.files import read_table
+from cellbook.profiles.names import standard_names
 from cellbook.screens.extraction import extract_fields
-from cellbook.screens.preflight import Finding, preflight, read_table, standard_names
+from cellbook.screens.preflight import Finding, preflight
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +70,8 @@ def import_screen(
         If the preflight finds errors (the message holds the first and their number), or as the extraction does.
         Warnings are logged; `check_screen` lists everything without importing.
     """
-    images, frame, used = _load(images, table, channels, columns, files)
-    findings = _findings(images, frame, used, channels, controls)
+    images, frame, used, joined = _load(images, table, channels, columns, files)
+    findings = _findings(images, frame, used, joined, channels, controls)
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
         more = f" (and {len(errors) - 1} more; check_screen, or --check, lists them)" if len(errors) > 1 else ""
@@ -106,8 +109,8 @@ def check_screen(
 
     Takes the arguments of `import_screen`, reads no field image and writes nothing.
     """
-    loaded, frame, used = _load(images, table, channels, columns, files)
-    return _findings(loaded, frame, used, channels, controls, plates)
+    loaded, frame, used, joined = _load(images, table, channels, columns, files)
+    return _findings(loaded, frame, used, joined, channels, controls, plates)
 
 
 def _load(
@@ -116,13 +119,14 @@ def _load(
     channels: Sequence[str],
     columns: Mapping[str, str] | None,
     files: Sequence[str] | None,
-) -> tuple[np.ndarray | Path, pd.DataFrame, tuple[str, ...]]:
-    """The crops (memory-mapped) or the folder, the table with standard names, and the columns that name files."""
+) -> tuple[np.ndarray | Path, pd.DataFrame, tuple[str, ...], list[str]]:
+    """The crops (memory-mapped) or the folder, the table, the columns that name files, and what was joined in it."""
     images = Path(images)
-    frame = standard_names(read_table(table), columns)
+    frame = read_table(table, tuple(columns or ()))
+    frame, joined = labels.join(frame.rename(columns=standard_names(frame.columns, columns)))
     # before the batch is needed anywhere: the project's rule for plate names
     if "Metadata_batch" not in frame and "Metadata_plate" in frame:
-        plates = frame["Metadata_plate"].astype(str)
+        plates = frame["Metadata_plate"].dropna().astype(str)
         if plates.str.contains("_").all():
             frame["Metadata_batch"] = plates.str.split("_").str[0]
     if images.is_dir():
@@ -130,10 +134,12 @@ def _load(
         used = tuple(files) if files is not None else ("File",) if "File" in frame else each
         if len(used) not in (1, len(channels)):
             raise CellbookError(f"files names {len(used)} columns for {len(channels)} channels; give one each, or one")
-        return images, frame, used
+        for name in (c for c in used if c in frame):  # as Windows writes the names of folders
+            frame[name] = frame[name].map(lambda path: str(path).replace("\\", "/"), na_action="ignore")
+        return images, frame, used, joined
     if images.suffix not in (".npy", ".npz") or not images.is_file():
         raise CellbookError(f"images={images} is neither a folder nor an existing .npy or .npz file; give one of these")
-    return _read_array(images), frame, ()
+    return _read_array(images), frame, (), joined
 
 
 def _read_array(path: Path) -> np.ndarray:
@@ -155,13 +161,14 @@ def _findings(
     images: np.ndarray | Path,
     frame: pd.DataFrame,
     used: tuple[str, ...],
+    joined: list[str],
     channels: Sequence[str],
     controls: str,
     plates: Sequence[str] | None = None,
 ) -> list[Finding]:
-    if isinstance(images, np.ndarray):
-        return preflight(frame, images=images, channels=channels, plates=plates, controls=controls)
-    return preflight(frame, files=used, folder=images, channels=channels, plates=plates, controls=controls)
+    images_or_files = {"images": images} if isinstance(images, np.ndarray) else {"files": used, "folder": images}
+    known = {"channels": channels, "plates": plates, "controls": controls, "joined": joined}
+    return preflight(frame, **images_or_files, **known)
 
 
 def _complete(frame: pd.DataFrame) -> pd.DataFrame:

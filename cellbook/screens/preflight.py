@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from cellbook.errors import CellbookError
+from cellbook.profiles import labels
 
-LABELS = ("plate", "well", "batch", "compound", "concentration", "moa", "replicate", "site", "field")
 # What cannot be computed without a column.
 DISABLES = {
     "plate": "scaling and illumination correction by plate, and grouped folds in the batch classification",
@@ -37,78 +36,6 @@ class Finding:
         return f"{self.level}: {self.subject}: {self.message}"
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
-    """A CSV (also compressed) or Parquet table; names such as plates and wells stay text.
-
-    Raises
-    ------
-    CellbookError
-        If the file is missing, of another kind, damaged or empty.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise CellbookError(f"table={path} does not exist; give a CSV or Parquet file with one row a cell or field")
-    try:
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
-        elif ".csv" in path.suffixes:
-            header = pd.read_csv(path, nrows=0).columns
-            text = ("plate", "well", "batch", "compound", "moa", "field")
-            kinds = {c: str for c in header if _plain(c) in text}
-            # Only an empty cell is missing: "NA" and "None" could be names.
-            table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""], low_memory=False)
-        else:
-            raise CellbookError(f"table={path} has suffix {path.suffix!r}; use .csv, .csv.gz or .parquet")
-    except CellbookError:
-        raise
-    except Exception as error:  # pandas and pyarrow raise many kinds for a damaged file
-        raise CellbookError(f"table={path} cannot be read: {error}; export it again") from error
-    if table.empty:
-        raise CellbookError(f"table={path} has no rows; give one row a cell or field")
-    return table
-
-
-def _plain(name: object) -> str:
-    return re.sub(r"[^a-z]", "", str(name).lower().removeprefix("metadata_"))
-
-
-def standard_names(table: pd.DataFrame, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Rename a reader's columns to the project's.
-
-    Parameters
-    ----------
-    table
-        Any table.
-    columns
-        Own name -> standard name (``{"Drug": "compound"}``). Columns named like a label in any case, with or without
-        ``Metadata_``, need no entry.
-
-    Raises
-    ------
-    CellbookError
-        If a named column is missing, a standard name is unknown, or two columns claim one name.
-    """
-    columns = dict(columns or {})
-    if missing := [name for name in columns if name not in table]:
-        raise CellbookError(
-            f"columns names {', '.join(missing)}, which the table lacks; it has {', '.join(map(str, table.columns))}"
-        )
-    rename = {}
-    for own, standard in columns.items():
-        if _plain(standard) not in LABELS:
-            raise CellbookError(f"columns maps {own!r} to {standard!r}; use one of {', '.join(LABELS)}")
-        rename[own] = f"Metadata_{_plain(standard)}"
-    for column in table:
-        target = f"Metadata_{_plain(column)}"
-        if column not in rename and _plain(column) in LABELS and target not in rename.values():
-            rename[column] = target
-    renamed = table.rename(columns=rename)
-    doubled = renamed.columns[renamed.columns.duplicated()]
-    if len(doubled):
-        raise CellbookError(f"two columns of the table mean {doubled[0]}; drop one, or say which by columns")
-    return renamed
-
-
 def preflight(
     table: pd.DataFrame,
     *,
@@ -118,13 +45,14 @@ def preflight(
     channels: Sequence[str] = (),
     plates: Iterable[str] | None = None,
     controls: str = "DMSO",
+    joined: Sequence[str] = (),
 ) -> list[Finding]:
     """Check a screen's table, and its images if given, and say what each lack rules out.
 
     Parameters
     ----------
     table
-        One row a cell or field, with the standard names (see `standard_names`).
+        One row a cell or field, with the standard names (see `names.standard_names`).
     images
         (N, C, H, W) crops, one for each row.
     files, folder
@@ -135,6 +63,8 @@ def preflight(
         Plates that exist; others in the table are errors.
     controls
         Compound name of the negative control.
+    joined
+        What was joined when the table was read: each becomes a warning.
 
     Returns
     -------
@@ -142,6 +72,7 @@ def preflight(
         Errors first, then warnings, then what is in order.
     """
     found = [*_images(table, images, channels), *_files(table, files, folder), *_labels(table)]
+    found += [Finding("warning", "labels", note) for note in joined]
     found += [*_design(table, plates), *_controls(table, controls), *_mechanisms(table, controls)]
     found += _counts(table, fields=bool(files))
     return sorted(found, key=lambda finding: ("error", "warning", "ok").index(finding.level))
@@ -202,11 +133,10 @@ def _labels(table: pd.DataFrame) -> Iterable[Finding]:
             )
         elif (numbers < 0).any():
             yield Finding("error", "Metadata_concentration", f"{int((numbers < 0).sum())} rows are negative: mend them")
-    if "Metadata_well" in table:
-        wells = table["Metadata_well"].dropna().astype(str)
-        single = wells.str.fullmatch(r"[A-Za-z]{1,2}[1-9]")
-        if single.any() and wells.str.fullmatch(r"[A-Za-z]{1,2}0[1-9]").any():
-            yield Finding("error", "Metadata_well", "both forms of a name, like B2 and B02, occur: use one")
+    try:
+        labels.check(table)
+    except CellbookError as error:
+        yield Finding("error", "labels", str(error))
 
 
 def _design(table: pd.DataFrame, plates: Iterable[str] | None) -> Iterable[Finding]:
@@ -219,16 +149,6 @@ def _design(table: pd.DataFrame, plates: Iterable[str] | None) -> Iterable[Findi
             yield Finding(
                 "error", "Metadata_plate", f"{len(unknown)} rows are on unknown plates ({names}): mend the names"
             )
-    if "Metadata_well" not in table:
-        return
-    keys = ["Metadata_plate", "Metadata_well"]
-    treatment = [c for c in ("Metadata_compound", "Metadata_concentration") if c in table]
-    if treatment:
-        per_well = table[keys + treatment].drop_duplicates().dropna(subset=keys).groupby(keys).size()
-        if (per_well > 1).any():
-            plate, well = per_well.index[per_well > 1][0]
-            text = f"{int((per_well > 1).sum())} wells hold two treatments, first {plate} {well}: a well has one"
-            yield Finding("error", "Metadata_well", text)
     if "Metadata_batch" in table:
         per_plate = table.groupby("Metadata_plate")["Metadata_batch"].nunique()
         if (per_plate > 1).any():
