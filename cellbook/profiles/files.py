@@ -20,7 +20,7 @@ from cellbook.errors import CellbookError
 from cellbook.files import write_atomically
 from cellbook.profiles import labels
 from cellbook.profiles.names import BOOKKEEPING, NUMBER_COLUMNS, TEXT_COLUMNS, left_out, simplify, standard_names
-from cellbook.profiles.table import features, matrix, metadata
+from cellbook.profiles.table import features, matrix, metadata, some
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
 READABLE = (*SUFFIXES, ".tsv", ".tsv.gz")
@@ -269,10 +269,10 @@ def _features_alone(df: pd.DataFrame, feature: Sequence[str]) -> tuple[pd.DataFr
     out = left_out(df, names, feature)
     place = {c: f"Metadata_{c}" for c, why in out.items() if why == BOOKKEEPING and f"Metadata_{c}" not in df}
     kept = [c for c in names if c not in out]
-    said = f"features: {len(kept)} of {df.shape[1]} columns ({_some(kept)})"
+    said = f"features: {len(kept)} of {df.shape[1]} columns ({some(kept)})"
     for why in dict.fromkeys(out.values()):
         columns = [c for c in out if out[c] == why]
-        said += f"; left out {len(columns)} {why} ({_some(columns)})"
+        said += f"; left out {len(columns)} {why} ({some(columns)})"
     said += "; feature=NAME takes one back" if out else ""
     if names and not kept:
         raise CellbookError(f"the table has no feature. {said}")
@@ -292,10 +292,6 @@ def _typed(df: pd.DataFrame) -> pd.DataFrame:
     if "Metadata_concentration" in numbers:
         numbers["Metadata_concentration"] = numbers["Metadata_concentration"].astype("float64")
     return df.assign(**numbers)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _first_line(error: BaseException) -> str:

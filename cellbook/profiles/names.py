@@ -77,14 +77,13 @@ def standard_names(names: Iterable[object], given: Mapping[str, str] | None = No
         raise CellbookError(f"columns maps {own!r} to {given[own]!r}; use one of {', '.join(LABELS)}")
     found = {own: standard[simplify(label)] for own, label in given.items()}
     taken = set(found.values())
-    found |= {
-        n: s for n in own_names if n not in found and (s := standard.get(simplify(n))) is not None and s not in taken
-    }
+    for own in own_names:
+        name = standard.get(simplify(own), "")
+        if own not in found and name and (name not in taken or own == name):
+            found[own] = name
     for target in found.values():
         if len(twice := [own for own, name in found.items() if name == target]) > 1:
-            raise CellbookError(
-                f"two columns of the table mean {target} ({' and '.join(twice)}); drop one, or say which by columns"
-            )
+            raise CellbookError(f"two columns of the table mean {target} ({' and '.join(twice)}); drop or rename one")
     return {own: name for own, name in found.items() if own != name}
 
 
@@ -107,7 +106,7 @@ def left_out(df: pd.DataFrame, names: Sequence[str], kept: Sequence[str] = ()) -
     if wrong := [pattern for pattern in kept if not any(fnmatchcase(name, pattern) for name in names)]:
         raise CellbookError(
             f"feature={wrong[0]!r} fits none of the {len(names)} columns that are not metadata; they are "
-            f"{', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"
+            f"{', '.join(names[:8])}{' ...' * (len(names) > 8)}"
         )
     reasons = {name: _reason(name, df[name]) for name in names if not any(fnmatchcase(name, k) for k in kept)}
     return {name: why for name, why in reasons.items() if why}

@@ -266,6 +266,11 @@ def _unusable_message(names: list[str], bad: BoolArray, constant: BoolArray) -> 
     return " and ".join(parts) + "; drop them with drop_unusable(df)"
 
 
+def some(names: Sequence[str], n: int = 3) -> str:
+    """Name up to `n` of them and count the rest."""
+    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")
+
+
 def _more(names: Iterable[str]) -> str:
     rest = len(list(names)) - 3
     return f" and {rest} more" if rest > 0 else ""
