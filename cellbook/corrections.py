@@ -16,11 +16,13 @@ from cellbook.methods.wdn.step import Wdn
 from cellbook.metrics import BatchAccuracy, classify_batch
 from cellbook.profiles import Chain, Coral, PlateScaler, Step, Whitening
 from cellbook.profiles.centre import Centre, Nothing
-from cellbook.profiles.groups import control_groups
+from cellbook.profiles.groups import FLOOR, control_groups, group_rows
 from cellbook.profiles.harmony import Harmony
 from cellbook.profiles.table import (
     controls_mask,
     features,
+    matrix,
+    some,
 )
 
 HARMONY_WARNING = (
@@ -32,6 +34,7 @@ SAME_CONTROLS = (
     "plates lean away from the others, and an accuracy below chance says no more than chance"
 )
 RIDGE = 1.0  # in published code
+FARTHEST = 1e5  # deviations; a hundred times what any published profile reaches on its plate
 FEWEST_CONTROLS = 10  # of a domain, that maps are learned from
 LEAKAGE_ROWS = 10_000  # controls looked at, as in the published code of Tabak et al. 2020
 
@@ -171,6 +174,8 @@ def correct(profiles: pd.DataFrame, method: str, settings: Settings | None = Non
         raise CellbookError(f"step={s.step}: only method 'wdn' has steps, not {method!r}; leave it out")
     if s.step is not None and not 0 <= s.step <= s.wdn.iterations:
         raise CellbookError(f"step={s.step} must lie between 0 and the {s.wdn.iterations} map steps of the training")
+    wild = [] if method in ("none", "centre") else _wild(profiles, s.by, controls)
+    profiles = profiles.drop(columns=wild)
     names, rows = control_groups(profiles, s.by, controls)
     if len(names) < 2:
         raise CellbookError(
@@ -188,11 +193,26 @@ def correct(profiles: pd.DataFrame, method: str, settings: Settings | None = Non
             "shrinking them too; another step is chosen with --step"
         )
     notes += [HARMONY_WARNING] if method == "harmony" else [SAME_CONTROLS] if method != "none" else []
-    if gone := len(features(profiles)) - len(features(corrected)):
-        notes.append(f"{gone} feature{'s' * (gone > 1)} without spread among the controls left out")
+    first = step.steps[0] if isinstance(step, Chain) else step
+    if gone := [*wild, *getattr(first, "dropped_", [])]:
+        notes.append(
+            f"{len(gone)} feature{'s' * (len(gone) > 1)} without spread among the controls left out (less than "
+            f"{FLOOR:g} of their size, or a row beyond {FARTHEST:g} deviations): {some(gone)}"
+        )
     before, held_out = leakage(profiles, s.by, controls)
     after, _ = leakage(corrected, s.by, controls)
     return Corrected(corrected, before, after, held_out, notes, training)
+
+
+def _wild(profiles: pd.DataFrame, by: str, controls: str) -> list[str]:
+    """Features of which some row lies farther than `FARTHEST` standard deviations of its domain's controls."""
+    x, (_, codes) = matrix(profiles), group_rows(profiles, by)
+    found = np.zeros(x.shape[1], dtype=bool)
+    for code, inside in enumerate(control_groups(profiles, by, controls)[1]):
+        reach = np.abs(x[codes == code] - inside.mean(axis=0)).max(axis=0)
+        found |= reach > FARTHEST * inside.std(axis=0)
+    kept = ~found if not found.all() else np.ones_like(found)  # of nothing but these the scaler complains
+    return [name for name, keep in zip(features(profiles), kept, strict=True) if not keep]
 
 
 def trained(chain: Step, profiles: pd.DataFrame, controls: str) -> dict[str, float]:

@@ -78,10 +78,6 @@ def spoil_text(table):
     table.loc[0, "planted_3"] = "many"
 
 
-def spoil_name(table):
-    table["Metadata_Compound"] = table.pop("Metadata_compound")
-
-
 def spoil_missing(table):
     del table["Metadata_batch"]
 
@@ -100,7 +96,6 @@ def spoil_duplicate(table):
         (spoil_moa, ["Metadata_moa", "missing"]),
         (spoil_conflict, ["taxol", "Metadata_moa"]),
         (spoil_text, ["planted_3", "1"]),
-        (spoil_name, ["Metadata_Compound", "Metadata_compound"]),
         (spoil_missing, ["Metadata_batch"]),
         (spoil_duplicate, ["well"]),
     ],

@@ -6,8 +6,9 @@ import pytest
 
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
+from cellbook.profiles.names import standard_names
 from cellbook.screens.own import check_screen, import_screen
-from cellbook.screens.preflight import preflight, standard_names
+from cellbook.screens.preflight import preflight
 
 N = 36
 
@@ -61,15 +62,15 @@ def test_an_array_and_a_table_become_a_cell_set(tmp_path, images, table, kind):
 
 def test_wells_and_compounds_stay_text_whatever_they_look_like(tmp_path, images, table):
     table["well"] = np.array(["E01", "E02", "1E3"])[np.arange(N) // 3 % 3]
-    table["compound"] = np.array(["DMSO", "NA", "007"])[np.arange(N) // 3 % 3]
+    table["compound"] = np.array(["DMSO", "1e5", "007"])[np.arange(N) // 3 % 3]
     crops, rows = write(tmp_path, images, table)
     cells = import_screen(crops, rows, tmp_path / "out", pixel_um=1)
     assert set(cells.table["Metadata_well"]) == {"E01", "E02", "1E3"}
-    assert set(cells.table["Metadata_compound"]) == {"DMSO", "NA", "007"}
+    assert set(cells.table["Metadata_compound"]) == {"DMSO", "1e5", "007"}
 
 
 def findings(table, **arguments):
-    return preflight(standard_names(table), **arguments)
+    return preflight(table.rename(columns=standard_names(table)), **arguments)
 
 
 def of(level, found):
@@ -116,7 +117,7 @@ def test_missing_controls_and_batches_say_what_they_rule_out(table):
         ({"concentration": [-1.0] * N}, "36 rows are negative"),
         ({"compound": ["one", "two"] * (N // 2)}, "12 wells hold two treatments, first B1_a B02"),
         ({"batch": ["a", "b"] * (N // 2)}, "plate B1_a lies in 2 batches"),
-        ({"well": ["B2", "B02"] * (N // 2)}, "like B2 and B02"),
+        ({"moa": ["up", "Up"] * (N // 2)}, "1 of 1 names in Metadata_moa are written in two ways (Up and up)"),
     ],
 )
 def test_contradictions_are_errors_with_counts(table, change, words):
@@ -146,7 +147,7 @@ def test_images_that_do_not_fit_are_refused(tmp_path, images, table, make, words
 
 def test_columns_are_mapped_and_wrong_mappings_refused(table):
     renamed = standard_names(table.rename(columns={"compound": "Drug"}), {"Drug": "compound"})
-    assert "Metadata_compound" in renamed
+    assert renamed["Drug"] == "Metadata_compound"
     with pytest.raises(CellbookError, match="columns names Drug, which the table lacks"):
         standard_names(table, {"Drug": "compound"})
     with pytest.raises(CellbookError, match="maps 'well' to 'position'"):
@@ -173,10 +174,10 @@ def test_unreadable_input_is_one_sentence(tmp_path, images, table, kind):
     else:
         crops = tmp_path / "crops.tif"
     words = {
-        "missing": "does not exist",
-        "truncated": "cannot be read",
-        "suffix": "has suffix '.xlsx'",
-        "rows": "has no rows",
+        "missing": "there is no file",
+        "truncated": "not a complete .parquet file",
+        "suffix": "unknown suffix",
+        "rows": "but no rows",
         "damaged array": "is damaged",
         "no array": "neither a folder nor an existing",
     }[kind]

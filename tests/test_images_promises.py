@@ -137,15 +137,15 @@ def test_what_the_check_lets_through_is_imported_measured_and_scored(tmp_path, s
     ("name", "words"),
     [
         ("infinite", "1 of 12 rows are infinite"),
-        ("case of compounds", "differ only in upper and lower case (A, a)"),
+        ("case of compounds", "1 of 5 names in Metadata_compound are written in two ways (A and a)"),
         ("case of controls", "'dmso' in 1 of 12 rows looks like the controls 'DMSO'"),
         ("replicates", "Metadata_replicate: 12 of 12 rows hold text ('r"),
         ("empty well", "Metadata_well: empty in 1 of 12 rows"),
         ("joined batch", "'|', which joins several batches"),
         ("numbered compounds", "if compound1 is meant, say --column compound1=compound"),
         ("some doses", "they count as one dose, 0"),
-        ("nan as text", "'nan' in 1 of 12 rows is read as a name"),
-        ("spaces", "are left out"),
+        ("nan as text", "1 of 8 treated rows have none"),
+        ("spaces", "spaces at their ends taken off"),
     ],
 )
 def test_each_fault_of_a_table_is_said(tmp_path, name, words):

@@ -262,9 +262,14 @@ def test_a_misspelt_protocol_gets_a_suggestion():
         (lambda t: t.assign(Metadata_compound=t["Metadata_compound"].replace("taxol", "dmso")), {}, "'dmso' in 3"),
         (lambda t: pd.concat([t, t.head(2).assign(Metadata_moa="other")]), {}, "2 of 103 treatments"),
         (
-            lambda t: pd.concat([t, t.head(2)]).assign(Metadata_plate="p", Metadata_well="B02"),
+            lambda t: pd.concat([t := t.assign(Metadata_plate="p", Metadata_well=list(map(str, t.index))), t.head(2)]),
             {},
             "4 of 105 rows are duplicate wells",
+        ),
+        (
+            lambda t: t.assign(Metadata_plate="p", Metadata_well=["B02"] * 2 + list(map(str, t.index[2:]))),
+            {},
+            "1 wells hold two treatments, first p B02",
         ),
         (lambda t: pd.concat([t, t]), {"distances": np.zeros((206, 206))}, "206 rows, but these are 103 units"),
     ],

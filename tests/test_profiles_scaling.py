@@ -150,7 +150,7 @@ def test_a_flat_feature_is_named_with_its_plates_or_dropped_from_all(method):
 def test_dropping_every_feature_is_an_error():
     df = make_wells()
     df[features(df)] = 1.0
-    with pytest.raises(CellbookError, match=r"6 of 6 features have no spread.*by=None"):
+    with pytest.raises(CellbookError, match=r"6 of 6 features have no spread.*pool the plates"):
         PlateScaler(on_constant="drop").fit(df)
 
 
@@ -254,7 +254,9 @@ def test_impossible_numbers_of_factors_and_flat_features_are_refused():
         FactorAnalysis(13).fit(df)
     with pytest.raises(CellbookError, match="5 controls with 12 features allow 1 to 4"):
         FactorAnalysis(5).fit(df[145:])
-    with pytest.raises(CellbookError, match=r"1 of 12 features have the same value in all 150 controls \(f2\)"):
+    with pytest.raises(
+        CellbookError, match=r"1 of 12 features have the same value in all 150 controls, to within 1e-06.*f2"
+    ):
         FactorAnalysis(3).fit(df.assign(f2=1.0))
     with pytest.raises(CellbookError, match="call fit first"):
         FactorAnalysis(3).transform(df)

@@ -30,7 +30,7 @@ def table():
             "Metadata_plate": ["27481", "27481", "27482", "27482"],
             "Metadata_well": ["E02", "1E02", "G10", "B03"],
             "area": rng.normal(1e5, 1e3, 4),
-            "Metadata_compound": ["DMSO", "NA", "taxol", "PP-2"],
+            "Metadata_compound": ["DMSO", "1e5", "taxol", "PP-2"],
             "Metadata_concentration": [0.0, 0.1, 0.3, 30.0],
             "Metadata_moa": ["DMSO", None, "Microtubule stabilizers", "Epithelial"],
             "texture": rng.normal(1e-7, 1e-9, 4),
@@ -123,11 +123,11 @@ def test_gzip_files_hold_neither_time_nor_name_so_that_equal_tables_give_equal_f
 
 def test_names_that_look_like_numbers_keep_every_character(table, tmp_path):
     table["Metadata_plate"] = ["0042", "0042", "1E02", "43.0"]
-    table["Metadata_well"] = "1E02"
+    table["Metadata_well"] = ["1E02", "1E03", "1E02", "1E02"]
     write_profiles(table, tmp_path / "t.csv")
     back = read_profiles(tmp_path / "t.csv")
     assert back["Metadata_plate"].tolist() == ["0042", "0042", "1E02", "43.0"]
-    assert set(back["Metadata_well"]) == {"1E02"}
+    assert set(back["Metadata_well"]) == {"1E02", "1E03"}
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".csv.gz"])
@@ -158,11 +158,10 @@ def test_a_missing_file_and_an_unknown_suffix_are_named(tmp_path):
 
 def test_a_saved_row_index_and_misnamed_metadata_do_not_become_features(table, tmp_path):
     table.to_csv(tmp_path / "index.csv")
-    with pytest.raises(CellbookError, match="column 1 of 8 has no name"):
-        read_profiles(tmp_path / "index.csv")
     table.rename(columns={"Metadata_plate": "Image_Metadata_Plate"}).to_csv(tmp_path / "t.csv", index=False)
-    with pytest.raises(CellbookError, match="rename 'Image_Metadata_Plate' to 'Metadata_plate'"):
-        read_profiles(tmp_path / "t.csv")
+    for name in ("index.csv", "t.csv"):
+        assert features(read_profiles(tmp_path / name)) == ["area", "texture"]
+    assert read_profiles(tmp_path / "t.csv")["Metadata_plate"].tolist() == table["Metadata_plate"].tolist()
 
 
 def test_a_repeated_column_and_a_table_without_rows_are_refused(table, tmp_path):
@@ -249,7 +248,7 @@ def test_dropping_everything_is_an_error(table):
 def test_controls_are_found_or_the_compounds_listed(table):
     np.testing.assert_array_equal(controls_mask(table), [True, False, False, False])
     np.testing.assert_array_equal(controls_mask(table, "taxol"), [False, False, True, False])
-    with pytest.raises(CellbookError, match=r"'dmso'; the compounds are: DMSO, NA, .*did you mean controls='DMSO'"):
+    with pytest.raises(CellbookError, match=r"'dmso'; the compounds are: 1e5, DMSO, .*did you mean controls='DMSO'"):
         controls_mask(table, "dmso")
     table["Metadata_compound"] = [None, "DMSO", None, None]
     assert controls_mask(table).sum() == 1

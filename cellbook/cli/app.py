@@ -175,16 +175,35 @@ def in_words_of_the_shell(message: str) -> str:
         "drop_unusable=True": "--drop-unusable",
         "drop_unlabelled=True": "--drop-unlabelled",
         "controls=": "--controls ",
+        "feature=": "--feature ",
     }
     for argument, option in words.items():
         message = message.replace(argument, option)
     return message
 
 
+def read(file: Path, feature: list[str] | None) -> tuple[Any, list[str]]:
+    """A profile table, and what there is to say of it: first the features, in one line for standard error."""
+    from cellbook.profiles import read_profiles
+
+    notes: list[str] = []
+    try:
+        table = read_profiles(file, feature or [], notes)
+    except CellbookError as error:
+        raise CellbookError(in_words_of_the_shell(str(error))) from error
+    return table, [in_words_of_the_shell(note) for note in notes]
+
+
+Feature = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="count this column (or pattern) as a feature all the same")
+]
+
+
 @app.command()
 def score(
     file: Path,
     protocol: Annotated[str, typer.Option(help="named protocol; see the chapter on evaluation")],
+    feature: Feature = None,
     as_json: Annotated[bool, typer.Option("--json", help="print a list of objects, one a measure and k")] = False,
     controls: Annotated[str, typer.Option(help="compound of the control rows, which are not scored")] = "DMSO",
     drop_unlabelled: Annotated[bool, typer.Option(help="leave out rows without MOA instead of refusing them")] = False,
@@ -196,9 +215,9 @@ def score(
     """Score a profile table (Parquet or CSV) under a named protocol."""
     from cellbook.metrics import as_json as to_json
     from cellbook.metrics import score as score_profiles
-    from cellbook.profiles import check_finite, read_profiles
+    from cellbook.profiles import check_finite
 
-    table = read_profiles(file)
+    table, said = read(file, feature)
     try:
         if not drop_unusable:
             check_finite(table)  # of the controls too, which the scores do not see: a NaN there is a fault of the table
@@ -213,6 +232,10 @@ def score(
     except CellbookError as error:
         raise CellbookError(in_words_of_the_shell(str(error))) from error
     rows = to_json(scores)
+    first = 0 if as_json and "left out" in said[0] else 1  # what was left out is also for programs
+    for row in rows:
+        row["notes"] = [*said[first:], *row["notes"]]
+    print(said[0], file=sys.stderr)
     if as_json:
         print(json.dumps(rows, indent=1))
         return
@@ -223,7 +246,7 @@ def score(
         interval = "-" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"
         counts = f"{row['correct']:>8} {row['scored']:>7} {row['excluded']:>9}"
         print(f"{row['measure']:10} {row['k']:>2} {accuracy:>9} {interval:>15} {counts}")
-    for note in dict.fromkeys(note for one in scores for note in one.notes):
+    for note in dict.fromkeys(note for row in rows for note in row["notes"]):
         print(note)
 
 
@@ -232,6 +255,7 @@ def correct(
     file: Annotated[Path, typer.Argument(metavar="PROFILES", help="profile table (Parquet or CSV)")],
     method: Annotated[str, typer.Option(help="wdn, coral, tvn, whiten, centre, ...; an unknown one lists all")],
     output: Annotated[Path, typer.Option(help="corrected table (Parquet or CSV), in a folder that exists")],
+    feature: Feature = None,
     domain: Annotated[str, typer.Option(help="metadata column to correct for, with or without Metadata_")] = "batch",
     controls: Annotated[str, typer.Option(help="compound of the control rows")] = "DMSO",
     ridge: Annotated[
@@ -253,17 +277,20 @@ def correct(
     from cellbook.cli import correct
     from cellbook.configure import configure
     from cellbook.methods import wdn
-    from cellbook.profiles import read_profiles, write_profiles
+    from cellbook.profiles import write_profiles
 
     correct.check_output(output)
     config = configure(wdn, {"preset": preset, **parse_given(given)})
-    profiles, notes = correct.usable(read_profiles(file), drop=drop_unusable)
+    table, said = read(file, feature)
+    profiles, notes = correct.usable(table, drop=drop_unusable)
     column = correct.column_of(profiles, domain)
     settings = corrections.Settings(column, ridge, config, device, config.seed, step, fewest_controls)
     found = corrections.correct(profiles, method, settings, controls)
     write_profiles(found.profiles, output)
     report = correct.report(found, method, settings, controls, str(output))
-    report["notes"] = [*notes, *found.notes]
+    print(said[0], file=sys.stderr)
+    first = 0 if as_json and "left out" in said[0] else 1
+    report["notes"] = [*said[first:], *notes, *found.notes]
     print(json.dumps(report, indent=1) if as_json else correct.in_words(report))
 
 

@@ -122,7 +122,7 @@ def _check_folds(controls: pd.DataFrame, label: str, group: str | None, folds: i
     per_batch = units.value_counts()
     if len(per_batch) < 2:
         raise CellbookError(
-            f"all {len(controls)} rows have {label} {per_batch.index[0]!r}; telling {name}s apart needs at least two."
+            f"all {len(controls)} rows have {label} '{per_batch.index[0]}'; telling {name}s apart needs at least two."
             if len(per_batch)
             else "controls has no rows; pass the control rows of a profile table."
         )
@@ -130,7 +130,7 @@ def _check_folds(controls: pd.DataFrame, label: str, group: str | None, folds: i
     if few.size:
         what = "rows" if group is None else f"{plain(group)}s"
         raise CellbookError(
-            f"{few.size} of {len(per_batch)} values of {label} have fewer than {folds} {what} (first: {few.index[0]!r} "
+            f"{few.size} of {len(per_batch)} values of {label} have fewer than {folds} {what} (first: '{few.index[0]}' "
             f"with {few.iloc[0]}), so a fold would lack them; use folds={max(2, int(few.min()))}"
             + ("" if group is None else ", or group=None")
             + ", or leave them out."

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from cellbook.errors import CellbookError
 from cellbook.metrics.moa import check_distances
 from cellbook.metrics.neighbours import SEVERAL, Bools, Floats
+from cellbook.profiles import labels
 from cellbook.profiles.aggregate import TREATMENT, aggregate
 from cellbook.profiles.table import check_features, drop_unusable, metadata, require
 
@@ -86,26 +87,28 @@ def units(
     CellbookError
         On anything that would make the score mean something else than it says.
     """
-    notes: list[str] = []
+    without_dose: list[str] = []
     if "Metadata_concentration" not in profiles and not any("conc" in str(c).lower() for c in metadata(profiles)):
         profiles = profiles.assign(Metadata_concentration=0.0)
-        notes.append("no column Metadata_concentration: all wells of a compound are one treatment")
+        without_dose.append("no column Metadata_concentration: all wells of a compound are one treatment")
     require(profiles, REQUIRED)
+    profiles, joined = labels.join(profiles)
+    notes = without_dose + joined
     keep = ~_controls(profiles, controls)
     unlabelled = keep & profiles["Metadata_moa"].isna().to_numpy(bool)
     if drop_unlabelled and unlabelled.any():
         keep &= ~unlabelled
         notes.append(f"{unlabelled.sum()} rows without MOA left out")
     if not keep.any():
-        without = f"controls ({controls!r})" + (
-            f" and the {unlabelled.sum()} rows without MOA" if drop_unlabelled else ""
-        )
+        gone = int(unlabelled.sum()) if drop_unlabelled else 0
+        without = f"controls ({controls!r})" + (f" and the {gone} rows without MOA" if gone else "")
         raise CellbookError(
             f"none of {len(profiles)} rows is left without the {without}; add treated rows with a Metadata_moa."
         )
     rows = profiles[keep]
     _check_missing(rows)
-    _check_values(rows)
+    _check_doses(rows)
+    labels.check(rows)
     _check_duplicates(rows)
     _check_labels(rows)
     rows = rows.assign(Metadata_batch=rows["Metadata_batch"].astype("str"))
@@ -177,29 +180,12 @@ def _check_missing(rows: pd.DataFrame) -> None:
             )
 
 
-def _check_values(rows: pd.DataFrame) -> None:
-    """Refuse what would make one treatment two, or two one, without a word."""
+def _check_doses(rows: pd.DataFrame) -> None:
     concentration = pd.to_numeric(rows["Metadata_concentration"], errors="coerce").to_numpy(np.float64)
     if bad := int((~np.isfinite(concentration) | (concentration < 0)).sum()):
         raise CellbookError(
             f"Metadata_concentration is infinite, negative or no number in {bad} of {len(rows)} rows; write it in "
             "micromolar."
-        )
-    for column in ("Metadata_compound", "Metadata_moa", "Metadata_batch"):
-        text = rows[column].astype("str")
-        parts = text.str.split(SEVERAL).explode() if column == "Metadata_batch" else text
-        spaced = parts[parts != parts.str.strip()]
-        if len(spaced):
-            raise CellbookError(
-                f"{column} has spaces at its ends in {len(spaced)} of {len(rows)} rows (first: {spaced.iloc[0]!r}), "
-                "which make it another name; take them out."
-            )
-    names = pd.Series(rows["Metadata_compound"].astype("str").unique())
-    alike = names[names.str.casefold().duplicated(keep=False)]
-    if len(alike):
-        raise CellbookError(
-            f"{len(alike)} compounds differ in upper and lower case alone ({', '.join(sorted(alike)[:4])}); write each "
-            "compound one way, or it is not recognised as itself."
         )
 
 

@@ -129,13 +129,13 @@ def _check_arguments(df: pd.DataFrame, keys: list[str], statistic: str, weights:
     if bad.any():
         raise CellbookError(
             f"weights={weights!r} is negative, infinite or missing in {int(bad.sum())} of {len(df)} rows "
-            f"(first: {df[weights].iloc[int(bad.argmax())]!r}); give every row a weight of zero or more"
+            f"(first: {df[weights].iloc[int(bad.argmax())]}); give every row a weight of zero or more"
         )
     empty = pd.Series(values).groupby([df[k].to_numpy() for k in keys]).sum().eq(0)
     if empty.any():
         raise CellbookError(
             f"weights={weights!r} sums to 0 in {int(empty.sum())} of {len(empty)} groups "
-            f"(first: {empty[empty].index[0]!r}); drop these rows or weigh them"
+            f"(first: {' '.join(map(str, np.atleast_1d(empty[empty].index[0])))}); drop these rows or weigh them"
         )
 
 

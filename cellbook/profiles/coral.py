@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cellbook.errors import CellbookError
-from cellbook.profiles.groups import apply_maps, control_groups, group_rows
+from cellbook.profiles.groups import FLOOR, apply_maps, control_groups, group_rows, steady
 from cellbook.profiles.table import FloatArray, check_choice, check_finite, features, replace_features
 
 
@@ -79,6 +79,14 @@ class Coral:
             raise CellbookError(
                 f"all {len(profiles)} rows have {self.by} {groups[0]!r}, so there is nothing to align; leave CORAL out "
                 "or name the column of batches with by="
+            )
+        flat = np.any([steady(x) for x in rows], axis=0)
+        if self.eta == 0 and flat.any():
+            named = [name for name, one in zip(features(profiles), flat, strict=True) if one]
+            raise CellbookError(
+                f"{len(named)} of {len(flat)} features vary by less than {FLOOR:g} of their size among the controls of "
+                f"some {self.by} ({', '.join(named[:3])}), and their covariance cannot be inverted; drop them, or give "
+                "a ridge (eta, or --ridge)"
             )
         everything = np.concatenate(rows)
         d = everything.shape[1]

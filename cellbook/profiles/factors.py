@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 
 from cellbook.errors import CellbookError
-from cellbook.profiles.groups import control_groups
+from cellbook.profiles.groups import FLOOR, control_groups, steady
 from cellbook.profiles.table import FloatArray, check_finite, features, replace_features
 
 
@@ -68,11 +68,11 @@ class FactorAnalysis:
                 f"n_factors is {self.n_factors}, but {len(x)} controls with {len(names)} features allow 1 to {most}; "
                 "ask for fewer factors or give more controls"
             )
-        flat = np.flatnonzero((x == x[0]).all(axis=0))
+        flat = np.flatnonzero(steady(x))
         if len(flat):
             raise CellbookError(
-                f"{len(flat)} of {len(names)} features have the same value in all {len(x)} controls "
-                f"({', '.join(names[i] for i in flat[:3])}); drop them"
+                f"{len(flat)} of {len(names)} features have the same value in all {len(x)} controls, to within "
+                f"{FLOOR:g} of their size ({', '.join(names[i] for i in flat[:3])}); drop them"
             )
         self._scaler = StandardScaler().fit(x)
         z, share = _compress(self._scaler.transform(x))

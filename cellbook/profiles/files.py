@@ -1,53 +1,126 @@
-"""Read and write profile tables as Parquet or CSV."""
+"""Read any table that somebody else wrote, and read and write profile tables, as Parquet or CSV."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import io
+import logging
 import os
-import zlib
+import re
+import warnings
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from cellbook.errors import CellbookError
 from cellbook.files import write_atomically
-from cellbook.profiles.table import NUMBER_COLUMNS, TEXT_COLUMNS, features, matrix, metadata, misnamed
+from cellbook.profiles import labels
+from cellbook.profiles.names import BOOKKEEPING, NUMBER_COLUMNS, TEXT_COLUMNS, left_out, simplify, standard_names
+from cellbook.profiles.table import features, matrix, metadata, some
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
-# What pandas takes for a missing number; in text columns only the empty cell is missing, as "NA" may be a compound.
-MISSING_NUMBERS = ["", "NA", "N/A", "NaN", "nan", "-nan", "-NaN", "NULL", "null", "None", "<NA>", "n/a", "#N/A"]
+READABLE = (*SUFFIXES, ".tsv", ".tsv.gz")
+# Text that means an empty cell, in any case and in every column.
+MISSING = frozenset(
+    ["", "na", "n/a", "#n/a", "#na", "<na>", "nan", "-nan", "none", "null", "nat", "1.#ind", "-1.#ind", "1.#qnan"]
+)
+_TEXT = frozenset(map(simplify, TEXT_COLUMNS))
+_BOM = (b"\xff\xfe", b"\xfe\xff")
+
+log = logging.getLogger(__name__)
 
 
-def read_profiles(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read a profile table from Parquet, CSV or gzipped CSV, chosen by suffix.
+def read_table(path: str | os.PathLike[str], text: Collection[str] = ()) -> pd.DataFrame:
+    """Read a table with named columns: Parquet, or CSV with commas or tabs, gzipped or not.
 
-    Plates, wells, batches, compounds and MOAs come back as text, concentrations as float, features as numbers.
+    Every command reads its tables by this function, so that they all understand a file alike. Text that means missing
+    ("", "NA", "nan", "None", "null" ... in any case) is missing in every column, and empty rows are left out. Plates,
+    wells, batches, compounds and MOAs come back as text without change (a plate 27481 beside a missing one is not
+    27481.0); columns of nothing but numbers as numbers.
+
+    Parameters
+    ----------
+    path : path
+    text : names of columns, optional
+        More columns that are text whatever they look like.
 
     Raises
     ------
     CellbookError
-        If the file is missing, unreadable or cut short, has an unknown suffix, no rows, no features, a feature that is
-        not numeric, or a column that looks like misnamed metadata.
+        If the file is missing, unreadable or cut short, of another kind, has no rows, a column name twice, rows of
+        other lengths than the header, or labels in a saved index.
     """
     path = Path(path)
-    suffix = _suffix(path)
+    if path.is_dir():
+        raise CellbookError(f"{path} is a folder; give one file (a folder of Parquet files: read and save it as one)")
+    if not path.name.lower().endswith(READABLE):
+        raise CellbookError(f"{path} has an unknown suffix; a profile table ends with one of {', '.join(READABLE)}")
     if not path.is_file():
-        raise CellbookError(f"there is no file {path}; give the path of a profile table ({', '.join(SUFFIXES)})")
+        raise CellbookError(f"there is no file {path}; give the path of a table ({', '.join(READABLE)})")
     try:
-        df = pd.read_parquet(path) if suffix == ".parquet" else _read_csv(path, suffix)
-    except CellbookError:
-        raise
-    # pyarrow's and pandas' errors for broken files are ValueErrors or OSErrors; a cut gzip stream raises the other two.
-    except (OSError, ValueError, EOFError, zlib.error) as error:
+        data = path.read_bytes()
+        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+        if data[:4] == b"PAR1" or path.name.lower().endswith(".parquet"):
+            df = _without_index(pd.read_parquet(io.BytesIO(data)))
+        else:
+            df = _parse(_decode(data), "\t" if ".tsv" in path.name.lower() else ",", text)
+    except CellbookError as error:
+        raise CellbookError(f"{path} {error}") from error
+    except Exception as error:  # pandas and pyarrow raise a dozen kinds for a damaged file
+        reason = _first_line(error).removeprefix("Error tokenizing data. C error: ")
         raise CellbookError(
-            f"cannot read {path}: not a complete {suffix} file ({_first_line(error)}); write or copy it again"
+            f"cannot read {path}: not a complete {_suffix(path)} file ({reason}); write or copy it again"
         ) from error
+    changed = {c: _clean(df[c], simplify(c) in _TEXT or c in text, path) for c in df}
+    df = pd.DataFrame(changed, index=df.index).dropna(how="all").reset_index(drop=True)
+    if df.empty:
+        raise CellbookError(f"{path}: the table has {df.shape[1]} columns but no rows; give one row an object")
+    return df
+
+
+def read_profiles(
+    path: str | os.PathLike[str], feature: Sequence[str] = (), notes: list[str] | None = None
+) -> pd.DataFrame:
+    """Read a profile table; see `read_table`.
+
+    Labels under another name (`Metadata_Plate`, `compound`) get their standard name. Columns that count rows or that
+    name or place an object are no features; the latter are kept as metadata. Doses and forms of wells that mean the
+    same are joined (`labels.join`).
+
+    Parameters
+    ----------
+    path : path
+    feature : sequence of str
+        Names or patterns of columns that are features although they look like bookkeeping.
+    notes : list of str, optional
+        Gets what was taken for features and why what was left out, then what was renamed and joined; logged without it.
+
+    Raises
+    ------
+    CellbookError
+        As `read_table`; if there is no feature, one is not numeric, a label is not what it must be, or labels
+        contradict each other (`labels.check`).
+    """
+    df = read_table(path)
     try:
-        return _typed(df)
+        renamed = standard_names(df.columns)
+        df, said = _features_alone(df.rename(columns=renamed), feature)
+        df, joined = labels.join(_typed(df))
+        labels.check(df)
     except CellbookError as error:
         raise CellbookError(f"{path}: {error}") from error
+    pairs = [f"{old} read as {new}" for old, new in renamed.items()]
+    said += [*([", ".join(pairs)] if pairs else []), *joined]
+    if notes is None:
+        for note in said[0 if "left out" in said[0] else 1 :]:
+            log.warning("%s: %s", path, note)
+    else:
+        notes += said
+    return df
 
 
 def write_profiles(df: pd.DataFrame, path: str | os.PathLike[str]) -> None:
@@ -62,6 +135,8 @@ def write_profiles(df: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     suffix = _suffix(path)
+    if suffix not in SUFFIXES:
+        raise CellbookError(f"{path} has an unknown suffix; a profile table ends with one of {', '.join(SUFFIXES)}")
     matrix(df)
     df = df[metadata(df) + features(df)]
     if not path.parent.is_dir():
@@ -79,71 +154,133 @@ def write_profiles(df: pd.DataFrame, path: str | os.PathLike[str]) -> None:
 
 
 def _suffix(path: Path) -> str:
-    for suffix in SUFFIXES:
-        if path.name.lower().endswith(suffix):
-            return suffix
-    raise CellbookError(f"{path} has an unknown suffix; a profile table ends with one of {', '.join(SUFFIXES)}")
+    return next((s for s in READABLE if path.name.lower().endswith(s)), path.suffix)
 
 
-def _read_csv(path: Path, suffix: str) -> pd.DataFrame:
-    data = path.read_bytes()
-    if suffix == ".csv.gz":
-        data = gzip.decompress(data)
+def _decode(data: bytes) -> str:
+    if data[:2] == b"PK":
+        raise CellbookError("is an Excel workbook or a zip archive; save the sheet as CSV (UTF-8)")
     try:
-        first = data.split(b"\n", 1)[0].decode("utf-8-sig")
+        text = data.decode("utf-16" if data[:2] in _BOM else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise CellbookError(f"{path} is not text in UTF-8; save it as CSV with UTF-8 encoding") from error
-    header = next(csv.reader([first]), [])
-    separator = next((c for c in (";", "\t") if len(header) == 1 and c in first), None)
-    if separator:
+        line = data[: error.start].count(b"\n") + 1
         raise CellbookError(
-            f"{path} has {separator!r} between its columns; save it with commas between columns and a point in numbers"
-        )
-    _check_header(header, path)
-    # pandas fills a row that was cut short with NaN, so a truncated file has to be noticed here.
-    last = data[data.rstrip(b"\n").rfind(b"\n") + 1 :]
-    if not last.endswith(b"\n") and len(next(csv.reader([last.decode()]), [])) < len(header):
-        raise ValueError("its last line is cut short")
-    text = {c for c in header if c.lower() in {t.lower() for t in TEXT_COLUMNS}}
-    return pd.read_csv(
-        io.BytesIO(data),
-        index_col=False,
-        dtype=dict.fromkeys(text, str),
-        keep_default_na=False,
-        na_values={c: [""] if c in text else MISSING_NUMBERS for c in header},
-        encoding="utf-8-sig",
-        low_memory=False,
-    )
+            f"is not text in UTF-8 (first in line {line}); save it as CSV with UTF-8 encoding"
+        ) from error
+    if "\0" in text:
+        raise CellbookError("holds bytes of zero, so it is no text; save it as CSV with UTF-8 encoding")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _check_header(header: list[str], path: Path) -> None:
-    nameless = [i for i, name in enumerate(header, 1) if not name.strip() or name.startswith("Unnamed:")]
-    if nameless:
+def _parse(text: str, separator: str, names: Collection[str]) -> pd.DataFrame:
+    told = re.match(r'"?sep=(.)"?\n', text)  # as Excel writes in a first line
+    if told:
+        separator, text = told[1], text[told.end() :]
+    if not text.strip():
+        raise CellbookError("is empty: it has not even names of columns; write or copy it again")
+    options: dict[str, Any] = {"sep": separator, "keep_default_na": False, "low_memory": False}
+    first = pd.read_csv(io.StringIO(text), header=None, nrows=1, dtype=str, **options)
+    header = [str(name).strip() for name in first.iloc[0]]
+    other = next((c for c in (";", "\t", ",") if len(header) == 1 and c in header[0] and c != separator), None)
+    if other or separator == ";":
         raise CellbookError(
-            f"{path}: column {nameless[0]} of {len(header)} has no name, as when a table is saved with its row index; "
-            "save it without one (index=False) or name the column"
+            f"has {other or separator!r} between its columns; save it with commas there and a point in numbers"
         )
-    twice = sorted({c for c in header if header.count(c) > 1}) if len(set(header)) < len(header) else []
-    if twice:
-        raise CellbookError(f"{path}: column {twice[0]!r} occurs {header.count(twice[0])} times; rename or drop a copy")
+    _check_unique(header)
+    header = [name or f"(column {i})" for i, name in enumerate(header, 1)]
+    kinds = {c: str for c in header if simplify(c) in _TEXT or c in names}
+    usual = sorted({way for word in MISSING for way in (word, word.upper(), word.title(), "NaN")})
+    missing = {c: [""] if c in kinds else usual for c in header}
+    options |= {"names": header, "header": 0, "dtype": kinds, "na_values": missing, "index_col": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header would lose cells
+        try:
+            df: pd.DataFrame = pd.read_csv(io.StringIO(text), **options)
+        except pd.errors.ParserWarning as warning:
+            raise CellbookError(
+                f"has {len(header)} columns in its first line ({', '.join(header)[:60]!r}), but more cells in its "
+                "rows; give each column a name there, row names too, and take out a comment"
+            ) from warning
+    if len(df) and df.iloc[:, -1].isna().any():
+        _check_lengths(text, separator, len(header))
+    return df
+
+
+def _check_lengths(text: str, separator: str, width: int) -> None:
+    """Find rows with fewer cells than the header: pandas fills them with missing values without a word."""
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    rows = csv.reader(io.StringIO(text), delimiter=separator)
+    short = [(rows.line_num, len(row)) for row in rows if row and len(row) < width]
+    if short:
+        raise ValueError(
+            f"{len(short)} rows are cut short, first line {short[0][0]} with {short[0][1]} cells where the first line "
+            f"has {width}"
+        )
+
+
+def _check_unique(header: list[str]) -> None:
+    if twice := [c for c, n in Counter(header).items() if c and n > 1]:
+        raise CellbookError(
+            f"has {len(twice)} names of columns more than once: {twice[0]!r} occurs {header.count(twice[0])} times; "
+            "rename or drop a copy, and of two header rows make one (Cells_Area)"
+        )
+
+
+def _without_index(df: pd.DataFrame) -> pd.DataFrame:
+    if df.columns.nlevels > 1:
+        raise CellbookError("has two header rows; join them into one name a column (Cells_Area) and save it again")
+    df.columns = [str(c) for c in df.columns]
+    _check_unique(list(df.columns))
+    standard = {simplify(c) for c in (*TEXT_COLUMNS, *NUMBER_COLUMNS)}
+    if hidden := [str(name) for name in df.index.names if name is not None and simplify(name) in standard]:
+        raise CellbookError(f"has {', '.join(hidden)} in its index and not as columns; call reset_index() and save it")
+    return df.reset_index(drop=True)
+
+
+def _clean(column: pd.Series, text: bool, path: Path) -> pd.Series:
+    """Make text that means missing missing, labels text, and columns of nothing but numbers numbers."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype if column.notna().all() else object)
+    if not (column.dtype == object or isinstance(column.dtype, pd.StringDtype)):
+        return _as_text(column) if text else column
+    if column.map(pd.api.types.is_list_like).any():
+        raise CellbookError(f"{path} holds lists in column {column.name!r}; write one value a cell")
+    if column.dtype == object:
+        column = column.map(lambda v: v.decode("utf-8", "replace") if isinstance(v, bytes) else v)
+    words = column.map(lambda v: isinstance(v, str) and v.strip().lower() in MISSING, na_action="ignore")
+    column = column.mask(words.eq(True).to_numpy(bool, na_value=False))
+    if text:
+        return _as_text(column)
+    numbers = pd.to_numeric(column, errors="coerce")
+    return numbers if numbers.notna().equals(column.notna()) else column
+
+
+def _as_text(column: pd.Series) -> pd.Series:
+    if isinstance(column.dtype, pd.StringDtype):
+        return column
+    # convert_dtypes turns 27481.0, a plate number beside a missing one, back into 27481.
+    return column.convert_dtypes().map(str, na_action="ignore").astype("str" if column.notna().all() else object)
+
+
+def _features_alone(df: pd.DataFrame, feature: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """The table with what is no feature as metadata, or gone; and a sentence on what is a feature."""
+    described = set(metadata(df))
+    names = [c for c in df.columns if c not in described]
+    out = left_out(df, names, feature)
+    place = {c: f"Metadata_{c}" for c, why in out.items() if why == BOOKKEEPING and f"Metadata_{c}" not in df}
+    kept = [c for c in names if c not in out]
+    said = f"features: {len(kept)} of {df.shape[1]} columns ({some(kept)})"
+    for why in dict.fromkeys(out.values()):
+        columns = [c for c in out if out[c] == why]
+        said += f"; left out {len(columns)} {why} ({some(columns)})"
+    said += "; feature=NAME takes one back" if out else ""
+    if names and not kept:
+        raise CellbookError(f"the table has no feature. {said}")
+    return df.drop(columns=[c for c in out if c not in place]).rename(columns=place), [said]
 
 
 def _typed(df: pd.DataFrame) -> pd.DataFrame:
-    hidden = [str(name) for name in df.index.names if str(name).startswith("Metadata_")]
-    if hidden:
-        raise CellbookError(
-            f"{', '.join(hidden)} is in the table's index and not a column; call reset_index() and save"
-        )
-    names = features(df)
-    # A plate number under another name would be taken for a feature.
-    wrong = misnamed(names)
-    if wrong:
-        pairs = ", ".join(f"{old!r} to {new!r}" for old, new in wrong.items())
-        raise CellbookError(f"{len(wrong)} columns look like metadata under another name; rename {pairs}")
-    if df.empty:
-        raise CellbookError(f"the table has {df.shape[1]} columns but no rows")
-    matrix(df)
-    text = {c: _as_text(df[c]) for c in TEXT_COLUMNS if c in df}
+    matrix(df)  # refuses features that are not numbers
     numbers = {c: pd.to_numeric(df[c], errors="coerce") for c in NUMBER_COLUMNS if c in df}
     for name, column in numbers.items():
         bad = df.loc[column.isna() & df[name].notna(), name]
@@ -154,16 +291,9 @@ def _typed(df: pd.DataFrame) -> pd.DataFrame:
             )
     if "Metadata_concentration" in numbers:
         numbers["Metadata_concentration"] = numbers["Metadata_concentration"].astype("float64")
-    return df.assign(**text, **numbers)
-
-
-def _as_text(column: pd.Series) -> pd.Series:
-    if isinstance(column.dtype, pd.StringDtype):
-        return column
-    # convert_dtypes turns 27481.0, a plate number beside a missing one, back into 27481.
-    return column.convert_dtypes().map(str, na_action="ignore").astype("str" if column.notna().all() else object)
+    return df.assign(**numbers)
 
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0].strip() if lines else type(error).__name__

@@ -7,10 +7,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from cellbook.errors import CellbookError
-from cellbook.profiles.table import FloatArray, check_finite, controls_mask, require
+from cellbook.profiles.table import FloatArray, check_finite, controls_mask, require, some
 
 Codes = npt.NDArray[np.intp]
 POOLED = "all"  # the name of the one group when rows are not grouped
+# Below this share of a feature's magnitude, or of its spread among all controls, the spread of controls is rounding or
+# chance: divided by it, the feature would outweigh all others. Single precision rounds at 6e-8 of the magnitude; the
+# least shares among the published profiles are 1e-4 of the magnitude and 3e-3 of the spread.
+FLOOR = 1e-6
 
 
 def group_rows(df: pd.DataFrame, by: str | None, known: list[str] | None = None) -> tuple[list[str], Codes]:
@@ -45,7 +49,7 @@ def group_rows(df: pd.DataFrame, by: str | None, known: list[str] | None = None)
         new = list(dict.fromkeys(labels[codes < 0]))
         raise CellbookError(
             f"{int((codes < 0).sum())} of {len(df)} rows belong to {len(new)} values of {by} not seen in fit "
-            f"({_some(new)}); fit on a table with controls of each of them"
+            f"({some(new, 5)}); fit on a table with controls of each of them"
         )
     return names, np.asarray(codes, dtype=np.intp)
 
@@ -71,10 +75,20 @@ def control_groups(
             where = [names[i] for i in np.flatnonzero(few)]
             raise CellbookError(
                 f"{len(where)} of {len(names)} groups by {by} have {what} rows with Metadata_compound {controls!r}: "
-                f"{_some(where)}, with {int(rows[few].sum())} of {len(df)} rows in them; add their controls, drop "
+                f"{some(where, 5)}, with {int(rows[few].sum())} of {len(df)} rows in them; add their controls, drop "
                 "these rows, or group more coarsely"
             )
     return names, [x[mask & (codes == i)] for i in range(len(names))]
+
+
+def hardly_varies(spread: FloatArray, magnitude: FloatArray) -> npt.NDArray[np.bool_]:
+    """Mark the features whose spread is nothing, or next to nothing beside `magnitude`; see `FLOOR`."""
+    return np.asarray(spread <= FLOOR * magnitude)
+
+
+def steady(x: FloatArray) -> npt.NDArray[np.bool_]:
+    """Mark the features of controls x (n, d) that hardly vary beside their own magnitude."""
+    return hardly_varies(x.std(axis=0), np.abs(x).max(axis=0))
 
 
 def apply_maps(x: FloatArray, codes: Codes, centre: FloatArray, maps: FloatArray, offset: FloatArray) -> FloatArray:
@@ -87,7 +101,3 @@ def apply_maps(x: FloatArray, codes: Codes, centre: FloatArray, maps: FloatArray
         rows = codes == i
         out[rows] = (x[rows] - centre[i]) @ maps[i] + offset[i]
     return out
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

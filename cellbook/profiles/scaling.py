@@ -10,11 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from cellbook.errors import CellbookError
-from cellbook.profiles.groups import control_groups, group_rows
+from cellbook.profiles.groups import FLOOR, control_groups, group_rows, hardly_varies
 from cellbook.profiles.table import FloatArray, check_choice, check_finite, features, replace_features
-
-# Below this share of a feature's magnitude a spread is rounding, as after averaging equal numbers.
-ROUNDING = 16 * np.finfo(np.float64).eps
 
 
 @dataclass(eq=False)
@@ -30,8 +27,9 @@ class PlateScaler:
     by : str or None
         The column to scale by; None scales all rows alike.
     on_constant : {"error", "drop"}
-        What to do about a feature whose controls have no spread on some plate: refuse it, or drop it from all plates
-        (the rule of Ljosa et al. 2013).
+        What to do about a feature whose controls have no spread on some plate (less than `groups.FLOOR` of their
+        magnitude, or of the spread of all controls): refuse it, or drop it from all plates (the rule of Ljosa et al.
+        2013).
 
     Attributes
     ----------
@@ -68,7 +66,7 @@ class PlateScaler:
         measured = [self._measure(x) for x in rows]
         centre, spread = np.stack([m[0] for m in measured]), np.stack([m[1] for m in measured])
         magnitude = np.stack([np.abs(x).max(axis=0) for x in rows])
-        flat = spread <= ROUNDING * magnitude
+        flat = hardly_varies(spread, np.maximum(magnitude, np.concatenate(rows).std(axis=0)))
         names = np.array(features(profiles), dtype=object)
         keep = ~flat.any(axis=0)
         if not keep.all() and (self.on_constant == "error" or not keep.any()):
@@ -104,10 +102,11 @@ class PlateScaler:
         where = [groups[i] for i in np.flatnonzero(flat.any(axis=1))]
         mend = "drop them or pass on_constant='drop'"
         if len(columns) == len(names):
-            mend = "give each plate more controls, use another method, or pool the plates with by=None"
+            mend = "give each plate more controls, use another method, or pool the plates"
         raise CellbookError(
-            f"{len(columns)} of {len(names)} features have no spread (method {self.method!r}) among the controls of "
-            f"{len(where)} of {len(groups)} groups by {self.by}: features {', '.join(columns[:3])}"
+            f"{len(columns)} of {len(names)} features have no spread (method {self.method!r}), or less than {FLOOR:g} "
+            f"of their size or of what all controls vary by, among the controls of {len(where)} of {len(groups)} "
+            f"groups by {self.by}: features {', '.join(columns[:3])}"
             f"{' and more' if len(columns) > 3 else ''}; groups {', '.join(where[:3])}"
             f"{' and more' if len(where) > 3 else ''}; {mend}"
         )

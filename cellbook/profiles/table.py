@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -12,21 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from cellbook.errors import CellbookError
+from cellbook.profiles.names import simplify
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-
-# Kept as text whatever they look like: a plate called 27481 and a well called 1E02 are names.
-TEXT_COLUMNS = (
-    "Metadata_plate",
-    "Metadata_well",
-    "Metadata_batch",
-    "Metadata_compound",
-    "Metadata_moa",
-    "Metadata_field",
-    "Metadata_role",
-)
-NUMBER_COLUMNS = ("Metadata_concentration", "Metadata_replicate", "Metadata_cell_count")
 
 
 def metadata(df: pd.DataFrame) -> list[str]:
@@ -213,17 +201,11 @@ def check_choice(argument: str, value: object, known: Sequence[str]) -> None:
         raise CellbookError(f"{argument} is {value!r}; it must be one of {', '.join(map(repr, known))}")
 
 
-def misnamed(columns: Iterable[str]) -> dict[str, str]:
-    """Map columns that look like standard metadata under another name to the standard name."""
-    standard = {_simplify(c): c for c in (*TEXT_COLUMNS, *NUMBER_COLUMNS)}
-    return {c: standard[_simplify(c)] for c in columns if _simplify(c) in standard and c != standard[_simplify(c)]}
-
-
 def _names(df: pd.DataFrame) -> list[str]:
     odd = [c for c in df.columns if not isinstance(c, str)]
     if odd:
         raise CellbookError(
-            f"{len(odd)} of {df.shape[1]} column names are not text (first: {odd[0]!r}); give every column a name"
+            f"{len(odd)} of {df.shape[1]} column names are not text (first: {odd[0]}); give every column one name"
         )
     if not df.columns.is_unique:
         twice = sorted(set(df.columns[df.columns.duplicated()]))
@@ -233,17 +215,15 @@ def _names(df: pd.DataFrame) -> list[str]:
     return list(df.columns)
 
 
-def _simplify(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", re.sub(r"^(image_)?metadata_", "", name.lower()))
-
-
 def _near_miss(name: str, columns: list[str]) -> str | None:
-    simple = {_simplify(c): c for c in reversed(columns)}
-    close = difflib.get_close_matches(_simplify(name), list(simple), n=1, cutoff=0.8)
+    simple = {simplify(c): c for c in reversed(columns)}
+    close = difflib.get_close_matches(simplify(name), list(simple), n=1, cutoff=0.8)
     return simple[close[0]] if close else None
 
 
 def _not_numbers(column: pd.Series) -> int:
+    if pd.api.types.is_datetime64_any_dtype(column.dtype) or pd.api.types.is_timedelta64_dtype(column.dtype):
+        return int(column.notna().sum())
     return int((pd.to_numeric(column, errors="coerce").isna() & column.notna()).sum())
 
 
@@ -284,6 +264,11 @@ def _unusable_message(names: list[str], bad: BoolArray, constant: BoolArray) -> 
             f"({', '.join(map(repr, named[:3]))}{_more(named)})"
         )
     return " and ".join(parts) + "; drop them with drop_unusable(df)"
+
+
+def some(names: Sequence[str], n: int = 3) -> str:
+    """Name up to `n` of them and count the rest."""
+    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")
 
 
 def _more(names: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cellbook.errors import CellbookError
-from cellbook.profiles.groups import POOLED, apply_maps, control_groups, group_rows
+from cellbook.profiles.groups import FLOOR, POOLED, apply_maps, control_groups, group_rows, steady
 from cellbook.profiles.table import FloatArray, check_choice, check_finite, features, replace_features
 
 
@@ -92,7 +92,7 @@ class Whitening:
         if isinstance(self.components, int) and self.components > len(names):
             raise CellbookError(f"components is {self.components}, but there are {len(names)} features; ask for fewer")
         groups, rows = control_groups(profiles, self.by, controls)
-        fitted = [self._fit_group(x, g) for x, g in zip(rows, groups, strict=True)]
+        fitted = [self._fit_group(x, g, names) for x, g in zip(rows, groups, strict=True)]
         self.groups_, self.features_ = groups, names
         self.mean_ = np.stack([x.mean(axis=0) for x in rows])
         self.maps_ = np.stack([f[0] for f in fitted])
@@ -115,16 +115,16 @@ class Whitening:
         """Fit, then whiten the same table."""
         return self.fit(profiles, controls).transform(profiles)
 
-    def _fit_group(self, x: FloatArray, group: str) -> tuple[FloatArray, FloatArray, int]:
+    def _fit_group(self, x: FloatArray, group: str, names: list[str]) -> tuple[FloatArray, FloatArray, int]:
         """Return the whitening matrix (d, k), the eigenvalues (d,) and the rank for controls x (n, d)."""
         n, d = x.shape
-        x = x - x.mean(axis=0)
+        flat = steady(x)
+        x = np.where(flat, 0.0, x - x.mean(axis=0))  # what is left of them is rounding
         scale = x.std(axis=0, ddof=1) if self.scale_first else np.ones(d)
+        steadily = f"{int(flat.sum())} of {d} features are constant among the {n} controls{_of(group)} or vary by less "
+        steadily += f"than {FLOOR:g} of their size ({', '.join(names[i] for i in np.flatnonzero(flat)[:3])})"
         if not scale.all():
-            raise CellbookError(
-                f"{int((scale == 0).sum())} of {d} features are constant among the {n} controls{_of(group)} and cannot "
-                "be divided by their spread; drop them or pass scale_first=False"
-            )
+            raise CellbookError(f"{steadily} and cannot be divided by their spread; drop them, or do not scale first")
         x = x / scale
         # Singular values of the controls, not eigenvalues of their covariance: squaring would halve the digits.
         triangle = np.linalg.qr(x, mode="r") if n > d else x
@@ -140,7 +140,8 @@ class Whitening:
             scales = ", or scale_first=True if the features' scales differ widely" if n > d else ""
             raise CellbookError(
                 f"the {n} controls{_of(group)} span {rank} of {d} dimensions, so {keep} cannot be whitened without a "
-                f"ridge; pass ridge > 0 (1.0 in published code), or components='rank' to keep {rank}{scales}"
+                f"ridge; give a ridge above 0 (1.0 in published code), or components='rank' to keep {rank}{scales}"
+                + (f"; {steadily}" if flat.any() else "")
             )
         # The sign of an axis is free; fixed here so that every machine gives the same profile.
         top = axes[np.arange(d), np.abs(axes).argmax(axis=1)]

@@ -15,6 +15,8 @@ import pandas as pd
 
 from cellbook.errors import CellbookError
 from cellbook.profiles.aggregate import TREATMENT, WELL
+from cellbook.profiles.files import read_table
+from cellbook.profiles.names import is_bookkeeping
 from cellbook.screens import foreign, locate
 from cellbook.screens.foreign import some
 
@@ -62,8 +64,7 @@ _IMAGE_COLUMNS = {
 }
 _MOA_COLUMNS = {"compound": "Metadata_compound", "concentration": "Metadata_concentration", "moa": "Metadata_moa"}
 _FEATURE_COLUMNS = {"Image_Metadata_Plate": "Metadata_plate", "Image_Metadata_Well": "Metadata_well"}
-# Where a cell lies, what it is called and how many pieces it has: bookkeeping of the measurement, not phenotype.
-_BOOKKEEPING = r"_(?:Location|Parent|Children|Number)_|_Center_[XY]$|_EulerNumber$"
+_NAMES = ("Image_Metadata_Plate_DAPI", "Image_Metadata_Well_DAPI", "Image_Metadata_Compound")
 _OBJECT_NUMBER = "Nuclei_Number_Object_Number"
 
 StrPath = str | PathLike[str]
@@ -247,7 +248,7 @@ def ljosa2013(features: Literal["phenotype", "all"] = "phenotype", folder: StrPa
     described["Metadata_cell_count"] = 2 * table[_OBJECT_NUMBER] - 1
     values = table[measured]
     if features == "phenotype":
-        values = values.loc[:, ~values.columns.str.contains(_BOOKKEEPING)]
+        values = values[[name for name in measured if not is_bookkeeping(name)]]
     return pd.concat([described, values], axis=1)
 
 
@@ -285,7 +286,7 @@ def _described(measured: pd.DataFrame, layout: pd.DataFrame, where: str) -> pd.D
 def _read(name: str, path: StrPath | None) -> tuple[pd.DataFrame, str]:
     """Read an official table, the published one or a reader's own; also the name to give it in messages."""
     file = locate.find(name) if path is None else foreign.own_file(name, path)
-    return foreign.read_csv(file), str(file)
+    return read_table(file, _NAMES), str(file)
 
 
 def _named(table: pd.DataFrame) -> pd.Series:

@@ -1,7 +1,6 @@
-"""Reading a CSV table that somebody else wrote, with one clear sentence for each thing that can be wrong with it."""
+"""What an official table must hold, with one clear sentence for each thing that can be wrong with a reader's own."""
 
 import difflib
-import zlib
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -9,19 +8,6 @@ from pathlib import Path
 import pandas as pd
 
 from cellbook.errors import CellbookError
-
-
-def read_csv(file: Path) -> pd.DataFrame:
-    """Read a CSV file (also gzipped); only an empty cell is missing, as "NA" and "None" could be names of compounds."""
-    try:
-        table = pd.read_csv(file, keep_default_na=False, na_values=[""], low_memory=False)
-    # bad text, bad CSV and an empty file are ValueErrors; a cut gzip stream raises the other two
-    except (OSError, ValueError, EOFError, zlib.error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CellbookError(f"{file} cannot be read as CSV ({reason}): truncated or damaged; fetch it again") from error
-    if table.empty:
-        raise CellbookError(f"{file} has no rows; fetch it again")
-    return table
 
 
 def own_file(name: str, path: str | PathLike[str]) -> Path:
@@ -40,7 +26,7 @@ def own_file(name: str, path: str | PathLike[str]) -> Path:
 
 
 def require(table: pd.DataFrame, columns: Sequence[str], where: str) -> None:
-    """Refuse a table that lacks one of `columns` or has empty cells there; make names of plates and compounds text."""
+    """Refuse a table that lacks one of `columns` or has empty cells there."""
     for column in columns:
         if column not in table.columns:
             near = difflib.get_close_matches(column.lower(), [str(c).lower() for c in table.columns], n=1)
@@ -50,7 +36,7 @@ def require(table: pd.DataFrame, columns: Sequence[str], where: str) -> None:
         empty = table[column].isna().sum()
         if empty:
             raise CellbookError(f"column {column!r} of {where} is empty in {empty} of {len(table)} rows; fill them in")
-        if "plate" in column.lower() or "well" in column.lower() or column.lower().endswith("compound"):
+        if not pd.api.types.is_numeric_dtype(table[column].dtype):
             table[column] = table[column].astype("str").str.strip()
 
 

@@ -14,10 +14,13 @@ import pandas as pd
 
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
+from cellbook.profiles import labels
+from cellbook.profiles.files import read_table
+from cellbook.profiles.names import standard_names
 from cellbook.screens.crops import Settings, make_settings
 from cellbook.screens.extraction import extract_fields
 from cellbook.screens.listed import image_path
-from cellbook.screens.preflight import Finding, preflight, read_table, standard_names, without_spaces
+from cellbook.screens.preflight import Finding, preflight
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +74,8 @@ def import_screen(
         Warnings are logged; `check_screen` lists everything without importing.
     """
     given = {"channels": tuple(channels), "pixel_um": pixel_um} | settings
-    images, frame, used, changed, how = _load(images, table, columns, files, given)
-    findings = changed + _findings(images, frame, used, channels, controls)
+    images, frame, used, joined, how = _load(images, table, columns, files, given)
+    findings = _findings(images, frame, used, joined, channels, controls)
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
         more = f" (and {len(errors) - 1} more; check_screen, or --check, lists them)" if len(errors) > 1 else ""
@@ -107,8 +110,8 @@ def check_screen(
     Takes the arguments of `import_screen` and writes nothing. Of fields it opens the files, of a large screen those of
     a thousand fields, but reads the pixels of the first alone.
     """
-    loaded, frame, used, changed, how = _load(images, table, columns, files, {"channels": tuple(channels)} | settings)
-    return changed + _findings(loaded, frame, used, channels, controls, plates, how)
+    loaded, frame, used, joined, how = _load(images, table, columns, files, {"channels": tuple(channels)} | settings)
+    return _findings(loaded, frame, used, joined, channels, controls, plates, how)
 
 
 def _load(
@@ -117,13 +120,14 @@ def _load(
     columns: Mapping[str, str] | None,
     files: Sequence[str] | None,
     given: dict[str, Any],
-) -> tuple[np.ndarray | Path, pd.DataFrame, tuple[str, ...], list[Finding], Settings]:
-    """The crops or the folder, the table, the columns that name files, what was changed in it, and the settings."""
+) -> tuple[np.ndarray | Path, pd.DataFrame, tuple[str, ...], list[str], Settings]:
+    """The crops or the folder, the table, the columns that name files, what was joined in it, and the settings."""
     images, channels = Path(images), given["channels"]
-    frame, changed = without_spaces(standard_names(read_table(table), columns))
+    frame = read_table(table, tuple(columns or ()))
+    frame, joined = labels.join(frame.rename(columns=standard_names(frame.columns, columns)))
     # before the batch is needed anywhere: the project's rule for plate names
     if "Metadata_batch" not in frame and "Metadata_plate" in frame:
-        plates = frame["Metadata_plate"].astype(str)
+        plates = frame["Metadata_plate"].dropna().astype(str)
         if plates.str.contains("_").all():
             frame["Metadata_batch"] = plates.str.split("_").str[0]
     if images.is_dir():
@@ -131,12 +135,12 @@ def _load(
         used = tuple(files) if files is not None else ("File",) if "File" in frame else each
         if len(used) not in (1, len(channels)):
             raise CellbookError(f"files names {len(used)} columns for {len(channels)} channels; give one each, or one")
-        return images, frame, used, changed, make_settings(**{"field_size": None} | given)
+        return images, frame, used, joined, make_settings(**{"field_size": None} | given)
     if images.suffix not in (".npy", ".npz") or not images.is_file():
         raise CellbookError(f"images={images} is neither a folder nor an existing .npy or .npz file; give one of these")
     if unknown := sorted(set(given) - {"channels", "pixel_um"}):
         raise CellbookError(f"{', '.join(unknown)} cannot be set for an array of crops: they are cut already")
-    return _read_array(images), frame, (), changed, make_settings(**given)
+    return _read_array(images), frame, (), joined, make_settings(**given)
 
 
 def _read_array(path: Path) -> np.ndarray:
@@ -163,14 +167,15 @@ def _findings(
     images: np.ndarray | Path,
     frame: pd.DataFrame,
     used: tuple[str, ...],
+    joined: list[str],
     channels: Sequence[str],
     controls: str,
     plates: Sequence[str] | None = None,
     settings: Settings | None = None,
 ) -> list[Finding]:
+    known: dict[str, Any] = {"channels": channels, "plates": plates, "controls": controls, "joined": joined}
     if isinstance(images, np.ndarray):
-        return preflight(frame, images=images, channels=channels, plates=plates, controls=controls)
-    known: dict[str, Any] = {"channels": channels, "plates": plates, "controls": controls}
+        return preflight(frame, images=images, **known)
     return preflight(frame, files=used, folder=images, settings=settings, **known)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from cellbook.errors import CellbookError
+from cellbook.profiles import labels
+from cellbook.profiles.names import simplify
 from cellbook.screens.crops import Settings
 from cellbook.screens.listed import check_files
 
-LABELS = ("plate", "well", "batch", "compound", "concentration", "moa", "replicate", "site", "field")
 # What cannot be computed without a column.
 DISABLES = {
     "plate": "scaling and illumination correction by plate, and grouped folds in the batch classification",
@@ -25,9 +26,7 @@ DISABLES = {
     "moa": "NSC, NSCB and the retrieval of mechanisms; activity and batch leakage remain",
 }
 SCORE_NEEDS = ("batch", "compound", "moa")
-TEXT = ("plate", "well", "batch", "compound", "moa")
 NUMBERS = ("concentration", "replicate", "cell_count")
-MEANS_MISSING = ("nan", "na", "n/a", "none", "null", "<na>", "#n/a")
 SMALLEST = 16  # pixels; features are not measured in smaller crops
 NEEDS_CONTROLS = "whitening, TVN, CORAL, WDN, scaling by plate, activity and batch leakage"
 
@@ -44,96 +43,6 @@ class Finding:
         return f"{self.level}: {self.subject}: {self.message}"
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
-    """A CSV (also compressed) or Parquet table; names such as plates and wells stay text.
-
-    Raises
-    ------
-    CellbookError
-        If the file is missing, of another kind, damaged or empty.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise CellbookError(f"table={path} does not exist; give a CSV or Parquet file with one row a cell or field")
-    try:
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
-        elif ".csv" in path.suffixes:
-            header = pd.read_csv(path, nrows=0).columns
-            text = ("plate", "well", "batch", "compound", "moa", "field")
-            kinds = {c: str for c in header if _plain(c) in text}
-            # Only an empty cell is missing: "NA" and "None" could be names.
-            table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""], low_memory=False)
-        else:
-            raise CellbookError(f"table={path} has suffix {path.suffix!r}; use .csv, .csv.gz or .parquet")
-    except CellbookError:
-        raise
-    except Exception as error:  # pandas and pyarrow raise many kinds for a damaged file
-        raise CellbookError(f"table={path} cannot be read: {error}; export it again") from error
-    if table.empty:
-        raise CellbookError(f"table={path} has no rows; give one row a cell or field")
-    return table
-
-
-def _plain(name: object) -> str:
-    return re.sub(r"[^a-z0-9]", "", str(name).lower().removeprefix("metadata_"))
-
-
-def standard_names(table: pd.DataFrame, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Rename a reader's columns to the project's.
-
-    Parameters
-    ----------
-    table
-        Any table.
-    columns
-        Own name -> standard name (``{"Drug": "compound"}``). Columns named like a label in any case, with or without
-        ``Metadata_``, need no entry.
-
-    Raises
-    ------
-    CellbookError
-        If a named column is missing, a standard name is unknown, or two columns claim one name.
-    """
-    columns = dict(columns or {})
-    if missing := [name for name in columns if name not in table]:
-        raise CellbookError(
-            f"columns names {', '.join(missing)}, which the table lacks; it has {', '.join(map(str, table.columns))}"
-        )
-    rename = {}
-    for own, standard in columns.items():
-        if _plain(standard) not in LABELS:
-            raise CellbookError(f"columns maps {own!r} to {standard!r}; use one of {', '.join(LABELS)}")
-        rename[own] = f"Metadata_{_plain(standard)}"
-    named = set(rename.values())
-    others = {c: f"Metadata_{_plain(c)}" for c in table if c not in rename and _plain(c) in LABELS}
-    # What was named by hand wins over a column that is only called so.
-    table = table.drop(columns=[column for column, target in others.items() if target in named])
-    rename |= {column: target for column, target in others.items() if target not in named}
-    renamed = table.rename(columns=rename)
-    doubled = renamed.columns[renamed.columns.duplicated()]
-    if len(doubled):
-        which = ", ".join(str(own) for own in table if rename.get(own, own) == doubled[0])
-        raise CellbookError(f"two columns of the table mean {doubled[0]} ({which}); drop one, or say which by --column")
-    return renamed
-
-
-def without_spaces(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
-    """The table with names freed of spaces at their ends, which would make them other names, and what was changed."""
-    table, found = table.copy(), []
-    for column in (f"Metadata_{label}" for label in TEXT):
-        if column not in table:
-            continue
-        text = table[column].map(lambda value: value.strip() if isinstance(value, str) else value)
-        spaced = table[column].notna() & (text != table[column]) & (text != "")
-        if spaced.any():
-            first = table.loc[spaced, column].iloc[0]
-            told = f"spaces at the ends of {first!r} and {int(spaced.sum()) - 1} more of {len(table)} rows are left out"
-            found.append(Finding("warning", column, told))
-        table[column] = text.where(text != "", None)
-    return table, found
-
-
 def preflight(
     table: pd.DataFrame,
     *,
@@ -144,6 +53,7 @@ def preflight(
     plates: Iterable[str] | None = None,
     controls: str = "DMSO",
     settings: Settings | None = None,
+    joined: Sequence[str] = (),
 ) -> list[Finding]:
     """Check a screen's table, and its images if given, and say what each lack rules out.
 
@@ -152,7 +62,7 @@ def preflight(
     Parameters
     ----------
     table
-        One row a cell or field, with the standard names (see `standard_names`).
+        One row a cell or field, with the standard names (see `names.standard_names`).
     images
         (N, C, H, W) crops, one for each row.
     files, folder
@@ -165,6 +75,8 @@ def preflight(
         Compound name of the negative control.
     settings
         How fields will be cut: their files are then opened too, see `listed.check_files`.
+    joined
+        What was joined when the table was read: each becomes a warning.
 
     Returns
     -------
@@ -174,6 +86,7 @@ def preflight(
     found = [*_images(table, images, channels), *_labels(table), *_numbers(table)]
     if folder is not None:
         found += [Finding(*said) for said in check_files(table, files, folder, settings)]
+    found += [Finding("warning", "labels", note) for note in joined]
     found += [*_names(table), *_design(table, plates), *_controls(table, controls), *_mechanisms(table, controls)]
     found += _counts(table, fields=bool(files))
     return sorted(found, key=lambda finding: ("error", "warning", "ok").index(finding.level))
@@ -205,7 +118,7 @@ def _labels(table: pd.DataFrame) -> Iterable[Finding]:
     for label, consequence in DISABLES.items():
         column = f"Metadata_{label}"
         if column not in table:
-            alike = [str(name) for name in table if re.sub(r"\d+$", "", _plain(name)) == label]
+            alike = [str(name) for name in table if re.sub(r"\d+$", "", simplify(name)) == label]
             hint = f"; if {alike[0]} is meant, say --column {alike[0]}={label}" if alike else ""
             more = ", and every score" if label in SCORE_NEEDS else ""
             yield Finding("warning", column, f"missing: rules out {consequence}{more}{hint}")
@@ -234,25 +147,13 @@ def _numbers(table: pd.DataFrame) -> Iterable[Finding]:
 
 
 def _names(table: pd.DataFrame) -> Iterable[Finding]:
-    """Names that are written two ways, or that look as if there were none."""
-    for column in (f"Metadata_{label}" for label in TEXT if f"Metadata_{label}" in table):
-        names = table[column].dropna().astype(str)
-        different = pd.Series(names.unique(), dtype=object)
-        alike = different[different.str.casefold().duplicated(keep=False)]
-        if len(alike):
-            shown = ", ".join(sorted(alike)[:4])
-            text = f"{len(alike)} names differ only in upper and lower case ({shown}): write each one way"
-            yield Finding("error", column, text)
-        words = different[different.str.lower().isin(MEANS_MISSING)]
-        if len(words):
-            text = f"{words.iloc[0]!r} in {int(names.isin(words).sum())} of {len(table)} rows is read as a name"
-            yield Finding("warning", column, f"{text}: leave the cell empty where there is none")
-        if column == "Metadata_batch" and different.str.contains("|", regex=False).any():
-            yield Finding("error", column, "a name holds '|', which joins several batches: rename it")
-        if column == "Metadata_well":
-            single = names.str.fullmatch(r"[A-Za-z]{1,2}[1-9]")
-            if single.any() and names.str.fullmatch(r"[A-Za-z]{1,2}0[1-9]").any():
-                yield Finding("error", column, "both forms of a name, like B2 and B02, occur: use one")
+    """Names that contradict each other, or that would be taken for several."""
+    try:
+        labels.check(table)
+    except CellbookError as error:
+        yield Finding("error", "labels", str(error))
+    if "Metadata_batch" in table and table["Metadata_batch"].dropna().astype(str).str.contains("|", regex=False).any():
+        yield Finding("error", "Metadata_batch", "a name holds '|', which joins several batches: rename it")
 
 
 def _design(table: pd.DataFrame, plates: Iterable[str] | None) -> Iterable[Finding]:
@@ -268,9 +169,8 @@ def _design(table: pd.DataFrame, plates: Iterable[str] | None) -> Iterable[Findi
     if "Metadata_well" not in table:
         return
     keys = ["Metadata_plate", "Metadata_well"]
-    treatment = [c for c in ("Metadata_compound", "Metadata_concentration") if c in table]
-    for what, columns in (("treatments", treatment), ("mechanisms", ["Metadata_moa"]), ("batches", ["Metadata_batch"])):
-        if not columns or not set(columns) <= set(table):
+    for what, columns in (("mechanisms", ["Metadata_moa"]), ("batches", ["Metadata_batch"])):
+        if not set(columns) <= set(table):
             continue
         per_well = table[keys + columns].drop_duplicates().dropna(subset=keys).groupby(keys).size()
         if (per_well > 1).any():
