@@ -160,7 +160,7 @@ def test_zero_strengths_remove_nuisances_exactly_and_factors_scale_them():
     stains = ("DNA", "Tubulin", "Actin")
     none = nuisances(preset("smoke", week_effect=0, plate_effect=0, position_effect=0), wells, stains)
     assert (none.drop(columns="truth_delay") == 0).all().all()
-    weeks = nuisances(preset("smoke", plate_effect=0, position_effect=0), wells, stains)
+    weeks = nuisances(preset("smoke", week_effect=1, plate_effect=0, position_effect=0), wells, stains)
     assert weeks.groupby(wells.Metadata_batch).nunique().drop(columns="truth_delay").eq(1).all().all()
     twice = nuisances(preset("smoke", week_effect=2, plate_effect=0, position_effect=0), wells, stains)
     columns = [c for c in weeks if c != "truth_delay"]

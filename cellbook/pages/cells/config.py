@@ -27,7 +27,7 @@ class Config:
     positive_controls: int = 1  # taxol 0.3 wells a plate, for naming the week
     cells: int = 22  # expected in an untreated well
     sites: int = 1  # fields of view a well
-    week_effects: tuple[float, ...] = (1.0, 0.0)  # the first with all encoders, the others with classical features
+    week_effects: tuple[float, ...] = (0.5, 0.0)  # the first with all encoders, the others with classical features
     folds: int = 5  # of the linear probe, plates held out
     resamples: int = 10_000  # of compounds, behind every interval
     permutations: int = 1_000  # of labels, behind chance

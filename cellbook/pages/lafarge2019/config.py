@@ -8,7 +8,7 @@ from cellbook.errors import CellbookError
 from cellbook.methods import vae_plus
 from cellbook.runs import seeds
 from cellbook.screens.named import SIMULATED
-from cellbook.screens.simulator import SimulatedScreen
+from cellbook.screens.simulator import FIRST_STRENGTHS, SimulatedScreen
 from cellbook.study.baselines import CLASSICAL, PIXELS, UNTRAINED
 from cellbook.study.trainings import Training
 
@@ -27,13 +27,18 @@ LABELS = {
 PAPER_MODELS = ("VAE+", "VAE", "AE")  # in the order of the paper's table
 SWEPT = ("vae_plus", "vae")  # models that are trained at every strength of the batch effect
 
+FIRST_SCREEN = (
+    "The simulated screen is drawn at its first strengths, set by eye: its weeks are about twice as loud, and its "
+    "treatments a little fainter, than on the page about the cells, where both agree with real cells."
+)
+
 
 @dataclass(frozen=True)
 class Config:
     """What the page trains and measures; the values are those of the preset `quick`, the paper's are in comments."""
 
     screen: str = "simulated"  # or bbbc021-sample, or the folder of a cell set; the paper: all of BBBC021
-    # The simulated screen; the same values as on the page about the cells, so that it is drawn once.
+    # The simulated screen.
     wells: int = 3  # of a treatment
     controls: int = 3  # DMSO wells a plate; BBBC021 has 6
     positive_controls: int = 1  # taxol 0.3 wells a plate, for naming the week
@@ -67,7 +72,7 @@ class Config:
 
     @property
     def simulated(self) -> SimulatedScreen:
-        """The simulated screen of this configuration."""
+        """The simulated screen of this configuration, at the strengths at which the trainings of the page were made."""
         return SimulatedScreen(
             seed=self.seed,
             wells=self.wells,
@@ -76,6 +81,7 @@ class Config:
             cells=self.cells,
             sites=self.sites,
             week_effect=self.week_effect,
+            effect=FIRST_STRENGTHS["effect"],
         )
 
 

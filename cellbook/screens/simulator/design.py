@@ -80,7 +80,11 @@ GENES = {
 
 @dataclass(frozen=True)
 class SimulatedScreen:
-    """What to simulate; every strength is a factor on the calibrated value, and zero removes the thing exactly.
+    """What to simulate; every strength is a factor, and zero removes the thing exactly.
+
+    By default treatments and weeks are as strong as in the real sample of BBBC021 at equal layout and numbers of cells,
+    judged by classical features and by a network that learned from photographs (`benchmarks/calibrate_screen.py`).
+    `FIRST_STRENGTHS` are those that were set by eye before.
 
     Parameters
     ----------
@@ -121,9 +125,9 @@ class SimulatedScreen:
     sites: int = 1
     field: tuple[int, int] | None = None
     crop: int = 68
-    effect: float = 1.0
+    effect: float = 1.15
     compound_effect: float = 1.0
-    week_effect: float = 1.0
+    week_effect: float = 0.5
     plate_effect: float = 1.0
     position_effect: float = 1.0
     delay_effect: float = 1.0
@@ -160,6 +164,7 @@ class SimulatedScreen:
             raise CellbookError(f"field={self.field} must be (height, width), each from 128 to 4096 pixels.")
 
 
+FIRST_STRENGTHS = {"effect": 1.0, "week_effect": 1.0}
 # What the book uses: tests, the default of every page, and the size of the papers.
 PRESETS = {
     "smoke": SimulatedScreen(wells=1, controls=1, positive_controls=0, cells=3),
