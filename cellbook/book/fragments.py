@@ -35,11 +35,15 @@ def results_json(book: Path) -> str:
         content["pages"][folder.name] = {
             "stamp": read_json(folder / "stamp.json"),
             "page_json_sha256": sha256(folder / "page.json"),
-            **{
-                name: json.loads(table.to_json(orient="records", double_precision=15)) for name, table in tables.items()
-            },
+            **{name: lines(table) for name, table in tables.items()},
         }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def lines(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a table as plain values; what is missing in a row is left out of it."""
+    rows = json.loads(table.to_json(orient="records", double_precision=15))
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]
 
 
 def verdict_counts(table: pd.DataFrame) -> dict[str, int]:
