@@ -10,8 +10,8 @@ from cellbook.errors import CellbookError
 from cellbook.methods import wdn
 from cellbook.methods.wdn.alignment import Alignment, Level
 from cellbook.methods.wdn.evaluation import nearest, silhouettes, sum_distances
+from cellbook.methods.wdn.instances import draw_wells, resample
 from cellbook.methods.wdn.stopping import stop
-from cellbook.methods.wdn.units import draw_wells, resample
 from cellbook.metrics import classify_batch, distance_matrix, match, protocol, score, silhouette
 from cellbook.metrics.scores import prepare
 from cellbook.profiles import PlateScaler, Whitening

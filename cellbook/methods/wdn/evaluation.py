@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cellbook.methods.wdn.alignment import Alignment
-from cellbook.methods.wdn.units import Screen, control_rows, make_screen, unit_means
+from cellbook.methods.wdn.instances import Screen, control_rows, make_screen, unit_means
 from cellbook.metrics import classify_batch, distance_matrix
 from cellbook.metrics.batch import BatchAccuracy, Model
 from cellbook.metrics.neighbours import DECIMALS

@@ -22,7 +22,7 @@ from cellbook.methods.wdn.evaluation import (
     sum_distances,
     votes,
 )
-from cellbook.methods.wdn.units import Screen, make_screen, resample, unit_means
+from cellbook.methods.wdn.instances import Screen, make_screen, resample, unit_means
 from cellbook.metrics import distance_matrix
 
 Rule = Literal["knn", "silhouette"]

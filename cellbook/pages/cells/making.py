@@ -41,7 +41,7 @@ from cellbook.screens.named import (
 )
 from cellbook.screens.sample import bbbc021_sample
 from cellbook.screens.simulator import simulate
-from cellbook.study.baselines import encode, standardise
+from cellbook.study.encoding import encode, standardise
 from cellbook.study.known import probe, week_of_controls
 from cellbook.study.processes import side_by_side
 from cellbook.study.profile import condensed

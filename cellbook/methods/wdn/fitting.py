@@ -55,7 +55,7 @@ def fit(profiles: pd.DataFrame, config: Config, controls: str = "DMSO", device: 
     for i, by in enumerate(config.domains):
         within = config.domains[i + 1] if i + 1 < len(config.domains) else None
         design = make_design(profiles, by, within, config, controls)
-        level = Training(x, design, config, on).run()
+        level = Fitting(x, design, config, on).run()
         levels.append(Level(by, design.names, *level.checkpoints()))
         histories.append(level.history().assign(level=by))
         # The next level starts from what this one has reached.
@@ -63,8 +63,8 @@ def fit(profiles: pd.DataFrame, config: Config, controls: str = "DMSO", device: 
     return Alignment(names, tuple(levels), pd.concat(histories, ignore_index=True))
 
 
-class Training:
-    """One level of domains in training.
+class Fitting:
+    """One level of domains being fitted.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ class Training:
         self.record: list[tuple[int, int, Tensor, Tensor]] = []
         self.critic_done = self.map_done = 0
 
-    def run(self) -> Training:
+    def run(self) -> Fitting:
         """Train to the end."""
         config = self.config
         total = config.pretraining * (self.critics is not None) + config.iterations
