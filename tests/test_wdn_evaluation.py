@@ -12,8 +12,8 @@ from cellbook.methods.wdn.alignment import Alignment, Level
 from cellbook.methods.wdn.evaluation import nearest, silhouettes, sum_distances
 from cellbook.methods.wdn.instances import draw_wells, resample
 from cellbook.methods.wdn.stopping import stop
-from cellbook.metrics import classify_batch, distance_matrix, match, protocol, score, silhouette
-from cellbook.metrics.scores import prepare
+from cellbook.metrics import classify_batch, distance_matrix, match, prepare, protocol, score
+from cellbook.metrics import silhouettes as library
 from cellbook.profiles import PlateScaler, Whitening
 
 STEPS = [0, 40, 80]
@@ -77,7 +77,7 @@ def test_step_0_is_exactly_the_uncorrected_table(wells, alignment):
         line = before[(before["measure"] == one.measure) & (before["k"] == one.k)]
         assert line["value"].tolist() == [one.accuracy]
     at0 = found[found["step"] == 0].set_index("measure")["value"]
-    assert at0["silhouette"] == pytest.approx(silhouette(prepare(wells, "tabak2020").profiles), abs=1e-12)
+    assert at0["silhouette"] == pytest.approx(library(prepare(wells, "tabak2020").profiles).mean(), abs=1e-12)
     assert at0["change"] == 0
     assert at0["variance"] == 1
 
@@ -124,7 +124,7 @@ def test_silhouettes_without_a_compound_equal_the_library_on_the_rest(wells, ali
     for c in (None, 0, 20):
         keep = screen.compounds != c if c is not None else np.ones(103, dtype=bool)
         rest = screen.table[keep].reset_index(drop=True)
-        expected = [silhouette(rest.join(pd.DataFrame(m[keep], columns=names))) for m in means]
+        expected = [library(rest.join(pd.DataFrame(m[keep], columns=names))).mean() for m in means]
         np.testing.assert_allclose(silhouettes(screen, sums, c), expected, atol=1e-12)
 
 
@@ -144,7 +144,7 @@ def test_the_choice_without_a_compound_equals_a_slow_loop(wells, alignment, rule
         for table in tables:
             rest = table[table["Metadata_compound"] != compound].reset_index(drop=True)
             if rule == "silhouette":
-                criterion.append(silhouette(rest))
+                criterion.append(library(rest).mean())
                 continue
             each = {(m.name, m.k): match(rest, **m.arguments()).accuracy for m in measures}
             criterion.append(np.mean(list(each.values())) * 2)

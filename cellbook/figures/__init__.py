@@ -12,23 +12,3 @@ from cellbook.figures.profiles import (
     similarity,
 )
 from cellbook.figures.style import MOA_COLOURS, colours, style
-
-__all__ = [
-    "MOA_COLOURS",
-    "calibration",
-    "colours",
-    "confusion",
-    "drops",
-    "embedding",
-    "forest",
-    "known",
-    "leakage",
-    "montage",
-    "nuclei",
-    "path",
-    "plate_map",
-    "retrieval",
-    "settings",
-    "similarity",
-    "style",
-]

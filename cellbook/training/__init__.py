@@ -2,17 +2,3 @@
 
 from cellbook.training.loop import load_run, same_seed_difference, steps, train, train_run
 from cellbook.training.state import Batch, Method, Sampler, State, place, treatment_codes
-
-__all__ = [
-    "Batch",
-    "Method",
-    "Sampler",
-    "State",
-    "load_run",
-    "place",
-    "same_seed_difference",
-    "steps",
-    "train",
-    "train_run",
-    "treatment_codes",
-]

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cellbook.cells import CellSet
 from cellbook.files import digest
-from cellbook.metrics.scores import prepare
+from cellbook.metrics import prepare
 from cellbook.pages.cells import grids, real
 from cellbook.pages.cells.config import (
     BY_PLATE,

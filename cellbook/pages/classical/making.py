@@ -10,7 +10,7 @@ import pandas as pd
 
 from cellbook import profiles
 from cellbook.errors import CellbookError
-from cellbook.metrics.scores import prepare
+from cellbook.metrics import prepare
 from cellbook.pages.classical.config import VERSION, Config, kinds, setting_name
 from cellbook.profiles.aggregate import TREATMENT
 from cellbook.runs import Run, obtain_page, save_table, table_fingerprint, to_float32

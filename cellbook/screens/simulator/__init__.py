@@ -3,5 +3,3 @@
 from cellbook.screens.simulator.design import PRESETS, SimulatedScreen, plate_map, preset
 from cellbook.screens.simulator.export import simulate_fields, with_fields
 from cellbook.screens.simulator.simulate import simulate
-
-__all__ = ["PRESETS", "SimulatedScreen", "plate_map", "preset", "simulate", "simulate_fields", "with_fields"]
