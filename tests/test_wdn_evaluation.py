@@ -12,7 +12,7 @@ from cellbook.methods.wdn.alignment import Alignment, Level
 from cellbook.methods.wdn.evaluation import nearest, silhouettes, sum_distances
 from cellbook.methods.wdn.instances import draw_wells, resample
 from cellbook.methods.wdn.stopping import stop
-from cellbook.metrics import classify_batch, distance_matrix, match, prepare, protocol, score
+from cellbook.metrics import distance_matrix, match, prepare, protocol, score
 from cellbook.metrics import silhouettes as library
 from cellbook.profiles import PlateScaler, Whitening
 
@@ -210,16 +210,6 @@ def test_shrinking_maps_show_as_lost_variance(wells):
     assert found["variance"] == pytest.approx(0.25)
     assert found["change"] == pytest.approx(np.sqrt(12) / 2)
     assert found["gap"] == pytest.approx(wdn.evaluate(still, wells).set_index("measure")["value"]["gap"])
-
-
-def test_leakage_holds_out_plates_or_rows_and_measures_the_mapped_controls(wells, alignment):
-    found = wdn.leakage(alignment, wells, [0, 80])
-    rows = wells[wells["Metadata_compound"] == "DMSO"].reset_index(drop=True)
-    assert found[0].accuracy == classify_batch(rows).accuracy
-    assert found[80].accuracy == classify_batch(alignment.transform(rows, 80)).accuracy
-    few = wdn.leakage(alignment, wells, [0], group=None, limit=200)
-    assert few[0].n == pytest.approx(200, abs=10)
-    assert few[0].n_batches == 10
 
 
 def test_held_out_plates_are_some_of_every_week_and_never_all(wells):

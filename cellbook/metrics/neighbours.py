@@ -131,12 +131,7 @@ def candidates(table: pd.DataFrame, exclude: tuple[str, ...] = ("Metadata_compou
 
 
 def design(
-    labels: Ints,
-    eligible: Bools,
-    names: list[str],
-    *,
-    drop_unmatchable: bool = False,
-    count_unmatchable: bool = False,
+    labels: Ints, eligible: Bools, names: list[str], *, drop_unmatchable: bool = False, count_unmatchable: bool = False
 ) -> Design:
     """Decide which queries count: those with an eligible candidate of their label.
 

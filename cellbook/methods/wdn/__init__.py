@@ -11,7 +11,7 @@ for the study of what they do. Left out: skipping a map step when the critics se
 
 from cellbook.methods.wdn.alignment import Alignment, Level, unmoved
 from cellbook.methods.wdn.config import PRESETS, Config
-from cellbook.methods.wdn.evaluation import evaluate, leakage
+from cellbook.methods.wdn.evaluation import evaluate
 from cellbook.methods.wdn.fitting import fit
 from cellbook.methods.wdn.instances import hold_out_plates, make_screen, unit_means
 from cellbook.methods.wdn.run import VERSION, load, run

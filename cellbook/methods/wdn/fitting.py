@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pandas as pd
 import torch
@@ -197,12 +195,11 @@ class Fitting:
 
     def _map_all(self) -> Tensor:
         """All rows (N, n) under the maps of their domains."""
-        return torch.cat(list(self._mapped_groups()))
-
-    def _mapped_groups(self) -> Iterator[Tensor]:
+        mapped = []
         for domain, x in zip(self.design.domain, self.data.split(self.sizes), strict=True):
             one = {name: value[domain : domain + 1] for name, value in self.maps.items()}
-            yield apply(one, x[None], bug_bias=self.config.bug_bias)[0]
+            mapped.append(apply(one, x[None], bug_bias=self.config.bug_bias)[0])
+        return torch.cat(mapped)
 
     def _views(self, x: Tensor, y: Tensor) -> Tensor:
         """What is compared: the mapped rows y, for eq. 13 behind the rows x as they are; lengths 1 on the sphere."""
