@@ -18,7 +18,7 @@ import torch
 
 from cellbook import features, metrics, profiles
 from cellbook.cells import CellSet
-from cellbook.metrics.scores import prepare
+from cellbook.metrics import prepare
 from cellbook.screens.sample import bbbc021_sample
 from cellbook.screens.simulator import SimulatedScreen, simulate
 

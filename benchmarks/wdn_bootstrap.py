@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from cellbook.methods.wdn import Alignment, Level, bootstrap
 from cellbook.methods.wdn.evaluation import KS
-from cellbook.methods.wdn.units import draw_wells
+from cellbook.methods.wdn.instances import draw_wells
 from cellbook.profiles import PlateScaler, features
 from cellbook.profiles.table import matrix, replace_features
 from cellbook.screens.planted import planted_wells

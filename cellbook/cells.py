@@ -238,6 +238,11 @@ class CellSet:
             raise CellbookError(f"rows={expression!r} gives no true or false for each cell: write a comparison.")
         return np.flatnonzero(mask)
 
+    def feature_table(self, values: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
+        """Features of the cells (N, d) as a profile table: the ``Metadata_`` columns, then one column a name."""
+        known = self.table.filter(regex="^Metadata_")
+        return pd.concat([known, pd.DataFrame(values, columns=list(names))], axis=1)
+
     def to(self, device: str | torch.device) -> torch.Tensor:
         """Copy all images to a device once, as they are: (N, C, H, W), uint8 or uint16.
 

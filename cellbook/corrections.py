@@ -18,12 +18,7 @@ from cellbook.profiles import Chain, Coral, PlateScaler, Step, Whitening
 from cellbook.profiles.centre import Centre, Nothing
 from cellbook.profiles.groups import FLOOR, control_groups, group_rows
 from cellbook.profiles.harmony import Harmony
-from cellbook.profiles.table import (
-    controls_mask,
-    features,
-    matrix,
-    some,
-)
+from cellbook.profiles.table import controls_mask, features, matrix, some
 
 HARMONY_WARNING = (
     "harmony is not fitted on controls: it makes all rows of the batches alike, treatments too. Where a compound was "

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 
 from cellbook.errors import CellbookError
+
+T = TypeVar("T")
 
 
 def gather(images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -76,3 +81,20 @@ def stretch_limits(
         rows = np.flatnonzero(codes == code)
         limits[:, rows] = np.percentile(images[rows], percentiles, axis=(0, 2, 3))[:, None]
     return limits[0], limits[1]
+
+
+def in_threads(work: Callable[[int], T], items: Sequence[int]) -> Iterator[T]:
+    """Results in order, a few ahead; one thread a batch, because small tensors lose time when they are split."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            waiting: deque[Future[T]] = deque()
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > threads + 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        torch.set_num_threads(threads)

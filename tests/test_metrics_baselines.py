@@ -7,7 +7,6 @@ from metrics_oracles import random_units
 
 from cellbook.errors import CellbookError
 from cellbook.metrics import Measure, chance, distance_matrix, expected_under_ties, majority, match, one_feature
-from cellbook.metrics.baselines import _permuted
 from cellbook.metrics.moa import factorize
 
 NSCB = ("Metadata_compound", "Metadata_batch")
@@ -20,32 +19,17 @@ MEASURES = [
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-@pytest.mark.parametrize("over", ["treatments", "compounds"])
-def test_chance_equals_matching_permuted_labels(measure, over, monkeypatch):
+def test_chance_equals_matching_permuted_labels(measure, monkeypatch):
     monkeypatch.setattr("cellbook.metrics.baselines.CHUNK", 7)
     table = random_units(3, 30)
     codes, names = factorize(table["Metadata_moa"])
     expected = []
-    for labels in _permuted(table, codes, "Metadata_moa", over, 10, np.random.default_rng(2)):
+    rng = np.random.default_rng(2)
+    for labels in [rng.permutation(codes) for _ in range(10)]:
         relabelled = table.assign(Metadata_moa=np.array(names)[labels])
         expected.append(match(relabelled, **measure.arguments()).accuracy)
-    found = chance(table, measure, over=over, n=10, seed=2)
-    assert found.values.tolist() == expected
-    assert found.accuracy == pytest.approx(np.nanmean(expected))
-
-
-def test_permuted_labels_keep_their_frequencies_and_their_compounds():
-    table = random_units(3, 30)
-    codes, _ = factorize(table["Metadata_moa"])
-    rng = np.random.default_rng(0)
-    rows = _permuted(table, codes, "Metadata_moa", "treatments", 50, rng)
-    assert (np.sort(rows, axis=1) == np.sort(codes)).all()
-    dealt = _permuted(table, codes, "Metadata_moa", "compounds", 50, rng)
-    first = table.groupby("Metadata_compound").head(1).index.to_numpy()
-    assert (np.sort(dealt[:, first], axis=1) == np.sort(codes[first])).all()
-    for _, members in table.groupby("Metadata_compound").groups.items():
-        assert (dealt[:, members] == dealt[:, members[:1]]).all()
-    assert (dealt != codes).any()
+    found = chance(table, measure, n=10, seed=2)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_labels_at_random_bring_perfect_features_down_to_chance():
@@ -55,8 +39,8 @@ def test_labels_at_random_bring_perfect_features_down_to_chance():
     assert match(profiles).accuracy == 1.0
     found = chance(profiles, n=400)
     frequency = table["Metadata_moa"].value_counts(normalize=True).to_numpy()
-    assert found.accuracy == pytest.approx(np.square(frequency).sum(), abs=0.05)
-    assert found.accuracy < found.high < 0.6
+    assert found.mean() == pytest.approx(np.square(frequency).sum(), abs=0.05)
+    assert found.mean() < np.quantile(found, 0.95) < 0.6
 
 
 def test_ties_broken_at_random_have_the_closed_form_of_equal_distances():
@@ -67,7 +51,7 @@ def test_ties_broken_at_random_have_the_closed_form_of_equal_distances():
     scored = (same & eligible).any(axis=1)
     share = (same & eligible).sum(axis=1) / eligible.sum(axis=1)
     found = expected_under_ties(table, distances=d, n=4000)
-    assert found.accuracy == pytest.approx(share[scored].mean(), abs=0.01)
+    assert found.mean() == pytest.approx(share[scored].mean(), abs=0.01)
 
 
 def test_ties_broken_at_random_equal_matching_shuffled_rows():
@@ -79,16 +63,16 @@ def test_ties_broken_at_random_equal_matching_shuffled_rows():
         rows = np.random.default_rng(seed).permutation(24)
         values.append(match(table.iloc[rows], distances=distances[np.ix_(rows, rows)], **measure.arguments()).accuracy)
     found = expected_under_ties(table, measure, by="Metadata_batch", n=3000)
-    assert found.accuracy == pytest.approx(np.mean(values), abs=0.015)
-    assert found.sd == pytest.approx(np.std(values), rel=0.2)
+    assert found.mean() == pytest.approx(np.mean(values), abs=0.015)
+    assert found.std() == pytest.approx(np.std(values), rel=0.2)
 
 
 def test_without_ties_the_order_does_not_matter():
     table = random_units(6)
     d = distance_matrix(table.filter(regex="^f"))
     found = expected_under_ties(table, distances=d, n=20)
-    assert found.sd == pytest.approx(0, abs=1e-12)
-    assert found.accuracy == pytest.approx(match(table).accuracy)
+    assert found.std() == pytest.approx(0, abs=1e-12)
+    assert found.mean() == pytest.approx(match(table).accuracy)
 
 
 def test_one_feature_matches_by_absolute_difference():
@@ -110,9 +94,7 @@ def test_majority_is_the_largest_share():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda t: chance(t, over="weeks"), "over='weeks'"),
         (lambda t: chance(t, n=0), "n=0"),
-        (lambda t: chance(t.assign(Metadata_compound="c"), over="compounds"), "1 of 1 compounds have more than one"),
         (lambda t: expected_under_ties(t), "either by="),
         (lambda t: expected_under_ties(t, by="Metadata_position"), "Metadata_position"),
         (lambda t: chance(t.drop(columns="Metadata_moa")), "Metadata_moa"),

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cellbook.errors import CellbookError
-from cellbook.metrics import classify_batch, distance_matrix, silhouette
+from cellbook.metrics import classify_batch, distance_matrix, silhouettes
 
 
 def control_wells(week: float = 0.0, plate: float = 0.0, seed: int = 0) -> pd.DataFrame:
@@ -115,27 +115,28 @@ def test_silhouette_equals_a_slow_loop(seed):
         a = means.pop(y[i])
         b = min(means.values())
         values.append((b - a) / max(a, b))
-    assert silhouette(table) == pytest.approx(np.mean(values), abs=1e-9)
+    assert silhouettes(table).mean() == pytest.approx(np.mean(values), abs=1e-9)
 
 
 def test_silhouette_of_distances_and_of_features_agree():
     table = random_units(1)
     d = distance_matrix(table.filter(regex="^f"), "euclidean")
     before = d.copy()
-    assert silhouette(table.filter(like="Metadata"), distances=d) == silhouette(table, distance="euclidean")
+    given = silhouettes(table.filter(like="Metadata"), distances=d)
+    assert np.array_equal(given, silhouettes(table, distance="euclidean"))
     assert np.array_equal(d, before)
     zero = table.assign(**{c: table[c].where(table.index > 0, 0.0) for c in table.filter(regex="^f")})
-    assert np.isfinite(silhouette(zero))
+    assert np.isfinite(silhouettes(zero)).all()
 
 
 def test_silhouette_refuses_what_has_no_meaning():
     table = random_units(1)
     with pytest.raises(CellbookError, match="1 different values"):
-        silhouette(table.assign(Metadata_moa="m"))
+        silhouettes(table.assign(Metadata_moa="m"))
     with pytest.raises(CellbookError, match="40 different values"):
-        silhouette(table, "Metadata_concentration")
+        silhouettes(table, "Metadata_concentration")
     with pytest.raises(CellbookError, match="missing in 40"):
-        silhouette(table.assign(Metadata_moa=None))
+        silhouettes(table.assign(Metadata_moa=None))
 
 
 def test_rows_that_were_right_are_told_apart(planted):

@@ -1,6 +1,7 @@
 """The papers' protocols: their denominators, ceilings and aggregation, and tables that must be refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,9 +10,10 @@ from metrics_oracles import random_units, slow_match
 
 from cellbook.errors import CellbookError
 from cellbook.metrics import PROTOCOLS, as_json, describe, distance_matrix, match, protocol, score
-from cellbook.metrics.units import natural, units
+from cellbook.metrics.units import natural, prepare
 from cellbook.screens.bbbc021 import treatments
 
+LJOSA = PROTOCOLS["ljosa2013"]
 POOLED = {"NSC": [103, 206, 309, 398], "NSCB": [92, 180, 268, 330]}
 PLAIN = {"NSC": [103, 206, 309, 412], "NSCB": [92, 184, 276, 368]}
 
@@ -106,7 +108,7 @@ def test_glastonbury_null_accuracies_are_those_of_the_paper():
 
 def test_knowing_the_compound_alone_gives_the_week_of_86_of_92_treatments():
     """Six compounds have one dose: nothing of the same compound is left to tell their week."""
-    table = units(design_table(), drop_one_batch_moas=True).profiles
+    table = prepare(design_table(), replace(LJOSA, drop_one_batch_moas=True)).profiles
     week5 = table["Metadata_batch"] == "Week5"  # three doses of one compound: ties go to a week none of the six is from
     table = pd.concat([table[week5], table[~week5]], ignore_index=True)
     compound = table["Metadata_compound"].to_numpy()
@@ -195,10 +197,10 @@ def test_a_treatment_of_several_batches_counts_for_the_one_with_most_wells():
     taxol["Metadata_batch"] = ["Week10", "Week2", "Week10", "Week2", "Week3"]
     taxol["Metadata_well"] = [f"T{i}" for i in range(5)]
     all_wells = pd.concat([wells, taxol], ignore_index=True)
-    u = units(all_wells, statistic="mean", one_batch_each=True)
+    u = prepare(all_wells, replace(LJOSA, statistic="mean", one_batch_each=True))
     assert u.profiles.set_index("Metadata_compound").loc["taxol", "Metadata_batch"] == "Week2"
     assert "1 of 31 treatments lie in several batches (most: taxol 0.3, in 3)" in u.notes[0]
-    joined = units(all_wells).profiles.set_index("Metadata_compound").loc["taxol", "Metadata_batch"]
+    joined = prepare(all_wells, LJOSA).profiles.set_index("Metadata_compound").loc["taxol", "Metadata_batch"]
     assert joined == "Week10|Week2|Week3"
     assert sorted(["Week10", "Week2", "W1"], key=natural) == ["W1", "Week2", "Week10"]
 

@@ -242,7 +242,6 @@ def test_training_leaves_the_generators_of_its_caller_alone_and_depends_on_its_s
     assert torch.equal(after, torch.rand(1))
     assert bits(train(TOY, Config(), toy_cells(), tmp_path / "b", "cpu")) == bits(first)
     assert bits(train(TOY, Config(seed=1), toy_cells(), tmp_path / "c", "cpu")) != bits(first)
-    assert training.same_seed_difference(TOY, Config(), toy_cells(), "cpu")["max_abs_difference"] == 0
 
 
 def test_a_run_is_trained_once_and_silently_and_its_weights_and_products_fit(tmp_path, capfd):

@@ -11,9 +11,9 @@ from cellbook.errors import CellbookError
 from cellbook.methods.wdn import PRESETS, Alignment, Config, fit
 from cellbook.methods.wdn.critics import Critics, layers, n_parameters, rmsprop_
 from cellbook.methods.wdn.distances import energy, sinkhorn
+from cellbook.methods.wdn.fitting import Fitting
 from cellbook.methods.wdn.maps import apply, identity, regulariser
 from cellbook.methods.wdn.sampling import Minibatches, Pairs, make_design
-from cellbook.methods.wdn.training import Training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -275,7 +275,7 @@ def test_on_the_sphere_the_length_of_rows_plays_no_part():
     profiles = shifted_domains(rows=120)
     names = [c for c in profiles if c[0] == "f"]
     config = replace(FAST, sphere=True, iterations=20, checkpoint_every=20)
-    training = Training(profiles[names].to_numpy(), make_design(profiles, "Metadata_batch", None, config), config, CPU)
+    training = Fitting(profiles[names].to_numpy(), make_design(profiles, "Metadata_batch", None, config), config, CPU)
     x = torch.randn(3, 5, 10, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(training._views(x, 3 * x), training._views(x, x))
     assert np.isfinite(centroid_gap(fit(profiles, config, device="cpu").transform(profiles)))
@@ -336,7 +336,7 @@ def test_mapping_all_rows_once_or_each_minibatch_gives_the_same_views():
     profiles = shifted_domains(rows=50)
     config = replace(FAST, treatments="controls")
     x = profiles[[c for c in profiles if c[0] == "f"]].to_numpy()
-    training = Training(x, make_design(profiles, "Metadata_batch", None, config), config, CPU)
+    training = Fitting(x, make_design(profiles, "Metadata_batch", None, config), config, CPU)
     for value in training.maps.values():
         value += 0.1 * torch.randn(value.shape, generator=torch.Generator().manual_seed(0))
     rows = training.batches.draw(1)[0]

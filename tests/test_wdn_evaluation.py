@@ -10,10 +10,10 @@ from cellbook.errors import CellbookError
 from cellbook.methods import wdn
 from cellbook.methods.wdn.alignment import Alignment, Level
 from cellbook.methods.wdn.evaluation import nearest, silhouettes, sum_distances
+from cellbook.methods.wdn.instances import draw_wells, resample
 from cellbook.methods.wdn.stopping import stop
-from cellbook.methods.wdn.units import draw_wells, resample
-from cellbook.metrics import classify_batch, distance_matrix, match, protocol, score, silhouette
-from cellbook.metrics.scores import prepare
+from cellbook.metrics import distance_matrix, match, prepare, protocol, score
+from cellbook.metrics import silhouettes as library
 from cellbook.profiles import PlateScaler, Whitening
 
 STEPS = [0, 40, 80]
@@ -77,7 +77,7 @@ def test_step_0_is_exactly_the_uncorrected_table(wells, alignment):
         line = before[(before["measure"] == one.measure) & (before["k"] == one.k)]
         assert line["value"].tolist() == [one.accuracy]
     at0 = found[found["step"] == 0].set_index("measure")["value"]
-    assert at0["silhouette"] == pytest.approx(silhouette(prepare(wells, "tabak2020").profiles), abs=1e-12)
+    assert at0["silhouette"] == pytest.approx(library(prepare(wells, "tabak2020").profiles).mean(), abs=1e-12)
     assert at0["change"] == 0
     assert at0["variance"] == 1
 
@@ -124,7 +124,7 @@ def test_silhouettes_without_a_compound_equal_the_library_on_the_rest(wells, ali
     for c in (None, 0, 20):
         keep = screen.compounds != c if c is not None else np.ones(103, dtype=bool)
         rest = screen.table[keep].reset_index(drop=True)
-        expected = [silhouette(rest.join(pd.DataFrame(m[keep], columns=names))) for m in means]
+        expected = [library(rest.join(pd.DataFrame(m[keep], columns=names))).mean() for m in means]
         np.testing.assert_allclose(silhouettes(screen, sums, c), expected, atol=1e-12)
 
 
@@ -144,7 +144,7 @@ def test_the_choice_without_a_compound_equals_a_slow_loop(wells, alignment, rule
         for table in tables:
             rest = table[table["Metadata_compound"] != compound].reset_index(drop=True)
             if rule == "silhouette":
-                criterion.append(silhouette(rest))
+                criterion.append(library(rest).mean())
                 continue
             each = {(m.name, m.k): match(rest, **m.arguments()).accuracy for m in measures}
             criterion.append(np.mean(list(each.values())) * 2)
@@ -210,16 +210,6 @@ def test_shrinking_maps_show_as_lost_variance(wells):
     assert found["variance"] == pytest.approx(0.25)
     assert found["change"] == pytest.approx(np.sqrt(12) / 2)
     assert found["gap"] == pytest.approx(wdn.evaluate(still, wells).set_index("measure")["value"]["gap"])
-
-
-def test_leakage_holds_out_plates_or_rows_and_measures_the_mapped_controls(wells, alignment):
-    found = wdn.leakage(alignment, wells, [0, 80])
-    rows = wells[wells["Metadata_compound"] == "DMSO"].reset_index(drop=True)
-    assert found[0].accuracy == classify_batch(rows).accuracy
-    assert found[80].accuracy == classify_batch(alignment.transform(rows, 80)).accuracy
-    few = wdn.leakage(alignment, wells, [0], group=None, limit=200)
-    assert few[0].n == pytest.approx(200, abs=10)
-    assert few[0].n_batches == 10
 
 
 def test_held_out_plates_are_some_of_every_week_and_never_all(wells):

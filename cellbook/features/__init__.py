@@ -2,5 +2,3 @@
 
 from cellbook.features.encoders import cell_count, classical, pixel_pca, random_network
 from cellbook.features.transferred import imagenet
-
-__all__ = ["cell_count", "classical", "imagenet", "pixel_pca", "random_network"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pandas as pd
 import torch
@@ -26,7 +24,7 @@ from cellbook.features.families import (
     shape,
 )
 from cellbook.features.masks import find_masks
-from cellbook.pixels import channel_max
+from cellbook.pixels import channel_max, in_threads
 
 _BATCH = 128
 
@@ -63,22 +61,11 @@ def classical(cells: CellSet, progress: bool = False) -> pd.DataFrame:
         block = np.asarray(cells.images[start : start + _BATCH]).astype(np.float32)
         return _batch(torch.from_numpy(block) / scale, cells.channels)
 
-    # One thread a batch: small tensors gain nothing from being split, and lose much on a busy machine.
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            starts = range(0, len(cells), _BATCH)
-            batches = list(tqdm(pool.map(batch, starts), total=len(starts), disable=not progress, unit="batch"))
-    finally:
-        torch.set_num_threads(threads)
+    starts = range(0, len(cells), _BATCH)
+    batches = list(tqdm(in_threads(batch, starts), total=len(starts), disable=not progress, unit="batch"))
     names = list(batches[0])
     values = torch.cat([torch.stack([features[name] for name in names], dim=1) for features in batches]).numpy()
-    return pd.concat([_metadata(cells), pd.DataFrame(values, columns=names)], axis=1)
-
-
-def _metadata(cells: CellSet) -> pd.DataFrame:
-    return cells.table[[column for column in cells.table if str(column).startswith("Metadata_")]].reset_index(drop=True)
+    return cells.feature_table(values, names)
 
 
 @torch.inference_mode()
@@ -98,8 +85,7 @@ def _batch(images: Tensor, channels: tuple[str, ...]) -> Features:
 
 def _named(cells: CellSet, values: np.ndarray, prefix: str) -> pd.DataFrame:
     """Metadata of the cells beside numbered features."""
-    names = [f"{prefix}_{i}" for i in range(values.shape[1])]
-    return pd.concat([_metadata(cells), pd.DataFrame(values.astype(np.float32), columns=names)], axis=1)
+    return cells.feature_table(values.astype(np.float32), [f"{prefix}_{i}" for i in range(values.shape[1])])
 
 
 def _normalised(cells: CellSet, rows: slice) -> Tensor:
@@ -201,7 +187,7 @@ def cell_count(cells: CellSet) -> pd.DataFrame:
     keys = ["Metadata_plate", "Metadata_well"]
     if missing := [key for key in keys if key not in cells.table]:
         raise CellbookError(f"the table of {len(cells)} cells lacks {', '.join(missing)}; wells cannot be told apart")
-    groups = _metadata(cells).groupby(keys, sort=False)
+    groups = cells.table.filter(regex="^Metadata_").groupby(keys, sort=False)
     constant = groups.nunique(dropna=False).le(1).all()
     wells = groups.first()[list(constant.index[constant])]
     wells["Metadata_cell_count"] = groups.size()

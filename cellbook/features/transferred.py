@@ -84,8 +84,7 @@ def imagenet(
         found = _forward(((x - 127) / 128).contiguous(memory_format=torch.channels_last), layers)  # (B * C, 1280)
         values[start : start + len(block)] = found.cpu().reshape(len(block), -1).numpy()
     names = [f"imagenet_{channel}_{i}" for channel in cells.channels for i in range(WIDTH)]
-    table = cells.table.filter(like="Metadata_").reset_index(drop=True)
-    return pd.concat([table, pd.DataFrame(values, columns=names)], axis=1)
+    return cells.feature_table(values, names)
 
 
 def _grey_range(cells: CellSet, controls: str, seed: int, n: int = 500) -> tuple[np.ndarray, np.ndarray]:

@@ -1,34 +1,5 @@
 """Every plot of the book, one function each: data in, figure out; the caller keeps the data beside it."""
 
 from cellbook.figures.cells import calibration, drops, known, montage, nuclei, plate_map
-from cellbook.figures.profiles import (
-    confusion,
-    embedding,
-    forest,
-    leakage,
-    path,
-    retrieval,
-    settings,
-    similarity,
-)
+from cellbook.figures.profiles import confusion, embedding, forest, leakage, path, retrieval, settings, similarity
 from cellbook.figures.style import MOA_COLOURS, colours, style
-
-__all__ = [
-    "MOA_COLOURS",
-    "calibration",
-    "colours",
-    "confusion",
-    "drops",
-    "embedding",
-    "forest",
-    "known",
-    "leakage",
-    "montage",
-    "nuclei",
-    "path",
-    "plate_map",
-    "retrieval",
-    "settings",
-    "similarity",
-    "style",
-]

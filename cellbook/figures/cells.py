@@ -11,14 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from cellbook.figures.panels import circles
 from cellbook.figures.profiles import natural
 from cellbook.figures.style import ACCENT, PALE, SECOND, colours
 
 BAR_UM = 20  # length of the scale bars on crops
 FIELD_BAR_UM = 100  # and on a field
 ENLARGE = 2  # screen pixels a side of one pixel of a small crop
-# Colours on which black print reads better than white.
-LIGHT = ("DNA replication", "Eg5 inhibitors", "Microtubule stabilizers", "Protein synthesis", "Epithelial")
 KINDS = {"real": "black", "simulated": ACCENT}
 
 
@@ -29,28 +28,9 @@ def plate_map(design: pd.DataFrame) -> Figure:
     figure 2 of Tabak et al. 2020.
     """
     weeks = sorted(design["week"].unique(), key=natural)
-    most = int(design["week"].value_counts().max())
     shade = colours([*sorted(design["moa"].unique()), "DMSO"])
     figure, axes = plt.subplots(figsize=(9.2, 0.42 * len(weeks) + 2.2))
-
-    def circle(x: float, y: int, colour: str, text: str) -> None:
-        axes.add_patch(plt.Circle((x, y), 0.44, color=colour))
-        dark = colour in (shade["DMSO"], *(shade[name] for name in shade if name in LIGHT))
-        axes.text(x, y, text, ha="center", va="center", fontsize=6.5, color="black" if dark else "white")
-
-    for y, week in enumerate(weeks):
-        rows = design[design["week"] == week].sort_values(["moa", "number", "concentration"])
-        circle(0, y, shade["DMSO"], "0")
-        for x, row in enumerate(rows.itertuples(), start=1):
-            circle(x + 0.4, y, shade[row.moa], str(row.number))
-    axes.set_xlim(-0.8, most + 1.2)
-    axes.set_ylim(len(weeks) - 0.4, -0.6)
-    axes.set_aspect("equal")
-    axes.set_yticks(range(len(weeks)), weeks, fontsize=9)
-    axes.set_xticks([])
-    axes.grid(visible=False)
-    axes.spines[["left", "bottom"]].set_visible(False)
-    axes.tick_params(length=0)
+    circles(axes, design.sort_values(["moa", "number", "concentration"]), weeks, shade)
     handles = [Patch(color=colour, label=name) for name, colour in shade.items()]
     axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=4, fontsize=8)
     return figure

@@ -22,6 +22,34 @@ def distinct(column: pd.Series) -> list[str]:
     return list(dict.fromkeys(column))
 
 
+def as_read(name: str) -> str:
+    """A week as it is read: "Week10" is week 10."""
+    return name.replace("Week", "week ") if name.startswith("Week") else name
+
+
+def circles(axes: Axes, treated: pd.DataFrame, weeks: Sequence[str], shade: dict[str, str]) -> None:
+    """A row a week, a circle a treatment: the number of its compound in the colour of its mechanism; DMSO first, as 0.
+
+    `treated` has the columns week, number, moa, in the order in which treatments are drawn.
+    """
+    for y, week in enumerate(weeks):
+        here = treated.loc[treated["week"] == week, ["number", "moa"]]
+        for x, (number, moa) in enumerate([(0, "DMSO"), *here.itertuples(index=False)]):
+            axes.plot(x, y, "o", ms=15, color=shade[moa])
+            axes.text(x, y, number, ha="center", va="center_baseline", fontsize=8, color=_ink(shade[moa]))
+    axes.set_yticks(range(len(weeks)), [as_read(week) for week in weeks], fontsize=10)
+    axes.set_ylim(len(weeks) - 0.4, -0.6)
+    axes.set_xlim(-0.7, treated["week"].value_counts().max() + 0.7)
+    axes.set_xticks([])
+    axes.grid(visible=False)
+    axes.spines[["left", "bottom"]].set_visible(False)
+
+
+def _ink(colour: str) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.6 else "black"
+
+
 def broken(name: str) -> str:
     """The name of a source on two lines."""
     return name.replace(", ", ",\n", 1)

@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 from cellbook.figures.panels import (
     DASHES,
     SERIES,
+    as_read,
     broken,
+    circles,
     distinct,
     entry,
     grid,
@@ -26,21 +28,10 @@ from cellbook.figures.panels import (
 )
 from cellbook.figures.profiles import natural
 from cellbook.figures.style import ACCENT, MARKERS, colours
-from cellbook.figures.tabak2020_truth import bugs, bugs_on_profiles, carry_over, truth
-
-__all__ = [
-    "batch_accuracy",
-    "bugs",
-    "bugs_on_profiles",
-    "carry_over",
-    "controls_pca",
-    "course",
-    "damage",
-    "layout",
-    "silhouette",
-    "truth",
-    "violins",
-]
+from cellbook.figures.tabak2020_truth import bugs as bugs
+from cellbook.figures.tabak2020_truth import bugs_on_profiles as bugs_on_profiles
+from cellbook.figures.tabak2020_truth import carry_over as carry_over
+from cellbook.figures.tabak2020_truth import truth as truth
 
 METHOD_COLOURS = {
     "uncorrected": "#6b6b6b",
@@ -76,26 +67,13 @@ def layout(treatments: pd.DataFrame) -> Figure:
     shade = colours([*sorted(treated["moa"].unique()), "DMSO"])
     number = {name: i + 1 for i, name in enumerate(distinct(treated["compound"]))}
     weeks = sorted(rows["batch"].unique(), key=natural)
-    widest = 1 + int(treated.groupby("batch").size().max())
     groups, columns = list(treated.groupby("moa", sort=False)), 4
     blocks = _in_columns(
         [[moa, *(f"{number[c]}  {c}" for c in distinct(part["compound"]))] for moa, part in groups], columns
     )
     heights = 0.36 * len(weeks) + 0.3, 0.21 * max(map(_length, blocks)) + 0.2
     figure, (axes, key) = plt.subplots(2, 1, figsize=(10, sum(heights)), height_ratios=heights)
-    for y, week in enumerate(weeks):
-        here = treated[treated["batch"] == week]
-        marks = [(0, "DMSO"), *((number[c], m) for c, m in here[["compound", "moa"]].itertuples(index=False))]
-        for x, (n, moa) in enumerate(marks):
-            axes.plot(x, y, "o", ms=15, color=shade[moa])
-            axes.text(x, y, str(n), ha="center", va="center_baseline", fontsize=8, color=_ink(shade[moa]))
-    axes.set_yticks(range(len(weeks)), [_as_read(week) for week in weeks], fontsize=10)
-    axes.set_ylim(len(weeks) - 0.4, -0.6)
-    axes.set_xlim(-0.7, widest - 0.3)
-    axes.set_xticks([])
-    axes.grid(visible=False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_visible(False)
+    circles(axes, treated.assign(week=treated["batch"], number=treated["compound"].map(number)), weeks, shade)
     key.set_axis_off()
     for x, column in enumerate(blocks):
         y = 0.0
@@ -127,16 +105,6 @@ def _in_columns(blocks: list[list[str]], columns: int) -> list[list[list[str]]]:
         if len(found) <= columns and max(map(_length, found)) <= most:
             break
     return found
-
-
-def _as_read(name: str) -> str:
-    """A week as it is read: "Week10" is week 10."""
-    return name.replace("Week", "week ") if name.startswith("Week") else name
-
-
-def _ink(colour: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.6 else "black"
 
 
 # --- the course of an alignment -------------------------------------------------------------------------------------
@@ -320,7 +288,7 @@ def controls_pca(table: pd.DataFrame) -> Figure:
             axes.set_title(broken(method) if source == sources[0] else "", fontsize=11)
     name_rows(panels, sources)
     handles = [
-        entry(_as_read(week), color=shade[week], marker=MARKERS[i % len(MARKERS)], ls="", ms=6)
+        entry(as_read(week), color=shade[week], marker=MARKERS[i % len(MARKERS)], ls="", ms=6)
         for i, week in enumerate(weeks)
     ]
     legend(figure, handles, 5)

@@ -2,54 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
-
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
 from cellbook.errors import CellbookError
 from cellbook.metrics.moa import Match, check_distances, factorize, match
-from cellbook.metrics.neighbours import Distance, Floats, Ints, candidates, choose, design, distance_matrix, tally
+from cellbook.metrics.neighbours import Floats, candidates, design, distance_matrix, tally
 from cellbook.metrics.protocols import Measure
 from cellbook.metrics.scores import measure_design
 from cellbook.metrics.uncertainty import accuracy
 from cellbook.profiles.table import check_finite, require
 
-Over = Literal["treatments", "compounds"]
 CHUNK = 100  # relabellings or orders at a time
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """The accuracies of many random repetitions.
-
-    Attributes
-    ----------
-    accuracy : float, their mean
-    sd : float, their standard deviation
-    high : float, their 95th percentile: what chance rarely exceeds
-    values : float (n,)
-    """
-
-    accuracy: float
-    sd: float
-    high: float
-    values: Floats = field(repr=False)
 
 
 def chance(
     profiles: pd.DataFrame,
     measure: Measure | None = None,
     *,
-    distance: Distance = "cosine",
     distances: ArrayLike | None = None,
-    over: Over = "treatments",
     n: int = 1000,
     seed: int = 0,
-) -> Baseline:
-    """Compute the accuracy that remains when labels are permuted and everything else stays.
+) -> Floats:
+    """Compute the accuracy that remains when labels are permuted over the rows and everything else stays.
 
     Parameters
     ----------
@@ -57,30 +33,26 @@ def chance(
         The units to match, without controls, as for `match`.
     measure : Measure, optional
         What is measured; by default 1-NN, not same compound.
-    distance, distances
-        As in `match`.
-    over : {"treatments", "compounds"}
-        "treatments" shuffles labels over rows, which breaks up the doses of a compound; "compounds" deals whole
-        compounds their labels anew, and so keeps that doses resemble each other: the stricter question.
+    distances : float (rows, rows), optional
+        Replaces the features, between which the cosine distance is taken.
     n : int
         Permutations.
     seed : int
 
     Returns
     -------
-    Baseline
-        NaN repetitions, in which no row could be scored, are left out.
+    float64 (n,)
+        Accuracies, 0 to 1, NaN where no row could be scored. Their 95th percentile is what chance rarely exceeds.
 
     Raises
     ------
     CellbookError
-        With over="compounds", if a compound has more than one label; and as `match`.
+        As `match`.
     """
-    choose("over", over, Over)
     m = measure or Measure("NSC")
-    d, _ = _checked(profiles, m, distance, distances, n)
+    d = _checked(profiles, m, distances, n)
     labels, names = factorize(profiles[m.label])
-    relabelled = _permuted(profiles, labels, m.label, over, n, np.random.default_rng(seed))
+    relabelled = np.random.default_rng(seed).permuted(np.tile(labels, (n, 1)), axis=1)
     eligible = candidates(profiles, m.exclude)
     values = np.empty(n)
     for start in range(0, n, CHUNK):
@@ -93,7 +65,7 @@ def chance(
         )
         votes = tally(d, plan, m.k, m.vote)
         values[start : start + CHUNK] = accuracy(votes.correct, votes.counted, _compounds(profiles), m.average)
-    return _baseline(values)
+    return values
 
 
 def expected_under_ties(
@@ -104,7 +76,7 @@ def expected_under_ties(
     distances: ArrayLike | None = None,
     n: int = 1000,
     seed: int = 0,
-) -> Baseline:
+) -> Floats:
     """Compute the accuracy expected when equal distances are broken at random instead of by the order of rows.
 
     For features that are only categories, such as the week or the position on the plate alone, nearly all distances are
@@ -122,6 +94,11 @@ def expected_under_ties(
     n : int
         Random orders.
     seed : int
+
+    Returns
+    -------
+    float64 (n,)
+        The accuracy under each order, 0 to 1; their mean is the one expected.
     """
     m = measure or Measure("NSC")
     if (by is None) == (distances is None):
@@ -129,7 +106,7 @@ def expected_under_ties(
     if by is not None:
         require(profiles, by)
         distances = profiles[by].to_numpy()[:, None] != profiles[by].to_numpy()[None, :]
-    d, rows = _checked(profiles, m, "cosine", distances, n)
+    d, rows = _checked(profiles, m, distances, n), len(profiles)
     # Distance first, random place second, as one whole number: no two candidates of a query are then equal.
     rank = np.unique(d, return_inverse=True)[1].reshape(rows, rows)
     plan = measure_design(profiles, m)
@@ -139,7 +116,7 @@ def expected_under_ties(
         keys = (rank * rows + place[start : start + CHUNK, None, :]).astype(np.float64)
         votes = tally(keys, plan, m.k, m.vote)
         values[start : start + CHUNK] = accuracy(votes.correct, votes.counted, _compounds(profiles), m.average)
-    return _baseline(values)
+    return values
 
 
 def majority(profiles: pd.DataFrame, label: str = "Metadata_moa") -> float:
@@ -170,16 +147,13 @@ def one_feature(profiles: pd.DataFrame, column: str = "Metadata_cell_count", mea
     return match(profiles, distances=distance_matrix(x[:, None], "euclidean"), **m.arguments())
 
 
-def _checked(
-    profiles: pd.DataFrame, m: Measure, distance: Distance, distances: ArrayLike | None, n: int
-) -> tuple[Floats, int]:
-    """Return the distances once `match` has accepted the input, and the number of rows."""
+def _checked(profiles: pd.DataFrame, m: Measure, distances: ArrayLike | None, n: int) -> Floats:
+    """Return the distances once `match` has accepted the input."""
     if n < 1:
         raise CellbookError(f"n={n}: at least one repetition is needed.")
-    d = distance_matrix(check_finite(profiles), distance) if distances is None else distances
-    d = check_distances(d, len(profiles))
+    d = check_distances(distance_matrix(check_finite(profiles)) if distances is None else distances, len(profiles))
     match(profiles, distances=d, **m.arguments())
-    return d, len(profiles)
+    return d
 
 
 def _compounds(profiles: pd.DataFrame) -> ArrayLike:
@@ -187,28 +161,3 @@ def _compounds(profiles: pd.DataFrame) -> ArrayLike:
     if "Metadata_compound" in profiles:
         return profiles["Metadata_compound"].astype(str).to_numpy(dtype=str)
     return np.arange(len(profiles))
-
-
-def _permuted(profiles: pd.DataFrame, labels: Ints, label: str, over: Over, n: int, rng: np.random.Generator) -> Ints:
-    """Permute labels over rows or over compounds, int (n, rows)."""
-    if over == "treatments":
-        return rng.permuted(np.tile(labels, (n, 1)), axis=1)
-    require(profiles, "Metadata_compound")
-    codes, names = pd.factorize(profiles["Metadata_compound"])
-    of_compound = np.zeros(len(names), dtype=np.int64)
-    of_compound[codes] = labels
-    if several := len(set(codes[of_compound[codes] != labels].tolist())):
-        raise CellbookError(
-            f"{several} of {len(names)} compounds have more than one {label}, so their labels cannot be dealt anew "
-            "together; use over='treatments'."
-        )
-    dealt = rng.permuted(np.tile(of_compound, (n, 1)), axis=1)
-    return np.asarray(dealt[:, codes])
-
-
-def _baseline(values: Floats) -> Baseline:
-    kept = values[np.isfinite(values)]
-    if not len(kept):
-        nan = float("nan")
-        return Baseline(nan, nan, nan, values)
-    return Baseline(float(kept.mean()), float(kept.std()), float(np.quantile(kept, 0.95)), values)

@@ -19,8 +19,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from cellbook.errors import CellbookError
-from cellbook.metrics.neighbours import Floats, choose, plain
-from cellbook.profiles.table import check_finite, require
+from cellbook.metrics.neighbours import Floats, choose, complete, plain
+from cellbook.profiles.table import check_finite
 
 Model = Literal["logistic", "forest"]
 Folds = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
@@ -91,11 +91,7 @@ def classify_batch(
     choose("model", model, Model)
     if folds < 2:
         raise CellbookError(f"folds={folds}: cross-validation needs at least 2.")
-    columns = [label] if group is None else [label, group]
-    require(controls, columns)
-    for column in columns:
-        if missing := int(controls[column].isna().sum()):
-            raise CellbookError(f"{column} is missing in {missing} of {len(controls)} rows; drop them or fill it in.")
+    complete(controls, [label] if group is None else [label, group])
     y = controls[label].astype(str).to_numpy(dtype=str)
     _check_folds(controls, label, group, folds)
     x = check_finite(controls)

@@ -7,18 +7,18 @@ from sklearn.metrics import silhouette_samples
 
 from cellbook.errors import CellbookError
 from cellbook.metrics.moa import check_distances
-from cellbook.metrics.neighbours import Distance, Floats, distance_matrix
-from cellbook.profiles.table import check_finite, require
+from cellbook.metrics.neighbours import Distance, Floats, complete, distance_matrix
+from cellbook.profiles.table import check_finite
 
 
-def silhouette(
+def silhouettes(
     profiles: pd.DataFrame,
     label: str = "Metadata_moa",
     *,
     distance: Distance = "cosine",
     distances: ArrayLike | None = None,
-) -> float:
-    """Compute the mean silhouette of labels over all rows (Tabak et al. 2020, cosine distance).
+) -> Floats:
+    """Compute the silhouette of the label of each row (Tabak et al. 2020 report the mean, with cosine distance).
 
     s = (b - a) / max(a, b), a the mean distance to the other rows with the same label, b the smallest mean distance to
     another label. Rows that share compound or batch are not excluded, so that doses of one compound raise it.
@@ -34,30 +34,16 @@ def silhouette(
 
     Returns
     -------
-    float
+    float64 (n,)
         -1 to 1, higher is better, about 0 or below by chance. A row alone with its label counts as 0.
-        `silhouettes` gives the rows' own, for an interval over compounds.
 
     Raises
     ------
     CellbookError
         On missing labels, a single label, or as many labels as rows.
     """
-    return float(silhouettes(profiles, label, distance=distance, distances=distances).mean())
-
-
-def silhouettes(
-    profiles: pd.DataFrame,
-    label: str = "Metadata_moa",
-    *,
-    distance: Distance = "cosine",
-    distances: ArrayLike | None = None,
-) -> Floats:
-    """Compute the silhouette of each row, float64 (n,); arguments as in `silhouette`."""
-    require(profiles, label)
+    complete(profiles, [label])
     n = len(profiles)
-    if missing := int(profiles[label].isna().sum()):
-        raise CellbookError(f"{label} is missing in {missing} of {n} rows; fill it in or drop those rows.")
     labels = profiles[label].astype(str).to_numpy(dtype=str)
     kinds = len(np.unique(labels))
     if not 2 <= kinds < n:

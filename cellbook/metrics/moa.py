@@ -24,13 +24,14 @@ from cellbook.metrics.neighbours import (
     Vote,
     candidates,
     choose,
+    complete,
     design,
     distance_matrix,
     plain,
     tally,
 )
 from cellbook.metrics.uncertainty import Average, accuracy, bootstrap_compounds
-from cellbook.profiles.table import check_finite, metadata, require
+from cellbook.profiles.table import check_finite, metadata
 
 
 @dataclass(frozen=True)
@@ -142,14 +143,9 @@ def match(
     """
     _check_arguments(k, vote, average)
     columns = dict.fromkeys([label, *exclude, *(["Metadata_compound"] if average == "compounds" else [])])
-    require(profiles, columns)
     if len(profiles) < 2:
         raise CellbookError(f"profiles has {len(profiles)} rows; matching needs at least two, controls removed.")
-    for column in columns:
-        if missing := int(profiles[column].isna().sum()):
-            raise CellbookError(
-                f"{column} is missing in {missing} of {len(profiles)} rows; fill it in or drop those rows."
-            )
+    complete(profiles, columns)
     table = profiles[metadata(profiles)].reset_index(drop=True)
     eligible = candidates(table, exclude)
     codes, names = factorize(table[label])

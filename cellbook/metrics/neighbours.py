@@ -4,6 +4,7 @@ Everything here works on stacks: a leading axis holds draws of chance or checkpo
 code as one evaluation.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 
 from cellbook.errors import CellbookError
+from cellbook.profiles.table import require
 
 Distance = Literal["cosine", "euclidean"]
 Vote = Literal["share", "majority", "pooled"]
@@ -28,6 +30,17 @@ def choose(argument: str, value: str, allowed: object) -> None:
     """Refuse a value that is none of a Literal's, naming the argument and what it may be."""
     if value not in get_args(allowed):
         raise CellbookError(f"{argument}={value!r}: it must be one of {', '.join(map(repr, get_args(allowed)))}.")
+
+
+def complete(profiles: pd.DataFrame, columns: Iterable[str]) -> None:
+    """Refuse a missing value in any of these columns, and a column that is not there."""
+    columns = list(columns)
+    require(profiles, columns)
+    for column in columns:
+        if missing := int(profiles[column].isna().sum()):
+            raise CellbookError(
+                f"{column} is missing in {missing} of {len(profiles)} rows; fill it in or drop those rows."
+            )
 
 
 def distance_matrix(features: ArrayLike, distance: Distance = "cosine") -> Floats:
@@ -118,12 +131,7 @@ def candidates(table: pd.DataFrame, exclude: tuple[str, ...] = ("Metadata_compou
 
 
 def design(
-    labels: Ints,
-    eligible: Bools,
-    names: list[str],
-    *,
-    drop_unmatchable: bool = False,
-    count_unmatchable: bool = False,
+    labels: Ints, eligible: Bools, names: list[str], *, drop_unmatchable: bool = False, count_unmatchable: bool = False
 ) -> Design:
     """Decide which queries count: those with an eligible candidate of their label.
 

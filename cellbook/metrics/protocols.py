@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from cellbook.errors import CellbookError
 from cellbook.metrics.neighbours import Distance, Vote, plain
 from cellbook.metrics.uncertainty import Average
-from cellbook.metrics.units import Statistic
 from cellbook.profiles.aggregate import TREATMENT
 
+Statistic = Literal["mean", "median"]
 SAME_COMPOUND = ("Metadata_compound",)
 SAME_COMPOUND_OR_BATCH = ("Metadata_compound", "Metadata_batch")
 

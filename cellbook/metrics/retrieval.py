@@ -7,14 +7,13 @@ similarity in float32, right candidates first among equals: profiles that coinci
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 
 from cellbook.errors import CellbookError
-from cellbook.metrics.neighbours import SEVERAL, Floats
+from cellbook.metrics.neighbours import SEVERAL, Floats, complete
 from cellbook.metrics.units import natural
 from cellbook.profiles.aggregate import TREATMENT
 from cellbook.profiles.table import check_finite, controls_mask, require
@@ -50,7 +49,7 @@ def activity(wells: pd.DataFrame, controls: str = "DMSO", *, null_size: int = 10
     # A number of its own for each control and the same for all others: controls then never match one another.
     table["reference"] = np.where(control, np.arange(len(wells)), -1)
     table.loc[control, "Metadata_concentration"] = 0.0
-    _check_complete(table, [*TREATMENT, "Metadata_plate"])
+    complete(table, [*TREATMENT, "Metadata_plate"])
     scored = _average_precision(
         table,
         check_finite(wells),
@@ -86,8 +85,7 @@ def consistency_across_batches(treatments: pd.DataFrame, *, null_size: int = 10_
 
     Needs Metadata_batch; "Week1|Week3" shares a batch with both weeks.
     """
-    require(treatments, ["Metadata_batch"])
-    _check_complete(treatments, ["Metadata_batch"])
+    complete(treatments, ["Metadata_batch"])
     sets = treatments["Metadata_batch"].astype(str).reset_index(drop=True).str.get_dummies(SEVERAL)
     # Per batch, -1 for its members and a number of their own for the rest: equal values mean a shared batch.
     codes = {
@@ -99,8 +97,7 @@ def consistency_across_batches(treatments: pd.DataFrame, *, null_size: int = 10_
 
 def _consistency(treatments: pd.DataFrame, differ: list[str], null_size: int, seed: int) -> pd.DataFrame:
     needed = ["Metadata_moa", "Metadata_compound"]
-    require(treatments, needed)
-    _check_complete(treatments, needed)
+    complete(treatments, needed)
     table = treatments[[*needed, *differ]].reset_index(drop=True)
     scored = _average_precision(
         table,
@@ -177,28 +174,10 @@ def _summary(
     return groups.drop(columns="positives_of_all").reset_index()
 
 
-@dataclass(frozen=True)
-class Replicating:
-    """How many treatments repeat themselves.
-
-    Attributes
-    ----------
-    share : float, treatments above their threshold, of those with two wells or more; chance is 0.05
-    scored, excluded : int, treatments with two wells or more, and with one
-    per_treatment : DataFrame, compound, concentration, wells, correlation (median over pairs of wells), threshold,
-        replicates (bool, missing for a single well)
-    """
-
-    share: float
-    scored: int
-    excluded: int
-    per_treatment: pd.DataFrame
-
-
 def percent_replicating(
     wells: pd.DataFrame, controls: str = "DMSO", *, null_size: int = 10_000, seed: int = 0
-) -> Replicating:
-    """Compute the share of treatments whose wells correlate more than wells of different treatments do.
+) -> pd.DataFrame:
+    """Compute which treatments have wells that correlate more than wells of different treatments do.
 
     A treatment replicates if the median Pearson correlation of its pairs of wells exceeds the 95th percentile of the
     same median over sets of as many wells (at most 10), each of another treatment, drawn at random.
@@ -211,10 +190,16 @@ def percent_replicating(
     null_size : int
         Sets drawn for each number of wells.
     seed : int
+
+    Returns
+    -------
+    DataFrame
+        One row a treatment: Metadata_compound, Metadata_concentration, wells, correlation (median over pairs of wells),
+        threshold, replicates (missing for a single well; 5 % of the others by chance).
     """
     require(wells, TREATMENT)
     treated = wells[wells["Metadata_compound"].ne(controls)].reset_index(drop=True)
-    _check_complete(treated, TREATMENT)
+    complete(treated, TREATMENT)
     groups = treated.groupby(TREATMENT, sort=False)
     unit = groups.ngroup().to_numpy()
     if len(treated) == 0 or unit.max() < 1:
@@ -236,15 +221,9 @@ def percent_replicating(
     sizes = table["wells"].clip(upper=min(LARGEST_SET, len(table)))
     limits = {m: _null_limit(correlation, unit, m, null_size, seed) for m in sorted(set(sizes)) if m > 1}
     table["threshold"] = sizes.map(limits)
-    several = table["wells"] > 1
     above = (table["correlation"] > table["threshold"]).astype("boolean")
-    table["replicates"] = above.where(several)
-    return Replicating(
-        share=float(above[several].mean()) if several.any() else float("nan"),
-        scored=int(several.sum()),
-        excluded=int((~several).sum()),
-        per_treatment=table,
-    )
+    table["replicates"] = above.where(table["wells"] > 1)
+    return table
 
 
 def _null_limit(correlation: Floats, unit: np.ndarray, m: int, null_size: int, seed: int) -> float:
@@ -257,11 +236,3 @@ def _null_limit(correlation: Floats, unit: np.ndarray, m: int, null_size: int, s
     well = order[start[chosen] + np.floor(rng.random(chosen.shape) * size[chosen]).astype(int)]
     a, b = np.triu_indices(m, 1)
     return float(np.quantile(np.median(correlation[well[:, a], well[:, b]], axis=1), 0.95))
-
-
-def _check_complete(table: pd.DataFrame, columns: list[str]) -> None:
-    for column in columns:
-        if missing := int(table[column].isna().sum()):
-            raise CellbookError(
-                f"{column} is missing in {missing} of {len(table)} rows; fill it in or drop those rows."
-            )

@@ -13,7 +13,7 @@ from cellbook.metrics.moa import Match, factorize, match
 from cellbook.metrics.neighbours import Design, Floats, candidates, design, distance_matrix
 from cellbook.metrics.protocols import Measure, Protocol
 from cellbook.metrics.protocols import protocol as find
-from cellbook.metrics.units import Units, units
+from cellbook.metrics.units import Units, prepare
 from cellbook.profiles.table import matrix
 
 
@@ -116,31 +116,6 @@ def _score(u: Units, d: Floats, p: Protocol, measure: Measure, resamples: int, s
         null=float(labels.value_counts(normalize=True).max()) if measure.null and len(labels) else None,
         notes=tuple(notes),
         match=m,
-    )
-
-
-def prepare(
-    profiles: pd.DataFrame,
-    protocol: str | Protocol,
-    *,
-    controls: str = "DMSO",
-    drop_unlabelled: bool = False,
-    drop_unusable: bool = False,
-    distances: ArrayLike | None = None,
-) -> Units:
-    """Check and aggregate profiles to the units of a protocol; arguments as in `score`."""
-    p = find(protocol)
-    return units(
-        profiles,
-        by=p.unit,
-        statistic=p.statistic,
-        controls=controls,
-        weight=p.weight,
-        drop_one_batch_moas=p.drop_one_batch_moas,
-        one_batch_each=p.one_batch_each,
-        drop_unlabelled=drop_unlabelled,
-        drop_unusable_features=drop_unusable,
-        distances=distances,
     )
 
 

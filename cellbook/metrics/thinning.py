@@ -7,7 +7,6 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from cellbook.errors import CellbookError
-from cellbook.metrics.baselines import Baseline
 from cellbook.metrics.moa import check_distances, factorize
 from cellbook.metrics.neighbours import Bools, Floats, candidates
 from cellbook.profiles.table import require
@@ -23,7 +22,7 @@ def thinned(
     alike: bool = False,
     n: int = 200,
     seed: int = 0,
-) -> Baseline:
+) -> Floats:
     """Compute the 1-NN accuracy that is left when as many candidates as a further exclusion takes go at random.
 
     NSCB takes from every query of NSC the candidates of its own batch. That leaves fewer candidates, and fewer right
@@ -47,8 +46,8 @@ def thinned(
 
     Returns
     -------
-    Baseline
-        Accuracies on the queries that can still be scored under the further exclusion; 0 to 1.
+    float64 (n,)
+        Accuracies on the queries that can still be scored under the further exclusion; 0 to 1, NaN if there are none.
 
     Raises
     ------
@@ -78,11 +77,7 @@ def thinned(
         nearest = np.where(kept, d, np.inf).argmin(axis=1)
         correct = kept.any(axis=1) & (labels[nearest] == labels)
         values[draw] = correct[scored].mean()
-    finite = values[np.isfinite(values)]
-    if not len(finite):
-        nan = float("nan")
-        return Baseline(nan, nan, nan, values)
-    return Baseline(float(finite.mean()), float(finite.std()), float(np.quantile(finite, 0.95)), values)
+    return values
 
 
 def _first(key: Floats, group: Bools, count: np.ndarray) -> Bools:

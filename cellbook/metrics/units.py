@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,11 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from cellbook.errors import CellbookError
 from cellbook.metrics.moa import check_distances
 from cellbook.metrics.neighbours import SEVERAL, Bools, Floats
+from cellbook.metrics.protocols import Protocol
+from cellbook.metrics.protocols import protocol as find
 from cellbook.profiles import labels
 from cellbook.profiles.aggregate import TREATMENT, aggregate
-from cellbook.profiles.table import check_features, drop_unusable, metadata, require
+from cellbook.profiles.table import check_features, metadata, require
+from cellbook.profiles.table import drop_unusable as without_unusable
 
-Statistic = Literal["mean", "median"]
 REQUIRED = (*TREATMENT, "Metadata_moa", "Metadata_batch")
 
 
@@ -44,49 +44,28 @@ class Units:
     distances: Floats | None
 
 
-def units(
+def prepare(
     profiles: pd.DataFrame,
+    protocol: str | Protocol,
     *,
-    by: Sequence[str] = TREATMENT,
-    statistic: Statistic = "median",
     controls: str = "DMSO",
-    weight: str | None = None,
-    drop_one_batch_moas: bool = False,
-    one_batch_each: bool = False,
     drop_unlabelled: bool = False,
-    drop_unusable_features: bool = False,
+    drop_unusable: bool = False,
     distances: ArrayLike | None = None,
 ) -> Units:
-    """Check a profile table, leave out the controls, and aggregate its rows to units.
+    """Check a profile table, leave out the controls, and aggregate its rows to the units of a protocol.
 
-    Parameters
-    ----------
-    profiles : DataFrame (n rows)
-        Wells or units, with or without controls.
-    by : sequence of str
-        The columns that make a unit.
-    statistic : {"mean", "median"}
-        How the rows of a unit become one; a unit of one row stays as it is.
-    controls : str
-        Rows whose compound or MOA has this name are left out.
-    weight : str, optional
-        Column of weights for a mean; without the column, all rows weigh the same, and a note says so.
-    drop_one_batch_moas : bool
-        Leave out MOAs that occur in one batch only.
-    one_batch_each : bool
-        Give a unit of several batches the one with most of its rows, ties in natural order (Week2 before Week10).
-    drop_unlabelled : bool
-        Leave out rows without MOA instead of refusing them.
-    drop_unusable_features : bool
-        Leave out features that are constant or not finite instead of refusing them.
-    distances : float (n, n), optional
-        Distances between the rows, which must then be units; stands in for the features.
+    Arguments are those of `cellbook.metrics.score`. Without the protocol's column of weights all rows weigh the same,
+    and a note says so. Where it gives a unit of several batches the one with most of its rows, ties go in natural order
+    (Week2 before Week10).
 
     Raises
     ------
     CellbookError
         On anything that would make the score mean something else than it says.
     """
+    p = find(protocol)
+    by, weight = list(p.unit), p.weight
     without_dose: list[str] = []
     if "Metadata_concentration" not in profiles and not any("conc" in str(c).lower() for c in metadata(profiles)):
         profiles = profiles.assign(Metadata_concentration=0.0)
@@ -112,13 +91,13 @@ def units(
     _check_duplicates(rows)
     _check_labels(rows)
     rows = rows.assign(Metadata_batch=rows["Metadata_batch"].astype("str"))
-    if distances is None and drop_unusable_features:
-        rows, dropped = drop_unusable(rows)
+    if distances is None and drop_unusable:
+        rows, dropped = without_unusable(rows)
         if dropped.rows or dropped.not_finite or dropped.constant:
             notes.append(str(dropped))
     elif distances is None:
         _check_usable(rows)
-    if drop_one_batch_moas:
+    if p.drop_one_batch_moas:
         several = _in_several_batches(rows, notes)
         keep[keep] = several
         rows = rows[several]
@@ -126,7 +105,7 @@ def units(
     if weight is not None and weight not in rows:
         notes.append(f"no column {weight}: a mean over rows, all alike, not over cells")
         weight = None
-    unit = rows.groupby(list(by), sort=False).ngroup().to_numpy()
+    unit = rows.groupby(by, sort=False).ngroup().to_numpy()
     n_units = int(unit.max()) + 1
     d = None
     if distances is not None:
@@ -136,15 +115,15 @@ def units(
                 f"distances are between {len(rows)} rows, but these are {n_units} units ({', '.join(by)}); give the "
                 "distances between units, one row each."
             )
-    whole = rows if len(rows) == n_units else aggregate(rows, by, statistic, weight)
+    whole = rows if len(rows) == n_units else aggregate(rows, by, p.statistic, weight)
     if spread := _spread(rows):
         rule = "each shares a batch with whatever lies in one of them"
         if "Metadata_batch" in by:
             rule = "each batch is a unit of its own"
-        elif one_batch_each:
+        elif p.one_batch_each:
             rule = "each counts for the one with most of its rows"
         notes.append(spread + rule)
-    if one_batch_each:
+    if p.one_batch_each:
         whole = whole.assign(Metadata_batch=_main_batch(rows, unit))
     return Units(whole, rows, unit, weight, notes, d)
 

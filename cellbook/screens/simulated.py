@@ -18,7 +18,7 @@ from cellbook import files
 from cellbook.cells import HEADER, TABLE, CellSet, save_parts
 from cellbook.errors import CellbookError
 from cellbook.screens.simulator import SimulatedScreen, plate_map, simulate, simulate_fields
-from cellbook.screens.simulator.fields import IMAGE_TABLE, TRUTH
+from cellbook.screens.simulator.export import IMAGE_TABLE, TRUTH
 from cellbook.screens.simulator.simulate import AREA_PER_CELL
 
 CELLS_AT_ONCE = 20_000  # half a gigabyte

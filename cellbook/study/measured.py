@@ -97,10 +97,10 @@ def without_profile(
     n, seed = permutations
     for measure in measures:
         chance = metrics.chance(treatments, measure, distances=distances, n=n, seed=seed)
-        yield random("labels permuted", "baseline", measure.name, chance.values)
+        yield random("labels permuted", "baseline", measure.name, chance)
         for name, values in alone.items():
             apart = metrics.distance_matrix(values, "euclidean")
-            expected = metrics.expected_under_ties(treatments, measure, distances=apart, n=n, seed=seed).values
+            expected = metrics.expected_under_ties(treatments, measure, distances=apart, n=n, seed=seed)
             if np.ptp(expected) > 0:
                 yield random(name, "baseline", measure.name, expected)
             else:

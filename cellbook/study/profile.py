@@ -16,7 +16,7 @@ from cellbook import metrics, profiles
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.files import write_atomically
-from cellbook.metrics.scores import prepare
+from cellbook.metrics import prepare
 from cellbook.profiles.aggregate import TREATMENT, WELL
 from cellbook.screens.named import is_positive, without_place
 

@@ -30,12 +30,6 @@ def plain(value: float, low: float = np.nan, high: float = np.nan) -> str:
     return text if np.isnan(low) else f"{text} [{low:.3f}, {high:.3f}]".replace(" ", SPACE)
 
 
-def percents(table: pd.DataFrame) -> list[str]:
-    """`percent` of the columns value, low, high of each row."""
-    columns = table[["value", "low", "high"]].astype(float)
-    return [percent(*line) for line in columns.itertuples(index=False)]
-
-
 def show(table: pd.DataFrame, caption: str) -> HTML:
     """Return a table as HTML that scrolls in its own box under its caption; text in back quotes becomes code."""
     from IPython.display import HTML

@@ -52,9 +52,7 @@ def decode(state: State, codes: Tensor, image: Callable[[Tensor], Tensor]) -> np
 
 def code_table(cells: CellSet, codes: np.ndarray) -> pd.DataFrame:
     """Codes as a profile table: metadata of the cells, then the features z0, z1, and so on."""
-    known = [name for name in cells.table.columns if name.startswith("Metadata_")]
-    named = pd.DataFrame(codes, columns=[f"z{i}" for i in range(codes.shape[1])])
-    return pd.concat([cells.table[known], named], axis=1)
+    return cells.feature_table(codes, [f"z{i}" for i in range(codes.shape[1])])
 
 
 def finish(

@@ -7,7 +7,6 @@ gradient goes where) stays in its `step`.
 from __future__ import annotations
 
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -177,21 +175,6 @@ def load_run(method: Method, config: Any, cells: CellSet, run: Run, device: str 
     with _seeded(config.seed, on):
         state = method.begin(config, cells, on)
     return load_weights(state, run.path(WEIGHTS))
-
-
-def same_seed_difference(method: Method, config: Any, cells: CellSet, device: str = "auto") -> dict[str, float]:
-    """How far two trainings of one seed come apart: largest difference of their codes, and the codes' own spread.
-
-    0 on a CPU. On CUDA some kernels add in no fixed order, and a difference grows with every step.
-    """
-    codes = []
-    for _ in range(2):
-        with tempfile.TemporaryDirectory() as folder:
-            codes.append(np.asarray(method.encode(train(method, config, cells, folder, device), cells), np.float64))
-    return {
-        "max_abs_difference": float(np.abs(codes[0] - codes[1]).max()),
-        "spread": float(codes[0].std(axis=0).mean()),
-    }
 
 
 @contextmanager

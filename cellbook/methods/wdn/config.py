@@ -66,12 +66,7 @@ class Config:
     bug_norm: bool = False  # one slope a minibatch, the norm of all its gradients together
 
     def __post_init__(self) -> None:
-        for name, kinds in {
-            "treatments": Treatments,
-            "distance": Distance,
-            "loss": Loss,
-            "start": Start,
-        }.items():
+        for name, kinds in {"treatments": Treatments, "distance": Distance, "loss": Loss, "start": Start}.items():
             if getattr(self, name) not in get_args(kinds):
                 raise CellbookError(f"{name}={getattr(self, name)!r} is none of {', '.join(get_args(kinds))}")
         if isinstance(self.domains, str) or not self.domains:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -10,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from cellbook.methods.wdn.alignment import Alignment
-from cellbook.methods.wdn.units import Screen, control_rows, make_screen, unit_means
-from cellbook.metrics import classify_batch, distance_matrix
-from cellbook.metrics.batch import BatchAccuracy, Model
+from cellbook.methods.wdn.instances import Screen, control_rows, make_screen, unit_means
+from cellbook.metrics import distance_matrix
 from cellbook.metrics.neighbours import DECIMALS
 from cellbook.profiles.table import check_finite
 
 KS = (1, 2, 3, 4)
+Sums = tuple[np.ndarray, np.ndarray]  # see `sum_distances`
 Vote = Literal["pooled", "plain"]  # k cut to the number of right candidates, as in the paper's tables; or as it is
 VOTES: tuple[Vote, ...] = get_args(Vote)
 
@@ -98,25 +97,17 @@ def votes(
     return np.moveaxis(correct, 0, -2), limits
 
 
-@dataclass(frozen=True)
-class Sums:
-    """Sums of distances, from which silhouettes with and without a compound follow.
-
-    Attributes
-    ----------
-    moa : float64 (MOAs, ..., u), from each row to all rows of each MOA
-    compound : float64 (compounds, ..., u)
-    """
-
-    moa: np.ndarray
-    compound: np.ndarray
-
-
 def sum_distances(screen: Screen, distances: np.ndarray) -> Sums:
-    """Add up distances (..., u, u) by MOA and by compound; the distance of a row to itself is taken for 0."""
+    """Add up distances (..., u, u) from each row by MOA and by compound: float64 (MOAs or compounds, ..., u) each.
+
+    Silhouettes with and without a compound follow from these sums. A row's distance to itself is taken for 0.
+    """
     d = distances * ~np.eye(len(screen.labels), dtype=bool)
-    members = [np.eye(int(codes.max()) + 1)[codes] for codes in (screen.labels, screen.compounds)]
-    return Sums(*(np.ascontiguousarray(np.moveaxis(d @ member, -1, 0)) for member in members))
+    by_moa, by_compound = (
+        np.ascontiguousarray(np.moveaxis(d @ np.eye(int(codes.max()) + 1)[codes], -1, 0))
+        for codes in (screen.labels, screen.compounds)
+    )
+    return by_moa, by_compound
 
 
 def silhouettes(screen: Screen, sums: Sums, without: int | None = None) -> np.ndarray:
@@ -124,13 +115,13 @@ def silhouettes(screen: Screen, sums: Sums, without: int | None = None) -> np.nd
 
     Nothing is excluded but the compound: doses of one compound and rows of one batch count as neighbours.
     """
-    labels, total = screen.labels, sums.moa
+    labels, (total, by_compound) = screen.labels, sums
     keep = np.ones(len(labels), dtype=bool)
     if without is not None:
         keep = screen.compounds != without
         total = total.copy()
         for moa in np.unique(labels[~keep]):  # one, as every compound has one
-            total[moa] -= sums.compound[without]
+            total[moa] -= by_compound[without]
     size = np.bincount(labels[keep], minlength=len(total)).astype(np.float64)
     inside, outside = np.zeros(total.shape[1:]), np.full(total.shape[1:], np.inf)
     for moa in np.flatnonzero(size):
@@ -203,33 +194,4 @@ def control_moments(
         "gap": float(gaps.mean() / np.sqrt(within)) if len(gaps) and within > 0 else float("nan"),
         "change": float(change.mean()),
         "largest_change": float(change.max()),
-    }
-
-
-def leakage(
-    alignment: Alignment,
-    profiles: pd.DataFrame,
-    steps: Sequence[int] | None = None,
-    *,
-    by: str = "Metadata_batch",
-    group: str | None = "Metadata_plate",
-    model: Model = "logistic",
-    controls: str = "DMSO",
-    limit: int = 10_000,
-    seed: int = 0,
-    standardise: bool = False,
-) -> dict[int, BatchAccuracy]:
-    """Measure at map steps (by default all checkpoints) how well a control's domain can be told; see `classify_batch`.
-
-    With `group` a plate is never in training and test at once; None is the paper's easier question. The maps have seen
-    the same controls: to keep them apart, fit on the plates that `hold_out_plates` leaves and pass the others here.
-    Of more than `limit` controls as many are drawn, as in the published code.
-    """
-    rows = control_rows(profiles, controls, limit, seed, by)
-    wanted = alignment.steps if steps is None else steps
-    return {
-        int(step): classify_batch(
-            alignment.transform(rows, int(step)), by, group, model, seed=seed, standardise=standardise
-        )
-        for step in wanted
     }

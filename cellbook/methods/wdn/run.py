@@ -10,7 +10,7 @@ from cellbook.files import digest
 from cellbook.methods.wdn.alignment import Alignment
 from cellbook.methods.wdn.config import Config
 from cellbook.methods.wdn.evaluation import evaluate
-from cellbook.methods.wdn.training import fit
+from cellbook.methods.wdn.fitting import fit
 from cellbook.runs import Run, choose_device, obtain, save_table, table_fingerprint
 
 VERSION = 1  # rises when the results of a configuration change

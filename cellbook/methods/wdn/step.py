@@ -9,7 +9,7 @@ import pandas as pd
 
 from cellbook.methods.wdn.alignment import Alignment
 from cellbook.methods.wdn.config import PRESETS, Config
-from cellbook.methods.wdn.training import fit
+from cellbook.methods.wdn.fitting import fit
 
 
 @dataclass(eq=False)

@@ -22,7 +22,7 @@ from cellbook.methods.wdn.evaluation import (
     sum_distances,
     votes,
 )
-from cellbook.methods.wdn.units import Screen, make_screen, resample, unit_means
+from cellbook.methods.wdn.instances import Screen, make_screen, resample, unit_means
 from cellbook.metrics import distance_matrix
 
 Rule = Literal["knn", "silhouette"]
@@ -66,7 +66,7 @@ def stop(
     if rule not in RULES:
         raise CellbookError(f"rule={rule!r} is none of {', '.join(RULES)}")
     compounds = range(len(screen.compound_names))
-    criterion = np.zeros((len(compounds), *sums.moa.shape[1:3]))
+    criterion = np.zeros((len(compounds), *sums[0].shape[1:3]))
     for c in compounds:
         if rule == "silhouette":
             criterion[c] = silhouettes(screen, sums, c)
@@ -173,7 +173,7 @@ def bootstrap(
 
 def _rules(screen: Screen, found: dict[str, Neighbours], sums: Sums, vote: Vote) -> Iterator[tuple[str, Stopped]]:
     """Score step 0, the rule "none", and both rules."""
-    start = np.zeros((sums.moa.shape[1], len(screen.compound_names)), dtype=np.int64)
+    start = np.zeros((sums[0].shape[1], len(screen.compound_names)), dtype=np.int64)
     yield "none", _score(screen, found, start, vote)
     for rule in RULES:
         yield rule, stop(screen, found, sums, rule, vote)

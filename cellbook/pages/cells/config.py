@@ -8,7 +8,7 @@ from cellbook.errors import CellbookError
 from cellbook.runs import seeds
 from cellbook.screens.named import SAMPLE, SIMULATED
 from cellbook.screens.simulator import SimulatedScreen
-from cellbook.study.baselines import CLASSICAL, PIXELS, RANDOM
+from cellbook.study.encoding import CLASSICAL, PIXELS, RANDOM
 
 VERSION = 1  # raise it, too, when the simulator or the features give other values
 PROTOCOL = "ljosa2013"

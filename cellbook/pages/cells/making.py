@@ -12,7 +12,7 @@ import pandas as pd
 
 from cellbook.cells import CellSet
 from cellbook.files import digest
-from cellbook.metrics.scores import prepare
+from cellbook.metrics import prepare
 from cellbook.pages.cells import grids, real
 from cellbook.pages.cells.config import (
     BY_PLATE,
@@ -41,7 +41,7 @@ from cellbook.screens.named import (
 )
 from cellbook.screens.sample import bbbc021_sample
 from cellbook.screens.simulator import simulate
-from cellbook.study.baselines import encode, standardise
+from cellbook.study.encoding import encode, standardise
 from cellbook.study.known import probe, week_of_controls
 from cellbook.study.processes import side_by_side
 from cellbook.study.profile import condensed

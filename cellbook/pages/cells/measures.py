@@ -144,7 +144,7 @@ def drop(source: Source) -> Iterator[Line]:
         for name, alike in (("at random", False), ("alike at random", True)):
             n, seed = source.draws("thinnings")
             left = metrics.thinned(source.treatments, square, alike=alike, n=n, seed=seed)
-            yield source.random(setting, "drop", name, left.values)
+            yield source.random(setting, "drop", name, left)
 
 
 def permuted(source: Source) -> Iterator[Line]:
@@ -157,7 +157,7 @@ def permuted(source: Source) -> Iterator[Line]:
             continue
         for measure in BENCHMARK.measures:
             chance = metrics.chance(source.treatments, measure, distances=square, n=n, seed=seed)
-            yield source.random(("labels permuted", scaling), "baseline", measure.name, chance.values, null=agree)
+            yield source.random(("labels permuted", scaling), "baseline", measure.name, chance, null=agree)
 
 
 def week_alone(source: Source) -> Iterator[Line]:
@@ -165,7 +165,7 @@ def week_alone(source: Source) -> Iterator[Line]:
     n, seed = source.draws("permutations")
     for measure in BENCHMARK.measures:
         found = metrics.expected_under_ties(source.treatments, measure, by="Metadata_batch", n=n, seed=seed)
-        yield source.random(("week alone", ""), "baseline", measure.name, found.values)
+        yield source.random(("week alone", ""), "baseline", measure.name, found)
 
 
 def count_alone(source: Source) -> Iterator[Line]:

@@ -10,13 +10,13 @@ import pandas as pd
 
 from cellbook import profiles
 from cellbook.errors import CellbookError
-from cellbook.metrics.scores import prepare
+from cellbook.metrics import prepare
 from cellbook.pages.classical.config import VERSION, Config, kinds, setting_name
 from cellbook.profiles.aggregate import TREATMENT
 from cellbook.runs import Run, obtain_page, save_table, table_fingerprint, to_float32
 from cellbook.screens.named import load_wells
-from cellbook.study.maps import maps
 from cellbook.study.profile import condensed
+from cellbook.study.projections import project
 
 N_FEATURES = 120  # of planted wells
 
@@ -53,7 +53,7 @@ def make_products(config: Config, wells: pd.DataFrame, folder: Path) -> None:
     save_table(units[profiles.metadata(units)], folder / "treatments.parquet")
     save_table(wells[profiles.metadata(wells)], folder / "wells.parquet")
     drawn = prepare(pd.read_parquet(folder / "drawn.parquet"), "ljosa2013").profiles
-    save_table(maps(drawn, config.seed, setting=config.drawn), folder / "maps.parquet")
+    save_table(project(drawn, config.seed, setting=config.drawn), folder / "maps.parquet")
 
 
 # --- the grid -------------------------------------------------------------------------------------------------------

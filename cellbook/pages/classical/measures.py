@@ -155,7 +155,7 @@ def drop(treatments: pd.DataFrame, squares: dict[str, np.ndarray], whole: Matche
             yield rows.average(setting, "drop", name, [votes], draws, **rows.counts([votes]))
         for name, alike in (("as many removed at random", False), ("as many right and wrong", True)):
             left = metrics.thinned(treatments, squares[setting], alike=alike, n=config.thinnings, seed=config.seed)
-            yield rows.random(setting, "drop", name, left.values)
+            yield rows.random(setting, "drop", name, left)
 
 
 def single_properties(wells: pd.DataFrame, treatments: pd.DataFrame) -> dict[str, np.ndarray]:

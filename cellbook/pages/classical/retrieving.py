@@ -44,10 +44,10 @@ def retrieval(run: Run, config: Config) -> tuple[pd.DataFrame, list[dict[str, An
 
     found = active[active["scored"] > 0]
     replicating = metrics.percent_replicating(wells, **draws)
-    several = replicating.per_treatment.dropna(subset="replicates")
+    several = replicating.dropna(subset="replicates")
     shares = {
         "share of active treatments": (found["q_value"] < 0.05, found, len(active) - len(found)),
-        "percent replicating": (several["replicates"].astype(int), several, replicating.excluded),
+        "percent replicating": (several["replicates"].astype(int), several, len(replicating) - len(several)),
     }
     lines = []
     for measure, (right, of, excluded) in shares.items():

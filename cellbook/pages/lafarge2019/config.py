@@ -9,7 +9,7 @@ from cellbook.methods import vae_plus
 from cellbook.runs import seeds
 from cellbook.screens.named import SIMULATED
 from cellbook.screens.simulator import FIRST_STRENGTHS, SimulatedScreen
-from cellbook.study.baselines import CLASSICAL, PIXELS, UNTRAINED
+from cellbook.study.encoding import CLASSICAL, PIXELS, UNTRAINED
 from cellbook.study.trainings import Training
 
 VERSION = 1

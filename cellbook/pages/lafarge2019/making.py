@@ -20,11 +20,11 @@ from cellbook.profiles.aggregate import TREATMENT
 from cellbook.runs import Run, obtain_page, save_table, to_float32
 from cellbook.screens import named
 from cellbook.study import profile
-from cellbook.study.baselines import UNTRAINED, encode, standardise
-from cellbook.study.images import beside_originals
+from cellbook.study.encoding import UNTRAINED, encode, standardise
 from cellbook.study.known import probe, week_of_controls
-from cellbook.study.maps import maps
 from cellbook.study.pictures import normalised
+from cellbook.study.projections import project
+from cellbook.study.reconstructions import beside_originals
 from cellbook.study.trainings import Place, Tables, Training, train_all
 from cellbook.training import State, load_run
 
@@ -73,7 +73,11 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
     counts = named.cell_counts(cells, config.screen)
     if counts is not None:
         treatments = treatments.merge(counts.rename(columns={"Metadata_cell_count": "count"}), how="left")
-    tables |= {"treatments": treatments, "size": profile.size(cells, len(treatments)), "maps": maps(units, config.seed)}
+    tables |= {
+        "treatments": treatments,
+        "size": profile.size(cells, len(treatments)),
+        "maps": project(units, config.seed),
+    }
     tables["assigned"] = assigned(found, treatments)
     first = [one for one in todo if one.repeat == 0 and one.variant in LABELS.values()]
     states = {one.variant: place.state(one, cells) for one in first}

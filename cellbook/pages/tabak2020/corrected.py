@@ -12,8 +12,8 @@ import pandas as pd
 from cellbook import metrics
 from cellbook.methods import wdn
 from cellbook.methods.wdn.evaluation import VOTES, Neighbours, nearest, silhouettes, sum_distances, votes
+from cellbook.methods.wdn.instances import Screen, control_rows, make_screen, unit_means
 from cellbook.methods.wdn.stopping import RULES, stop
-from cellbook.methods.wdn.units import Screen, control_rows, make_screen, unit_means
 from cellbook.metrics.batch import BatchAccuracy, Model
 from cellbook.pages.tabak2020.config import Config
 from cellbook.pages.tabak2020.sources import ENGINEERED, WELL_SCREENS, Source, well_source

@@ -17,7 +17,7 @@ from cellbook.pages.tabak2020.config import VERSION, Config
 from cellbook.screens import named
 from cellbook.screens.named import FEATURES, PLANTED, SAMPLE, SIMULATED, is_positive
 from cellbook.screens.preflight import usable_rows
-from cellbook.study.baselines import CLASSICAL, encode, standardise
+from cellbook.study.encoding import CLASSICAL, encode, standardise
 from cellbook.study.processes import one_thread
 from cellbook.study.profile import whiten
 from cellbook.study.trainings import Place

@@ -148,16 +148,7 @@ class SimulatedScreen:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise CellbookError(f"{name}={value} must lie from {low} to {high} for the {self.design} design.")
-        strengths = (
-            "effect",
-            "compound_effect",
-            "week_effect",
-            "plate_effect",
-            "position_effect",
-            "delay_effect",
-            "noise",
-        )
-        for name in strengths:
+        for name in ("effect", *(name for name in vars(self) if name.endswith("_effect")), "noise"):
             if not 0 <= getattr(self, name) <= 10:
                 raise CellbookError(f"{name}={getattr(self, name)} must lie from 0 (none) to 10.")
         if self.field is not None and (len(self.field) != 2 or min(self.field) < 128 or max(self.field) > 4096):

@@ -40,8 +40,7 @@ def nuisances(config: SimulatedScreen, wells: pd.DataFrame, stains: tuple[str, .
     same draws are used at any strength. ``truth_delay`` (0 to 1) is how late the well was stained: plates are stained
     well by well, and start at different times.
     """
-    names = {name: SPREADS[name] for name in SPREADS}
-    names |= {f"{kind}_{stain}": spread for kind, spread in STAIN_SPREADS.items() for stain in stains}
+    names = SPREADS | {f"{kind}_{stain}": spread for kind, spread in STAIN_SPREADS.items() for stain in stains}
     week_spread, plate_spread, place_spread = np.array(list(names.values())).T
 
     def draws(kind: str, labels: pd.Series, n: int) -> np.ndarray:

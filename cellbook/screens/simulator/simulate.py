@@ -6,10 +6,7 @@ show the same pixels.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,13 +15,13 @@ from tqdm import tqdm
 
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
+from cellbook.pixels import in_threads
 from cellbook.screens.fields import PIXEL_UM
 from cellbook.screens.simulator import anatomy, layout, nuisance, phenotypes, render
 from cellbook.screens.simulator.design import SimulatedScreen, plate_map, stream
 
 AREA_PER_CELL = 4850.0  # pixels; 270 cells in a field of 1024 x 1280
 _BATCH_CELLS, _BATCH_PIXELS = 64, 1 << 20
-_T = TypeVar("_T")
 
 
 def simulate(
@@ -143,7 +140,7 @@ def photograph(
 
     firsts = range(0, len(bounds) - 1, step)
     with tqdm(total=len(cells), unit="cell", disable=not progress) as bar:
-        results = map(batch, firsts) if torch.device(device).type != "cpu" else _in_threads(batch, firsts)
+        results = map(batch, firsts) if torch.device(device).type != "cpu" else in_threads(batch, firsts)
         for rows, fields in results:
             yield rows, fields
             bar.update(rows.stop - rows.start)
@@ -177,23 +174,6 @@ def _photograph(
         draws = [stream(config.seed, "camera", *key).standard_normal(size, dtype=np.float32) for key in keys]
         noise = torch.from_numpy(np.stack(draws)).to(device)
     return nuisance.develop(light, wells.iloc[row], config, stains, noise)
-
-
-def _in_threads(work: Callable[[int], _T], items: Sequence[int]) -> Iterator[_T]:
-    """Results in order, a few ahead; one thread a batch, because small tensors lose time when they are split."""
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            waiting: deque[Future[_T]] = deque()
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > threads + 1:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-    finally:
-        torch.set_num_threads(threads)
 
 
 def cell_table(cells: pd.DataFrame, wells: pd.DataFrame) -> pd.DataFrame:

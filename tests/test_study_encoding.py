@@ -11,8 +11,8 @@ from cellbook.errors import CellbookError
 from cellbook.methods import vae_plus
 from cellbook.profiles import matrix
 from cellbook.screens.named import PLACE
-from cellbook.study import baselines
-from cellbook.study.maps import maps
+from cellbook.study import encoding
+from cellbook.study.projections import project
 from cellbook.study.trainings import Training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -27,24 +27,24 @@ def cells():
 
 
 def test_plain_encoders_are_those_of_the_features_without_the_place_of_a_cell(cells, monkeypatch):
-    monkeypatch.setattr(baselines, "CHUNK", 5)
+    monkeypatch.setattr(encoding, "CHUNK", 5)
     for name, expected in (
-        (baselines.CLASSICAL, features.classical(cells)),
-        (baselines.PIXELS, features.pixel_pca(cells, n=4, seed=3)),
-        (baselines.RANDOM, features.random_network(cells, seed=3)),
+        (encoding.CLASSICAL, features.classical(cells)),
+        (encoding.PIXELS, features.pixel_pca(cells, n=4, seed=3)),
+        (encoding.RANDOM, features.random_network(cells, seed=3)),
     ):
-        found = baselines.encode(name, cells, 3, n=4)
+        found = encoding.encode(name, cells, 3, n=4)
         assert not set(found) & set(PLACE)
         np.testing.assert_allclose(matrix(found), matrix(expected), rtol=1e-4, atol=1e-4)
-    assert matrix(baselines.encode(baselines.PIXELS, cells, n=1_000)).shape == (12, 12)
+    assert matrix(encoding.encode(encoding.PIXELS, cells, n=1_000)).shape == (12, 12)
     with pytest.raises(CellbookError, match="no plain encoder 'pixels'"):
-        baselines.encode("pixels", cells)
+        encoding.encode("pixels", cells)
 
 
 def test_an_untrained_encoder_follows_its_seed_and_leaves_the_generators_of_its_caller_alone(cells):
     like = Training("VAE", 0, "vae_plus", vae_plus.Config("vae", latent=4, width=2))
     torch.manual_seed(7)
-    codes = [matrix(baselines.encode(baselines.UNTRAINED, cells, seed, like=like)) for seed in (0, 0, 1)]
+    codes = [matrix(encoding.encode(encoding.UNTRAINED, cells, seed, like=like)) for seed in (0, 0, 1)]
     after = torch.rand(1)
     torch.manual_seed(7)
     assert torch.equal(after, torch.rand(1))
@@ -59,7 +59,7 @@ def test_controls_of_each_group_have_mean_zero_and_deviation_one():
     table = table.assign(a=rng.normal(5, 3, 40), b=rng.normal(size=40) + 9 * (table["Metadata_plate"] == "q"), c=1.0)
     control = table["Metadata_compound"] == "DMSO"
     for by, groups in ((None, [control]), ("Metadata_plate", [control & (table["Metadata_plate"] == p) for p in "pq"])):
-        scaled = baselines.standardise(table, by)
+        scaled = encoding.standardise(table, by)
         assert "c" not in scaled
         for group in groups:
             np.testing.assert_allclose(scaled.loc[group, ["a", "b"]].mean(), 0, atol=1e-9)
@@ -74,7 +74,7 @@ def test_maps_put_alike_treatments_together():
     )
     centre = np.where(moa == "x", 1.0, -1.0)[:, None] * np.array([3.0, 0, 0, 0])
     values = pd.DataFrame(centre + rng.normal(size=(30, 4)), columns=list("abcd"))
-    found = maps(pd.concat([units.assign(Metadata_concentration=1.0), values], axis=1), 0, setting="as drawn")
+    found = project(pd.concat([units.assign(Metadata_concentration=1.0), values], axis=1), 0, setting="as drawn")
     assert list(found)[:4] == ["method", "setting", "x", "y"]
     for _, part in found.groupby("method"):
         means = part.groupby("moa")[["x", "y"]].mean().to_numpy()

@@ -41,8 +41,8 @@ def beside_originals(
     octaves = np.abs(np.log2(np.maximum(sharpness, 2.0**-20)))
     rows[MISFIT] = np.nanmean(octaves, axis=1).astype(np.float32)
     rows["feature distance"] = images.feature_distance(x, x_hat).astype(np.float32)
-    apart = images.two_sample(x, x_hat, seed=seed)
-    rows["told apart"] = apart.right.mean(axis=0).astype(np.float32)
-    rows["made, taken for real"] = (~apart.right[1]).astype(np.float32)
-    rows["real, taken for made"] = (~apart.right[0]).astype(np.float32)
+    original, made = images.two_sample(x, x_hat, seed=seed)
+    rows["told apart"] = np.mean([original, made], axis=0).astype(np.float32)
+    rows["made, taken for real"] = (~made).astype(np.float32)
+    rows["real, taken for made"] = (~original).astype(np.float32)
     return rows

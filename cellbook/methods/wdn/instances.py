@@ -11,11 +11,10 @@ from scipy.sparse import csr_array
 
 from cellbook.errors import CellbookError
 from cellbook.methods.wdn.alignment import Alignment
-from cellbook.metrics import PROTOCOLS
+from cellbook.metrics import PROTOCOLS, prepare
 from cellbook.metrics.moa import factorize
 from cellbook.metrics.neighbours import candidates
 from cellbook.metrics.protocols import SAME_COMPOUND, SAME_COMPOUND_OR_BATCH
-from cellbook.metrics.scores import prepare
 from cellbook.profiles.aggregate import to_wells
 from cellbook.profiles.table import check_finite, metadata
 

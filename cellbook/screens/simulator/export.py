@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import pandas as pd
 import torch
 
 from cellbook.errors import CellbookError
+from cellbook.files import write_atomically, write_text
+from cellbook.runs import save_table
 from cellbook.screens.bbbc021 import CONTROL, treatments
 from cellbook.screens.simulator.design import SimulatedScreen, stream
 from cellbook.screens.simulator.simulate import cell_table, photograph, screen_tables
@@ -78,17 +81,14 @@ def simulate_fields(
             row = index.iloc[first + offset]
             for channel, (name, _) in enumerate(FILES.values()):
                 path = out / row[f"Image_PathName_{name}"] / row[f"Image_FileName_{name}"]
-                path.parent.mkdir(parents=True, exist_ok=True)
-                partial = path.with_suffix(".part")
-                tifffile.imwrite(partial, pixels[channel])
-                os.replace(partial, path)
-    _write(cell_table(cells, wells), out / TRUTH)
+                write_atomically(path, partial(tifffile.imwrite, data=pixels[channel]))
+    save_table(cell_table(cells, wells), out / TRUTH)
     known = treatments()[["compound", "concentration", "moa"]]
     control = pd.DataFrame({"compound": [CONTROL], "concentration": [0.0], "moa": [CONTROL]})
-    _write(pd.concat([known, control], ignore_index=True), out / MOA_TABLE)
-    compounds = sorted(set(known.compound) | {CONTROL})
-    _write(pd.DataFrame({"compound": compounds, "smiles": ""}), out / COMPOUND_TABLE)
-    _write(index, out / IMAGE_TABLE)
+    compounds = pd.DataFrame({"compound": sorted(set(known.compound) | {CONTROL}), "smiles": ""})
+    tables = {MOA_TABLE: pd.concat([known, control], ignore_index=True), COMPOUND_TABLE: compounds, IMAGE_TABLE: index}
+    for name, table in tables.items():
+        write_text(out / name, table.to_csv(index=False, lineterminator="\n"))
     return index
 
 
@@ -112,12 +112,3 @@ def _image_table(config: SimulatedScreen, wells: pd.DataFrame) -> pd.DataFrame:
     table["Image_Metadata_Compound"] = fields.Metadata_compound
     table["Image_Metadata_Concentration"] = fields.Metadata_concentration
     return table
-
-
-def _write(table: pd.DataFrame, path: Path) -> None:
-    partial = path.with_suffix(".part")
-    if path.suffix == ".parquet":
-        table.to_parquet(partial, index=False)
-    else:
-        table.to_csv(partial, index=False, lineterminator="\n")
-    os.replace(partial, path)

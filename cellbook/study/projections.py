@@ -8,7 +8,7 @@ import pandas as pd
 from cellbook import profiles
 
 
-def maps(units: pd.DataFrame, seed: int, **about: object) -> pd.DataFrame:
+def project(units: pd.DataFrame, seed: int, **about: object) -> pd.DataFrame:
     """PCA and t-SNE coordinates of treatments: method, what `about` says, x, y, and which treatment it is."""
     from openTSNE import TSNE
     from sklearn.decomposition import PCA

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pandas as pd
 import torch
@@ -55,7 +53,7 @@ def fit(profiles: pd.DataFrame, config: Config, controls: str = "DMSO", device: 
     for i, by in enumerate(config.domains):
         within = config.domains[i + 1] if i + 1 < len(config.domains) else None
         design = make_design(profiles, by, within, config, controls)
-        level = Training(x, design, config, on).run()
+        level = Fitting(x, design, config, on).run()
         levels.append(Level(by, design.names, *level.checkpoints()))
         histories.append(level.history().assign(level=by))
         # The next level starts from what this one has reached.
@@ -63,8 +61,8 @@ def fit(profiles: pd.DataFrame, config: Config, controls: str = "DMSO", device: 
     return Alignment(names, tuple(levels), pd.concat(histories, ignore_index=True))
 
 
-class Training:
-    """One level of domains in training.
+class Fitting:
+    """One level of domains being fitted.
 
     Parameters
     ----------
@@ -98,7 +96,7 @@ class Training:
         self.record: list[tuple[int, int, Tensor, Tensor]] = []
         self.critic_done = self.map_done = 0
 
-    def run(self) -> Training:
+    def run(self) -> Fitting:
         """Train to the end."""
         config = self.config
         total = config.pretraining * (self.critics is not None) + config.iterations
@@ -197,12 +195,11 @@ class Training:
 
     def _map_all(self) -> Tensor:
         """All rows (N, n) under the maps of their domains."""
-        return torch.cat(list(self._mapped_groups()))
-
-    def _mapped_groups(self) -> Iterator[Tensor]:
+        mapped = []
         for domain, x in zip(self.design.domain, self.data.split(self.sizes), strict=True):
             one = {name: value[domain : domain + 1] for name, value in self.maps.items()}
-            yield apply(one, x[None], bug_bias=self.config.bug_bias)[0]
+            mapped.append(apply(one, x[None], bug_bias=self.config.bug_bias)[0])
+        return torch.cat(mapped)
 
     def _views(self, x: Tensor, y: Tensor) -> Tensor:
         """What is compared: the mapped rows y, for eq. 13 behind the rows x as they are; lengths 1 on the sphere."""
