@@ -33,7 +33,6 @@ class BatchAccuracy:
     Attributes
     ----------
     accuracy : float, mean over folds, 0 to 1
-    folds : tuple of float, accuracy of each fold
     majority : float, share of the largest batch among all rows: what is reached without looking
     noise_baseline : float, the same classifier on the same folds when every coordinate is an independent N(0, 1)
     n, n_batches : int, rows and batches
@@ -42,7 +41,6 @@ class BatchAccuracy:
     """
 
     accuracy: float
-    folds: tuple[float, ...]
     majority: float
     noise_baseline: float
     n: int
@@ -102,7 +100,6 @@ def classify_batch(
     counts = np.unique(y, return_counts=True)[1]
     return BatchAccuracy(
         accuracy=float(np.mean(scores)),
-        folds=tuple(scores),
         majority=float(counts.max() / len(y)),
         noise_baseline=float(np.mean(baseline)),
         n=len(y),
