@@ -36,27 +36,17 @@ LEAKAGE_ROWS = 10_000  # controls looked at, as in the published code of Tabak e
 
 @dataclass(frozen=True)
 class Settings:
-    """What the methods need beside the table.
+    """What the methods need beside the table."""
 
-    Attributes
-    ----------
-    by : column of domains
-    ridge : added to covariances: of whitening in units of their mean eigenvalue, of CORAL as it is; None is `RIDGE`,
-        but refused where controls are so few that the ridge decides
-    wdn : Config of WDN; its column of domains is replaced by `by`
-    device : of WDN
-    seed : of Harmony
-    step : map step of WDN whose maps are applied; None is the last
-    fewest_controls : WDN refuses a domain with fewer controls
-    """
-
-    by: str = "Metadata_batch"
+    by: str = "Metadata_batch"  # column of domains
+    # Added to covariances: of whitening in units of their mean eigenvalue, of CORAL as it is; None is `RIDGE`, but
+    # refused where controls are so few that the ridge decides.
     ridge: float | None = None
-    wdn: Config = PRESETS["quick"]
-    device: str = "auto"
-    seed: int = 0
-    step: int | None = None
-    fewest_controls: int = FEWEST_CONTROLS
+    wdn: Config = PRESETS["quick"]  # its column of domains is replaced by `by`
+    device: str = "auto"  # of WDN
+    seed: int = 0  # of Harmony
+    step: int | None = None  # map step of WDN whose maps are applied; None is the last
+    fewest_controls: int = FEWEST_CONTROLS  # WDN refuses a domain with fewer controls
 
     @property
     def amount(self) -> float:
@@ -124,22 +114,14 @@ METHODS: dict[str, Method] = {
 
 @dataclass(frozen=True)
 class Corrected:
-    """A corrected table, and how well the domain of its controls can be told before and after.
-
-    Attributes
-    ----------
-    profiles : DataFrame
-    before, after : BatchAccuracy, or None where there are too few controls to classify
-    held_out : what a fold holds out: "plates", "rows", or "" without classification
-    notes : list of str
-    training : dict, of WDN: the map step applied, how many there are, and what is left of the controls; or None
-    """
+    """A corrected table, and how well the domain of its controls can be told before and after."""
 
     profiles: pd.DataFrame
-    before: BatchAccuracy | None
+    before: BatchAccuracy | None  # None, as the next, where there are too few controls to classify
     after: BatchAccuracy | None
-    held_out: str
+    held_out: str  # what a fold holds out: "plates", "rows", or "" without classification
     notes: list[str]
+    # Of WDN: the map step applied, how many there are, and what is left of the controls; or None.
     training: dict[str, float] | None = None
 
 

@@ -158,7 +158,7 @@ def test_perfect_features_score_one():
     for vote, k in (("share", 1), ("majority", 1), ("pooled", 4)):
         m = match(profiles, k=k, vote=vote)
         assert m.accuracy == 1.0
-        assert m.interval == (1.0, 1.0)
+        assert m.bootstrap() == (1.0, 1.0)
         assert np.array_equal(m.confusion, np.diag(np.diag(m.confusion)))
 
 

@@ -26,7 +26,7 @@ def test_nothing_removed_is_the_plain_accuracy(design):
     d = random_distances(len(design), 0)
     expected = metrics.match(design, distances=d).accuracy
     for alike in (False, True):
-        found = thinned(design, d, removed=(), alike=alike, n=3)
+        found = thinned(design.assign(Metadata_batch=[f"b{i}" for i in range(len(design))]), d, alike=alike, n=3)
         assert found == pytest.approx([expected] * 3)
 
 

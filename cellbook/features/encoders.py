@@ -27,6 +27,7 @@ from cellbook.features.masks import find_masks
 from cellbook.pixels import channel_max, in_threads
 
 _BATCH = 128
+_WIDTHS = (32, 64, 128, 64)  # channels of the random network; of the last the mean and the deviation are features
 
 
 def classical(cells: CellSet, progress: bool = False) -> pd.DataFrame:
@@ -136,7 +137,7 @@ def pixel_pca(cells: CellSet, n: int = 50, shrink: int = 4, fit_on: int = 20_000
     return _named(cells, (matrix - mean) @ components, "pca")
 
 
-def random_network(cells: CellSet, seed: int = 0, width: int = 32, n: int = 128, device: str = "cpu") -> pd.DataFrame:
+def random_network(cells: CellSet, seed: int = 0, device: str = "cpu") -> pd.DataFrame:
     """Features of a small convolutional network that was never trained: what architecture alone gives.
 
     Four convolutions of stride 2, each followed by a normalisation within the crop (statistics of a batch would make a
@@ -148,22 +149,15 @@ def random_network(cells: CellSet, seed: int = 0, width: int = 32, n: int = 128,
         Crops; each channel of each crop is divided by its own maximum.
     seed
         Decides the weights.
-    width
-        Channels of the first layer; doubled twice.
-    n
-        Number of features, an even number.
     device
         Where it runs.
 
     Returns
     -------
     DataFrame
-        ``Metadata_`` columns and ``random_0`` to ``random_<n-1>``.
+        ``Metadata_`` columns and ``random_0`` to ``random_127``.
     """
-    if n < 2 or n % 2:
-        raise CellbookError(f"n is {n}; give an even number of features, half means and half standard deviations")
-    sizes = [cells.images.shape[1], width, 2 * width, 4 * width, n // 2]
-    weights = [weight.to(device) for weight in frozen.kernels(sizes, seed)]
+    weights = [weight.to(device) for weight in frozen.kernels((cells.images.shape[1], *_WIDTHS), seed)]
     values = []
     for start in range(0, len(cells), _BATCH):
         x = frozen.layers(_normalised(cells, slice(start, start + _BATCH)).to(device), weights)[-1].flatten(2)

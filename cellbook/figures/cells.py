@@ -115,12 +115,11 @@ def calibration(table: pd.DataFrame, areas: pd.DataFrame, channels: tuple[str, .
     stored = table.set_index("measurement")
     figure, panels = plt.subplots(3, len(channels), figsize=(9.2, 8.6))
 
-    def lines(axes: Axes, names: list[str], x: list[float], *, band: bool = True) -> None:
+    def lines(axes: Axes, names: list[str], x: list[float]) -> None:
         rows = stored.loc[names]
         for kind, colour in KINDS.items():
             middle, spread = rows[kind].to_numpy(), rows[f"{kind}_spread"].to_numpy()
-            if band:
-                axes.fill_between(x, middle - spread, middle + spread, color=colour, alpha=0.13, lw=0)
+            axes.fill_between(x, middle - spread, middle + spread, color=colour, alpha=0.13, lw=0)
             axes.plot(x, middle, "o-", color=colour, ms=3.5, label=kind)
 
     for column, channel in enumerate(channels):

@@ -94,12 +94,12 @@ def _one(table: pd.DataFrame, where: dict[str, str]) -> pd.Series | None:
     return found.iloc[0] if len(found) else None
 
 
-def training_curves(history: pd.DataFrame, ramp: int, layers: int = 4) -> Figure:
+def training_curves(history: pd.DataFrame, ramp: int) -> Figure:
     """Terms of the objective during training, one panel a term, one line a training; shades are the phases of VAE+.
 
     `history` has the columns variant, repeat, step, term, value.
     """
-    order = ["pixel", "kl", *(f"feature_{i}" for i in range(1, layers + 1)), "discriminator"]
+    order = ["pixel", "kl", *(f"feature_{i}" for i in range(1, 5)), "discriminator"]
     names = {"pixel": "pixel term", "kl": "KL (nats)", "discriminator": "discriminator's cross-entropy"}
     terms = [term for term in order if term in set(history["term"])]
     across = 3
@@ -111,7 +111,7 @@ def training_curves(history: pd.DataFrame, ramp: int, layers: int = 4) -> Figure
     for axes, term in zip(panels.flat, terms, strict=False):
         for (variant, _), line in history[history["term"] == term].groupby(["variant", "repeat"], sort=False):
             axes.plot(line["step"], line["value"], color=MODEL_COLOURS.get(variant, OTHER), lw=0.9, alpha=0.75)
-        for i in range(1, layers + 1):
+        for i in range(1, 5):
             axes.axvspan(min(i * ramp, last), min((i + 1) * ramp, last), color="black", alpha=0.03 * i, lw=0)
         axes.set_title(names.get(term, term.replace("feature_", "feature term, layer ")), fontsize=10)
         axes.set_yscale("log")

@@ -28,27 +28,15 @@ Folds = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
 @dataclass(frozen=True)
 class BatchAccuracy:
-    """How well a classifier tells the batches of controls apart; lower is better.
+    """How well a classifier tells the batches of controls apart; lower is better."""
 
-    Attributes
-    ----------
-    accuracy : float, mean over folds, 0 to 1
-    folds : tuple of float, accuracy of each fold
-    majority : float, share of the largest batch among all rows: what is reached without looking
-    noise_baseline : float, the same classifier on the same folds when every coordinate is an independent N(0, 1)
-    n, n_batches : int, rows and batches
-    converged : bool, whether every logistic regression reached its optimum within the library's iterations
-    correct : bool (n,), whether each row, when held out, got its batch; for an interval that resamples plates
-    """
-
-    accuracy: float
-    folds: tuple[float, ...]
-    majority: float
-    noise_baseline: float
-    n: int
+    accuracy: float  # mean over folds, 0 to 1
+    majority: float  # share of the largest batch among all rows: what is reached without looking
+    noise_baseline: float  # the same classifier on the same folds when every coordinate is an independent N(0, 1)
+    n: int  # rows
     n_batches: int
-    converged: bool
-    correct: NDArray[np.bool_] = field(repr=False)
+    converged: bool  # whether every logistic regression reached its optimum within the library's iterations
+    correct: NDArray[np.bool_] = field(repr=False)  # (n,), whether each row, when held out, got its batch
 
 
 def classify_batch(
@@ -102,7 +90,6 @@ def classify_batch(
     counts = np.unique(y, return_counts=True)[1]
     return BatchAccuracy(
         accuracy=float(np.mean(scores)),
-        folds=tuple(scores),
         majority=float(counts.max() / len(y)),
         noise_baseline=float(np.mean(baseline)),
         n=len(y),

@@ -7,7 +7,6 @@ average. There is one implementation, `match`, and every difference is an argume
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from numbers import Integral
 
 import numpy as np
@@ -62,9 +61,6 @@ class Match:
     n_queries: int
     excluded: int
     excluded_why: dict[str, int]
-    label: str
-    k: int
-    vote: Vote
     average: Average
     per_query: pd.DataFrame = field(repr=False)
 
@@ -75,11 +71,6 @@ class Match:
         names = sorted(set(self.per_query["label"]))
         table = pd.crosstab(rows["label"], rows["predicted"])
         return table.reindex(index=names, columns=names, fill_value=0).rename_axis(index="true", columns="predicted")
-
-    @cached_property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the accuracy, from 10,000 resamples of compounds, seed 0."""
-        return self.bootstrap()
 
     def bootstrap(self, n: int = 10_000, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
         """Compute an interval of the accuracy by resampling compounds (rows, if the profiles name no compound)."""
@@ -169,9 +160,6 @@ def match(
         n_queries=int(plan.scored.sum()),
         excluded=int((~plan.scored).sum()),
         excluded_why={str(reason): int(count) for reason, count in why.items()},
-        label=label,
-        k=k,
-        vote=vote,
         average=average,
         per_query=per_query,
     )

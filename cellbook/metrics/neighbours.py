@@ -97,20 +97,12 @@ def plain(column: str) -> str:
 
 @dataclass(frozen=True)
 class Design:
-    """Who may be matched with whom: labels and exclusions, without any feature.
+    """Who may be matched with whom: labels and exclusions, without any feature."""
 
-    Attributes
-    ----------
-    names : the distinct labels, sorted
-    labels : int (..., n), index into `names`; leading axes are relabellings
-    eligible : bool (..., n, n), row = query, column = candidate
-    scored : bool (..., n), queries that count
-    """
-
-    names: list[str]
-    labels: Ints
-    eligible: Bools
-    scored: Bools
+    names: list[str]  # the distinct labels, sorted
+    labels: Ints  # (..., n), index into `names`; leading axes are relabellings
+    eligible: Bools  # (..., n, n), row = query, column = candidate
+    scored: Bools  # (..., n), queries that count
 
     @property
     def positives(self) -> Ints:
@@ -154,20 +146,12 @@ def design(
 
 @dataclass(frozen=True)
 class Tally:
-    """What the neighbours of each row say; leading axes are resamples.
+    """What the neighbours of each row say; leading axes are resamples."""
 
-    Attributes
-    ----------
-    correct : int (..., n), votes for the query's label (0 where the query is not scored)
-    counted : int (..., n), votes counted (0 where the query is not scored)
-    predicted : int (..., n), label of the nearest candidate, or of the majority; -1 without any candidate
-    nearest : int (..., n), row of the nearest candidate; -1 without any candidate
-    """
-
-    correct: Ints
-    counted: Ints
-    predicted: Ints
-    nearest: Ints
+    correct: Ints  # (..., n), votes for the query's label (0 where the query is not scored)
+    counted: Ints  # (..., n), votes counted (0 where the query is not scored)
+    predicted: Ints  # (..., n), label of the nearest candidate, or of the majority; -1 without any candidate
+    nearest: Ints  # (..., n), row of the nearest candidate; -1 without any candidate
 
 
 def tally(distances: Floats, plan: Design, k: int = 1, vote: Vote = "share") -> Tally:

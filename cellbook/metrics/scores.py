@@ -19,14 +19,7 @@ from cellbook.profiles.table import matrix
 
 @dataclass(frozen=True)
 class Score:
-    """One measure of one protocol on one table of profiles; see `Match` for the counts.
-
-    Attributes
-    ----------
-    interval : (low, high), 95 %, from resampling compounds; NaN with fewer than two
-    null : frequency of the largest class among the queries scored, where the paper compares with it
-    notes : what was dropped, weighted or decided on the way
-    """
+    """One measure of one protocol on one table of profiles; see `Match` for the counts."""
 
     protocol: str
     measure: str
@@ -36,9 +29,9 @@ class Score:
     scored: int
     excluded: int
     excluded_why: dict[str, int]
-    interval: tuple[float, float]
-    null: float | None
-    notes: tuple[str, ...]
+    interval: tuple[float, float]  # (low, high), 95 %, from resampling compounds; NaN with fewer than two
+    null: float | None  # frequency of the largest class among the queries scored, where the paper compares with it
+    notes: tuple[str, ...]  # what was dropped, weighted or decided on the way
     match: Match = field(repr=False)
 
 

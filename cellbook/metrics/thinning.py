@@ -9,21 +9,14 @@ from numpy.typing import ArrayLike
 from cellbook.errors import CellbookError
 from cellbook.metrics.moa import check_distances, factorize
 from cellbook.metrics.neighbours import Bools, Floats, candidates
+from cellbook.metrics.protocols import SAME_COMPOUND, SAME_COMPOUND_OR_BATCH
 from cellbook.profiles.table import require
 
 
 def thinned(
-    profiles: pd.DataFrame,
-    distances: ArrayLike,
-    *,
-    label: str = "Metadata_moa",
-    exclude: tuple[str, ...] = ("Metadata_compound",),
-    removed: tuple[str, ...] = ("Metadata_batch",),
-    alike: bool = False,
-    n: int = 200,
-    seed: int = 0,
+    profiles: pd.DataFrame, distances: ArrayLike, *, alike: bool = False, n: int = 200, seed: int = 0
 ) -> Floats:
-    """Compute the 1-NN accuracy that is left when as many candidates as a further exclusion takes go at random.
+    """Compute the 1-NN accuracy that is left of NSC when as many candidates as NSCB excludes go at random.
 
     NSCB takes from every query of NSC the candidates of its own batch. That leaves fewer candidates, and fewer right
     ones, whether or not there is a batch effect; the fall from NSC to NSCB beyond this accuracy is what is left for it.
@@ -33,12 +26,8 @@ def thinned(
     profiles : DataFrame (rows)
         The units to match, without controls.
     distances : float (rows, rows)
-    label : str
-        The column to be matched.
-    exclude, removed : tuple of str
-        What may be no candidate anyway, and what the further exclusion takes besides.
     alike : bool
-        False removes any candidates. True removes as many right and as many wrong ones as the further exclusion does,
+        False removes any candidates. True removes as many right and as many wrong ones as NSCB does,
         compound by compound, as the doses of one compound leave together: the stricter comparison.
     n : int
         Draws.
@@ -47,21 +36,21 @@ def thinned(
     Returns
     -------
     float64 (n,)
-        Accuracies on the queries that can still be scored under the further exclusion; 0 to 1, NaN if there are none.
+        Accuracies on the queries that can still be scored under NSCB; 0 to 1, NaN if there are none.
 
     Raises
     ------
     CellbookError
         On missing columns, a distance matrix of another shape, or no draw.
     """
-    require(profiles, [label, *exclude, *removed, "Metadata_compound"])
+    require(profiles, ["Metadata_moa", *SAME_COMPOUND_OR_BATCH])
     if n < 1:
         raise CellbookError(f"n={n}: at least one draw is needed.")
     d = check_distances(distances, len(profiles))
-    labels, _ = factorize(profiles[label])
+    labels, _ = factorize(profiles["Metadata_moa"])
     compounds = pd.factorize(profiles["Metadata_compound"])[0]
-    before = candidates(profiles, exclude)
-    after = candidates(profiles, (*exclude, *removed))
+    before = candidates(profiles, SAME_COMPOUND)
+    after = candidates(profiles, SAME_COMPOUND_OR_BATCH)
     right = labels[:, None] == labels[None, :]
     groups = [before & right, before & ~right] if alike else [before]
     scored = (after & right).any(axis=1)

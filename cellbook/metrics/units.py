@@ -24,24 +24,14 @@ REQUIRED = (*TREATMENT, "Metadata_moa", "Metadata_batch")
 
 @dataclass(frozen=True)
 class Units:
-    """What is to be matched, and the rows it is made of.
+    """What is to be matched, and the rows it is made of."""
 
-    Attributes
-    ----------
-    profiles : DataFrame (u), the units in order of first appearance; `Metadata_batch` joins several with "|"
-    rows : DataFrame (w), the rows used, without controls
-    unit : int (w,), the unit of each row
-    weight : str or None, the column that weights the rows in a mean
-    notes : list of str, what was dropped, weighted or decided on the way
-    distances : float64 (u, u) or None, the precomputed distances of the units
-    """
-
-    profiles: pd.DataFrame
-    rows: pd.DataFrame
-    unit: NDArray[np.integer]
-    weight: str | None
-    notes: list[str]
-    distances: Floats | None
+    profiles: pd.DataFrame  # (u), in order of first appearance; `Metadata_batch` joins several with "|"
+    rows: pd.DataFrame  # (w), the rows used, without controls
+    unit: NDArray[np.integer]  # (w,), the unit of each row
+    weight: str | None  # the column that weights the rows in a mean
+    notes: list[str]  # what was dropped, weighted or decided on the way
+    distances: Floats | None  # (u, u), the precomputed distances of the units
 
 
 def prepare(

@@ -16,20 +16,13 @@ from cellbook.training.checkpoints import CHECKPOINT
 
 
 class History:
-    """Losses of a training, empty at first; `folder` is where the training keeps its checkpoint.
-
-    Attributes
-    ----------
-    names : list of str, of the losses
-    lines : list of list of float, step and mean losses since the line before
-    recent : list of Tensor (terms,), losses of each step since the last line
-    """
+    """Losses of a training, empty at first; `folder` is where the training keeps its checkpoint."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.names: list[str] = []
-        self.lines: list[list[float]] = []
-        self.recent: list[Tensor] = []
+        self.names: list[str] = []  # of the losses
+        self.lines: list[list[float]] = []  # step and mean losses since the line before
+        self.recent: list[Tensor] = []  # (terms,), losses of each step since the last line
 
     @property
     def step(self) -> int:

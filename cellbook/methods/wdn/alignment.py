@@ -19,20 +19,12 @@ MAPS, FACTS = "maps.safetensors", "alignment.json"
 
 @dataclass(frozen=True)
 class Level:
-    """The maps of one column of domains.
-
-    Attributes
-    ----------
-    by : str
-    names : list of str, (D,)
-    steps : int (C,), map steps at the checkpoints; the first is 0, the identity
-    maps : name -> float32 (C, D, ...), see `maps.identity`
-    """
+    """The maps of one column of domains."""
 
     by: str
-    names: list[str]
-    steps: np.ndarray
-    maps: dict[str, np.ndarray] = field(repr=False)
+    names: list[str]  # (D,)
+    steps: np.ndarray  # int (C,), map steps at the checkpoints; the first is 0, the identity
+    maps: dict[str, np.ndarray] = field(repr=False)  # name -> float32 (C, D, ...), see `maps.identity`
 
     @property
     def affine(self) -> bool:
@@ -56,18 +48,11 @@ class Level:
 
 @dataclass(frozen=True)
 class Alignment:
-    """Maps of all levels at all checkpoints; the checkpoints of several levels follow each other.
-
-    Attributes
-    ----------
-    features : list of str
-    levels : tuple of Level
-    history : DataFrame, the distance and the penalty in the course of the training
-    """
+    """Maps of all levels at all checkpoints; the checkpoints of several levels follow each other."""
 
     features: list[str]
     levels: tuple[Level, ...]
-    history: pd.DataFrame = field(repr=False)
+    history: pd.DataFrame = field(repr=False)  # the distance and the penalty in the course of the training
 
     @property
     def steps(self) -> np.ndarray:

@@ -22,18 +22,11 @@ VOTES: tuple[Vote, ...] = get_args(Vote)
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest candidates of every treatment instance; the axes between are checkpoints and resamples.
+    """The nearest candidates of every treatment instance; the axes between are checkpoints and resamples."""
 
-    Attributes
-    ----------
-    compound : int16 (depth, ..., u), compound of each, nearest first, -1 beyond the last
-    right : bool (depth, ..., u), whether it has the MOA of the query
-    eligible : bool (u, u)
-    """
-
-    compound: np.ndarray
-    right: np.ndarray
-    eligible: np.ndarray
+    compound: np.ndarray  # int16 (depth, ..., u), compound of each, nearest first, -1 beyond the last
+    right: np.ndarray  # bool (depth, ..., u), whether it has the MOA of the query
+    eligible: np.ndarray  # bool (u, u)
 
 
 def nearest(screen: Screen, distances: np.ndarray) -> dict[str, Neighbours]:

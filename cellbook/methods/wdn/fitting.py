@@ -62,15 +62,7 @@ def fit(profiles: pd.DataFrame, config: Config, controls: str = "DMSO", device: 
 
 
 class Fitting:
-    """One level of domains being fitted.
-
-    Parameters
-    ----------
-    x : (rows, n) float64
-    design : Design
-    config : Config
-    device : torch.device
-    """
+    """One level of domains being fitted, on rows x (rows, n) float64."""
 
     def __init__(self, x: np.ndarray, design: Design, config: Config, device: torch.device) -> None:
         self.config, self.device, self.design = config, device, design

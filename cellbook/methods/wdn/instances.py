@@ -24,35 +24,20 @@ EXCLUDED = {"NSC": SAME_COMPOUND, "NSCB": SAME_COMPOUND_OR_BATCH}
 
 @dataclass(frozen=True)
 class Screen:
-    """A screen under an alignment: its treatment instances (treatment and batch), and the rows that make them.
-
-    Attributes
-    ----------
-    alignment : Alignment
-    table : DataFrame (u), metadata of the instances
-    labels, compounds : int (u,), MOA and compound of each
-    compound_names : list of str
-    eligible : "NSC" and "NSCB" -> bool (u, u), candidates of each instance
-    x : float64 (rows, n), features of the rows that count
-    codes : int (rows, levels), their domains
-    unit : int (rows,), their instance
-    stratum : int (rows,), within which rows are resampled: the well of a cell; the instance of a well
-    weight : float64 (rows,), cells that a row stands for
-    cells : bool, whether rows are cells
-    """
+    """A screen under an alignment: its treatment instances (treatment and batch), and the rows that make them."""
 
     alignment: Alignment
-    table: pd.DataFrame
-    labels: np.ndarray
-    compounds: np.ndarray
+    table: pd.DataFrame  # (u), metadata of the instances
+    labels: np.ndarray  # int (u,), MOA of each
+    compounds: np.ndarray  # int (u,)
     compound_names: list[str]
-    eligible: dict[str, np.ndarray]
-    x: np.ndarray
-    codes: np.ndarray
-    unit: np.ndarray
-    stratum: np.ndarray
-    weight: np.ndarray
-    cells: bool
+    eligible: dict[str, np.ndarray]  # "NSC" and "NSCB" -> bool (u, u), candidates of each instance
+    x: np.ndarray  # float64 (rows, n), features of the rows that count
+    codes: np.ndarray  # int (rows, levels), their domains
+    unit: np.ndarray  # int (rows,), their instance
+    stratum: np.ndarray  # int (rows,), within which rows are resampled: the well of a cell; the instance of a well
+    weight: np.ndarray  # float64 (rows,), cells that a row stands for
+    cells: bool  # whether rows are cells
 
 
 def make_screen(alignment: Alignment, profiles: pd.DataFrame, controls: str = "DMSO") -> Screen:

@@ -14,17 +14,12 @@ from cellbook.methods.wdn.fitting import fit
 
 @dataclass(eq=False)
 class Wdn:
-    """The maps of Tabak et al. 2020 as a step: the last checkpoint, or that of map step `step`.
-
-    Attributes
-    ----------
-    alignment_ : Alignment, the maps of all checkpoints
-    """
+    """The maps of Tabak et al. 2020 as a step: the last checkpoint, or that of map step `step`."""
 
     config: Config = PRESETS["quick"]
     device: str = "auto"
     step: int | None = None
-    alignment_: Alignment = field(init=False, repr=False)
+    alignment_: Alignment = field(init=False, repr=False)  # the maps of all checkpoints
 
     def fit(self, profiles: pd.DataFrame, controls: str = "DMSO") -> Self:
         """Train critics and maps."""

@@ -32,17 +32,11 @@ BLOCK_BYTES = 32 * 2**20  # of distances held at a time
 
 @dataclass(frozen=True)
 class Stopped:
-    """Checkpoints chosen without each compound, and what they score; leading axis r: resamples.
+    """Checkpoints chosen without each compound, and what they score; leading axis r: resamples."""
 
-    Attributes
-    ----------
-    chosen : int (r, compounds), checkpoint chosen without the compound
-    correct, counted : measure -> int (r, 4) and (4,), votes pooled over compounds, k = 1 to 4
-    """
-
-    chosen: np.ndarray
-    correct: dict[str, np.ndarray]
-    counted: dict[str, np.ndarray]
+    chosen: np.ndarray  # int (r, compounds), checkpoint chosen without the compound
+    correct: dict[str, np.ndarray]  # measure -> int (r, 4), votes pooled over compounds, k = 1 to 4
+    counted: dict[str, np.ndarray]  # measure -> int (4,)
 
 
 def stop(

@@ -85,52 +85,28 @@ class SimulatedScreen:
     By default treatments and weeks are as strong as in the real sample of BBBC021 at equal layout and numbers of cells,
     judged by classical features and by a network that learned from photographs (`benchmarks/calibrate_screen.py`).
     `FIRST_STRENGTHS` are those that were set by eye before.
-
-    Parameters
-    ----------
-    seed : int
-        Everything random is keyed by it.
-    design : str
-        ``"chemical"`` (BBBC021: three stains, 103 treatments, ten weeks) or ``"genetic"`` (Cell Painting: five
-        stains, 26 variants of ten genes).
-    wells : int
-        Wells of a treatment: at most 3 for the chemical design (seven treatments have 2), any for the genetic one.
-    controls, positive_controls : int
-        Untreated and taxol 0.3 wells a plate, at most 6 each.
-    cells : int
-        Cells expected in an untreated well, all sites together; toxic treatments leave fewer.
-    sites : int
-        Fields of view a well.
-    field : (int, int) or None
-        Height and width of a field in pixels; None makes it as large as the cells need. When given, its area decides
-        how many cells there are, and `cells` is not used.
-    crop : int
-        Side of the image of one cell in pixels, 16 to 128. Real crops of BBBC021 in the sample have 68.
-    effect : float
-        Strength of the treatments.
-    compound_effect : float
-        How much compounds of one mechanism differ.
-    week_effect, plate_effect, position_effect, noise : float
-        Strength of what has nothing to do with biology: weeks, plates, the place of a well, the camera.
-    delay_effect : float
-        How much a late staining shows; the delay itself is always in the table.
     """
 
-    seed: int = 0
+    seed: int = 0  # everything random is keyed by it
+    # "chemical": BBBC021, three stains, 103 treatments, ten weeks; "genetic": Cell Painting, five stains, 26 variants of
+    # ten genes.
     design: str = "chemical"
-    wells: int = 3
-    controls: int = 3
-    positive_controls: int = 1
-    cells: int = 28
-    sites: int = 1
+    wells: int = 3  # of a treatment: at most 3 (seven treatments have 2) if chemical, any number if genetic
+    controls: int = 3  # untreated wells a plate, at most 6
+    positive_controls: int = 1  # wells of taxol 0.3 a plate, at most 6
+    cells: int = 28  # expected in an untreated well, all sites together; toxic treatments leave fewer
+    sites: int = 1  # fields of view a well
+    # Height and width of a field in pixels; None makes it as large as the cells need. When given, its area decides how
+    # many cells there are, and `cells` is not used.
     field: tuple[int, int] | None = None
-    crop: int = 68
-    effect: float = 1.15
-    compound_effect: float = 1.0
+    crop: int = 68  # side of the image of one cell in pixels, 16 to 128; real crops of BBBC021 in the sample have 68
+    effect: float = 1.15  # strength of the treatments
+    compound_effect: float = 1.0  # how much compounds of one mechanism differ
+    # Strength of what has nothing to do with biology: weeks, plates, the place of a well; at last of the camera.
     week_effect: float = 0.5
     plate_effect: float = 1.0
     position_effect: float = 1.0
-    delay_effect: float = 1.0
+    delay_effect: float = 1.0  # how much a late staining shows; the delay itself is always in the table
     noise: float = 1.0
 
     def __post_init__(self) -> None:
