@@ -13,7 +13,7 @@ from cellbook.profiles.groups import hardly_varies
 from cellbook.profiles.table import FloatArray, replace_features
 
 
-def nested_order(wells: np.ndarray, seed: object, first: np.ndarray | None = None) -> np.ndarray:
+def nested_order(wells: np.ndarray, seed: int | list[int], first: np.ndarray | None = None) -> np.ndarray:
     """Random order of cells (n,), whose beginnings are the subsets: a cell of every well before a second of any.
 
     Parameters
@@ -22,7 +22,7 @@ def nested_order(wells: np.ndarray, seed: object, first: np.ndarray | None = Non
     seed : of numpy's generator; several for several draws
     first : (n,) bool; these cells come before all others, so that their own subsets are subsets of them
     """
-    order = np.random.default_rng(seed).permutation(len(wells))  # type: ignore[call-overload]
+    order = np.random.default_rng(seed).permutation(len(wells))
     late = np.zeros(len(wells), bool) if first is None else ~np.asarray(first, bool)
     order = order[np.argsort(late[order], kind="stable")]
     turn = pd.Series(wells[order]).groupby(wells[order]).cumcount().to_numpy()

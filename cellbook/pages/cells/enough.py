@@ -108,16 +108,16 @@ def choose(
     wells = some.groupby(WELL, sort=False).ngroup().to_numpy()
     sizes = {max(round(share * len(some)), wells.max() + 1): share for share in sorted(config.shares, reverse=True)}
     most = max(round(config.transferred * len(some)), wells.max() + 1)
-    pool = np.sort(nested_order(wells, (config.seed, 0))[:most])
+    pool = np.sort(nested_order(wells, [config.seed, 0])[:most])
     lines, chosen = [], []
     for draw in range(config.draws):
-        order = nested_order(wells, (config.seed, 1 + draw), np.isin(np.arange(len(some)), pool))
+        order = nested_order(wells, [config.seed, 1 + draw], np.isin(np.arange(len(some)), pool))
         for size, share in sorted(sizes.items()):
             if draw == 0 or size not in (most, len(some)):  # these are the same in every draw
                 lines.append({"subset": f"share {share:g}", "share": share, "draw": draw})
                 chosen.append(order[:size])
         if real is not None:
-            generator = np.random.default_rng((config.seed, 1 + draw))
+            generator = np.random.default_rng([config.seed, 1 + draw])
             lines.append({"subset": MATCHED, "share": np.nan, "draw": draw})
             chosen.append(pool[matched_rows(some.iloc[pool], real[~is_positive(real)], generator)])
     member = np.zeros((len(table), len(chosen)), bool)
