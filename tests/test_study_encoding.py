@@ -43,20 +43,20 @@ def test_plain_encoders_are_those_of_the_features_without_the_place_of_a_cell(ce
         encoding.encode("pixels", cells)
 
 
-@pytest.mark.parametrize("name", [baselines.CLASSICAL, baselines.PIXELS, baselines.RANDOM, baselines.IMAGENET])
+@pytest.mark.parametrize("name", [encoding.CLASSICAL, encoding.PIXELS, encoding.RANDOM, encoding.IMAGENET])
 def test_encoding_in_blocks_gives_the_wells_of_encoding_all_and_holds_no_more_than_a_block(cells, monkeypatch, name):
-    if name == baselines.IMAGENET and not transferred.installed():
+    if name == encoding.IMAGENET and not transferred.installed():
         pytest.skip("the package with the weights is an extra")
     table = cells.table.assign(Metadata_well=["A", "B", "C", "B"] * 3)
     cells = CellSet(cells.images, table, cells.channels, cells.pixel_um)
     member = np.column_stack([np.ones(12, bool), np.arange(12) < 9])
-    whole = matrix(baselines.encode(name, cells, 5))
-    held, encode = [], baselines.encode
-    monkeypatch.setattr(baselines, "BLOCK", 5)
-    monkeypatch.setattr(baselines, "encode", lambda *args, **how: held.append(len(args[1])) or encode(*args, **how))
+    whole = matrix(encoding.encode(name, cells, 5))
+    held, encode = [], encoding.encode
+    monkeypatch.setattr(encoding, "BLOCK", 5)
+    monkeypatch.setattr(encoding, "encode", lambda *args, **how: held.append(len(args[1])) or encode(*args, **how))
     found = Subsets(table, member)
-    baselines.add_sums(found, name, cells, 5)
-    assert max(held) == (12 if name == baselines.PIXELS else 5)
+    encoding.add_sums(found, name, cells, 5)
+    assert max(held) == (12 if name == encoding.PIXELS else 5)
     for place in range(2):
         wells = found.profiles(place, standardised=False)
         keys = table["Metadata_plate"] + table["Metadata_well"]

@@ -21,13 +21,13 @@ from cellbook.screens.named import CROPS, SAMPLE, checksums, fingerprint, is_pos
 from cellbook.screens.sample import bbbc021_sample
 from cellbook.screens.simulator.calibration import matched_rows
 from cellbook.study import profile, rows
-from cellbook.study.baselines import CLASSICAL, IMAGENET, add_sums
+from cellbook.study.encoding import CLASSICAL, IMAGENET, add_sums
 from cellbook.study.measured import matches
 from cellbook.study.rows import Draws
 
 METHOD, VERSION = "cells-enough", 1
 SCALINGS = PLAIN, WHITENED = "standardised", "whitened"
-RIDGE = 1.0  # of the whitening, in units of the mean eigenvalue; fixed before anything was scored
+RIDGE = 1.0  # that whitens ImageNet features, in mean eigenvalues; fixed before anything was scored
 WHOLE, MATCHED = "share 1", "as many as the sample"  # names of subsets
 BENCHMARK = metrics.PROTOCOLS[PROTOCOL]
 NOT_INSTALLED = (
@@ -101,25 +101,26 @@ def choose(
     (cells, subsets) bool
         Which cells are in each.
     (m,) int
-        Rows that the slow encoder looks at; a smaller subset has no others.
+        Rows that the slow encoder looks at: those of the last subset, and a share in which all smaller ones lie.
     """
     usable = np.flatnonzero(~is_positive(table))
     some = table.iloc[usable].reset_index(drop=True)
     wells = some.groupby(WELL, sort=False).ngroup().to_numpy()
-    sizes = {max(round(share * len(some)), wells.max() + 1): share for share in sorted(config.shares, reverse=True)}
+    sizes = sorted({max(round(share * len(some)), wells.max() + 1) for share in config.shares})
     most = max(round(config.transferred * len(some)), wells.max() + 1)
     pool = np.sort(nested_order(wells, [config.seed, 0])[:most])
-    lines, chosen = [], []
+    early, lines, chosen = np.isin(np.arange(len(some)), pool), [], []
     for draw in range(config.draws):
-        order = nested_order(wells, [config.seed, 1 + draw], np.isin(np.arange(len(some)), pool))
-        for size, share in sorted(sizes.items()):
+        order = nested_order(wells, [config.seed, 1 + draw], early)
+        for size in sizes:
             if draw == 0 or size not in (most, len(some)):  # these are the same in every draw
-                lines.append({"subset": f"share {share:g}", "share": share, "draw": draw})
+                share = size / len(some)
+                lines.append({"subset": f"share {share:.3g}", "share": share, "draw": draw})
                 chosen.append(order[:size])
         if real is not None:
-            generator = np.random.default_rng([config.seed, 1 + draw])
             lines.append({"subset": MATCHED, "share": np.nan, "draw": draw})
-            chosen.append(pool[matched_rows(some.iloc[pool], real[~is_positive(real)], generator)])
+            chosen.append(matched_rows(some, real[~is_positive(real)], order))
+            pool = np.union1d(pool, chosen[-1])
     member = np.zeros((len(table), len(chosen)), bool)
     for place, rows_of in enumerate(chosen):
         member[usable[rows_of], place] = True
@@ -132,12 +133,13 @@ def choose(
 def scaled(sums: Subsets, subset: int, scaling: str, encoder: str) -> pd.DataFrame:
     """Wells of a subset, standardised or whitened by its controls.
 
-    Whitened are standardised features; of the ImageNet features the plain ones, as units that are nearly constant
-    among the controls are blown up by dividing.
+    Whitened are standardised features, as on every page; of the ImageNet features the plain ones with a ridge of their
+    own, as units that are nearly constant among the controls are blown up by dividing.
     """
+    wells = sums.profiles(subset, standardised=scaling == PLAIN or encoder != IMAGENET)
     if scaling == PLAIN:
-        return sums.profiles(subset)
-    return profile.whiten_wide(sums.profiles(subset, standardised=encoder != IMAGENET), RIDGE)
+        return wells
+    return profile.whiten_wide(wells, RIDGE) if encoder == IMAGENET else profile.whiten(wells)[0]
 
 
 # --- measures -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from cellbook.pages.cells.measures import CELLPROFILER, DROP, SAMPLE, SIMULATED,
 from cellbook.screens.bbbc021 import MOAS, treatments
 from cellbook.screens.named import SAMPLE as REAL
 from cellbook.study import words
-from cellbook.study.baselines import IMAGENET
+from cellbook.study.encoding import IMAGENET
 from cellbook.study.rows import pick, row, spread
 from cellbook.study.show import percent
 from cellbook.study.tables import wide

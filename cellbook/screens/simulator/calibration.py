@@ -72,19 +72,20 @@ def calibrate(
     return table
 
 
-def matched_rows(table: pd.DataFrame, real: pd.DataFrame, generator: np.random.Generator | None = None) -> np.ndarray:
+def matched_rows(table: pd.DataFrame, real: pd.DataFrame, order: np.ndarray | None = None) -> np.ndarray:
     """Rows of a simulated table with as many cells a well of each treatment, and of each week's DMSO, as the real one.
 
     Wells of a kind are paired in the order of their numbers of cells; where the simulated well has fewer, all are
-    taken. Which cells of a well is left to the generator, or the first are taken; rows come sorted.
+    taken. The first cells of a well are taken, in the order of the table or in `order`, its rows (n,); what is found
+    comes sorted.
     """
     rows = []
+    order = np.arange(len(table)) if order is None else order
+    compound = table["Metadata_compound"].to_numpy()
     for of in (TREATMENT, ["Metadata_compound", "Metadata_batch"]):
         control = of[1] == "Metadata_batch"
         theirs = real[(real["Metadata_compound"] == "DMSO") == control]
-        ours = np.flatnonzero((table["Metadata_compound"] == "DMSO") == control)
-        if generator is not None:
-            ours = generator.permutation(ours)
+        ours = order[(compound[order] == "DMSO") == control]
         there = table.iloc[ours].groupby([*of, *WELL]).indices
         for kind, sizes in theirs.groupby([*of, *WELL]).size().groupby(level=[0, 1]):
             wells = sorted((ours[v] for k, v in there.items() if k[:2] == kind), key=len, reverse=True)
