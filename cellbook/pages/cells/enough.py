@@ -24,10 +24,10 @@ from cellbook.study import profile, rows
 from cellbook.study.encoding import CLASSICAL, IMAGENET, add_sums
 from cellbook.study.measured import matches
 from cellbook.study.rows import Draws
+from cellbook.study.transferred import RIDGE
 
 METHOD, VERSION = "cells-enough", 1
 SCALINGS = PLAIN, WHITENED = "standardised", "whitened"
-RIDGE = 1.0  # that whitens ImageNet features, in mean eigenvalues; fixed before anything was scored
 WHOLE, MATCHED = "share 1", "as many as the sample"  # names of subsets
 BENCHMARK = metrics.PROTOCOLS[PROTOCOL]
 NOT_INSTALLED = (

@@ -220,10 +220,9 @@ def imagenet_words(table: pd.DataFrame) -> str:
     lines = pick(table, screen=SIMULATED, profile=IMAGENET).dropna(subset=["share"])
     if lines.empty:
         return "" if IMAGENET in set(table["profile"]) else NOT_INSTALLED
-    share = lines["share"].max()
-    return f"ImageNet features take the longest, so only {100 * share:.0f} % of the simulated cells have them." * (
-        share < 1
-    )
+    if (share := lines["share"].max()) == 1:
+        return ""
+    return f"ImageNet features take the longest, so only {100 * share:.0f} % of the simulated cells are given them."
 
 
 # --- pixels ---------------------------------------------------------------------------------------------------------
