@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -21,31 +20,10 @@ from cellbook.cells import CellSet
 from cellbook.metrics import prepare
 from cellbook.screens.sample import bbbc021_sample
 from cellbook.screens.simulator import SimulatedScreen, simulate
+from cellbook.screens.simulator.calibration import matched_rows
 
-TREATMENT = ["Metadata_compound", "Metadata_concentration"]
-WELL = ["Metadata_plate", "Metadata_well"]
 PLACE = ("Metadata_site", "Metadata_field", "Metadata_cell", "Metadata_y", "Metadata_x", "Metadata_dapi_centre_ratio")
 ENCODERS = ("imagenet", "classical")
-
-
-def matched_rows(table: pd.DataFrame, real: pd.DataFrame) -> np.ndarray:
-    """Rows of a simulated table with as many cells a well of each treatment, and of each week's DMSO, as the real one.
-
-    Wells of a kind are paired in the order of their numbers of cells.
-    """
-    rows = []
-    for of in (TREATMENT, ["Metadata_compound", "Metadata_batch"]):
-        control = of[1] == "Metadata_batch"
-        theirs = real[(real["Metadata_compound"] == "DMSO") == control]
-        ours = table[(table["Metadata_compound"] == "DMSO") == control]
-        wanted = theirs.groupby([*of, *WELL]).size()
-        there = ours.groupby([*of, *WELL]).indices
-        index = ours.index.to_numpy()
-        for kind, sizes in wanted.groupby(level=[0, 1]):
-            wells = sorted((index[v] for k, v in there.items() if k[:2] == kind), key=len, reverse=True)
-            for size, well in zip(sorted(sizes, reverse=True), wells, strict=False):
-                rows.append(well[:size])
-    return np.sort(np.concatenate(rows))
 
 
 def halves(compounds: pd.Series) -> dict[str, str]:

@@ -1,22 +1,26 @@
 """The page of cells: probes, pictures and claims on what is known, and the page itself without the real cells."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 
+from cellbook import metrics, profiles
 from cellbook.book import build, notebooks, results
 from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED
 from cellbook.configure import choose_preset
 from cellbook.errors import CellbookError
 from cellbook.pages import cells
 from cellbook.pages.cells import config as settings
-from cellbook.pages.cells import grids, making, measures, shown
+from cellbook.pages.cells import enough, grids, making, measures, shown
 from cellbook.screens.bbbc021 import MOAS
+from cellbook.screens.named import simulated_cells
 from cellbook.screens.simulator import preset
 from cellbook.study import rows
+from cellbook.study.encoding import encode, standardise
 from cellbook.study.show import SPACE
 
 PUBLISHED_LIMIT = 4_000_000  # bytes of a page's published runs
@@ -211,6 +215,89 @@ def test_classical_features_win_if_each_difference_surely_is_above_zero(lows, ve
     found = cells.PREDICATES["classical-wins"](rows.numbers(lines))
     assert found.verdict == verdict
     assert "classical features - b, NSC: +20.0 points" in found.evidence
+
+
+def planted(wells=3, controls=6, seed=0):
+    """Metadata of a screen: four treatments, controls and a positive control, 3 to 19 cells a well."""
+    names = [("DMSO", 0.0)] * controls + [(drug, 1.0) for drug in "abcd" for _ in range(wells)] + [("taxol", 0.3)]
+    lines = [
+        {"Metadata_plate": "p", "Metadata_well": f"W{n}", "Metadata_compound": drug, "Metadata_concentration": dose}
+        for n, (drug, dose) in enumerate(names)
+        for _ in range(np.random.default_rng((seed, n)).integers(3, 20))
+    ]
+    table = pd.DataFrame(lines).assign(Metadata_batch="Week1")
+    role = np.where(table["Metadata_compound"] == "DMSO", "negative control", "treatment")
+    return table.assign(Metadata_role=np.where(table["Metadata_compound"] == "taxol", "positive control", role))
+
+
+def curve(**how):
+    """A run of the curve at the smoke preset, with other numbers."""
+    return replace(enough.enough_runs(choose_preset(cells.PRESETS, "smoke"), False)[0], **how)
+
+
+def test_subsets_are_nested_in_each_draw_and_the_slow_encoder_sees_all_of_the_smaller_ones():
+    table = planted()
+    config = curve(shares=(0.0, 0.3, 0.5, 1.0), draws=3, transferred=0.5)
+    subsets, member, pool = enough.choose(table, config)
+    usable = (table["Metadata_role"] != "positive control").to_numpy()
+    assert subsets.groupby("share")["draw"].nunique().tolist() == [3, 3, 1, 1]
+    assert not member[~usable].any()
+    assert (member.sum(axis=0) == subsets["cells"]).all()
+    whole = member[:, subsets["share"] == 1][:, 0]
+    assert np.array_equal(whole, usable)
+    wells = table["Metadata_well"].to_numpy()
+    for _, of_draw in subsets.groupby("draw"):
+        sets = [member[:, place] for place in of_draw.index]
+        assert all((small <= large).all() for small, large in pairwise(sets))
+        assert all(len(set(wells[each])) == len(set(wells[usable])) for each in sets)
+        assert all(
+            not np.delete(each, pool).any() for each, share in zip(sets, of_draw["share"], strict=True) if share < 1
+        )
+    assert np.isclose(
+        subsets.set_index("share").loc[1.0, "a_treatment"], (usable & (table["Metadata_compound"] != "DMSO")).sum() / 4
+    )
+
+
+def test_simulated_cells_are_matched_to_the_numbers_of_the_real_ones_well_by_well():
+    table, real = planted(), planted(wells=2, controls=3, seed=1)
+    subsets, member, pool = enough.choose(table, curve(draws=2, transferred=0.4), real)
+    used = real[real["Metadata_role"] != "positive control"]
+    wanted = {
+        name: sorted(part.value_counts(), reverse=True)
+        for name, part in used.groupby("Metadata_compound")["Metadata_well"]
+    }
+    there = {
+        name: sorted(part.value_counts(), reverse=True)
+        for name, part in table.groupby("Metadata_compound")["Metadata_well"]
+    }
+    for place in np.flatnonzero(subsets["subset"] == enough.MATCHED):
+        for name, part in table[member[:, place]].groupby("Metadata_compound")["Metadata_well"]:
+            assert sorted(part.value_counts(), reverse=True) == sorted(
+                (min(pair) for pair in zip(wanted[name], there[name], strict=False)), reverse=True
+            )
+        assert set(np.flatnonzero(member[:, place])) <= set(pool)
+    assert len(pool) < member[:, subsets["share"] == 1].sum()
+    first, second = np.flatnonzero(subsets["subset"] == enough.MATCHED)
+    assert not np.array_equal(member[:, first], member[:, second])
+
+
+def test_without_the_imagenet_package_the_curve_is_that_of_the_other_profiles_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(enough.transferred, "installed", lambda: False)
+    (config,) = enough.enough_runs(choose_preset(cells.PRESETS, "smoke"), False)
+    made = enough.make(replace(config, resamples=50), tmp_path)
+    table = enough.measure([made])
+    assert set(table["profile"]) == set(settings.ENCODERS)
+    assert not table.duplicated(["setting", "protocol", "measure"]).any()
+    assert shown.imagenet_words(table) == enough.NOT_INSTALLED
+    assert set(shown.curve_table(table)["profile"]) == set(settings.ENCODERS)
+    assert shown.beside_real(table).empty
+    of = rows.one(
+        table, protocol="ljosa2013", measure="NSC", profile="pixel PCA", subset="share 1", scaling="standardised"
+    )
+    screen = simulated_cells(config.simulated, tmp_path)
+    scaled = standardise(encode("pixel PCA", screen).loc[screen.table["Metadata_role"] != "positive control"])
+    (slow, _) = metrics.score(profiles.to_wells(scaled), "ljosa2013", drop_unusable=True, resamples=10)
+    assert of["correct"] == pytest.approx(slow.correct, abs=1)
 
 
 @pytest.mark.data

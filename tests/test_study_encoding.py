@@ -8,8 +8,10 @@ import torch
 from cellbook import features
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
+from cellbook.features import transferred
 from cellbook.methods import vae_plus
 from cellbook.profiles import matrix
+from cellbook.profiles.subsets import Subsets
 from cellbook.screens.named import PLACE
 from cellbook.study import encoding
 from cellbook.study.projections import project
@@ -39,6 +41,30 @@ def test_plain_encoders_are_those_of_the_features_without_the_place_of_a_cell(ce
     assert matrix(encoding.encode(encoding.PIXELS, cells, n=1_000)).shape == (12, 12)
     with pytest.raises(CellbookError, match="no plain encoder 'pixels'"):
         encoding.encode("pixels", cells)
+
+
+@pytest.mark.parametrize("name", [encoding.CLASSICAL, encoding.PIXELS, encoding.RANDOM, encoding.IMAGENET])
+def test_encoding_in_blocks_gives_the_wells_of_encoding_all_and_holds_no_more_than_a_block(cells, monkeypatch, name):
+    if name == encoding.IMAGENET and not transferred.installed():
+        pytest.skip("the package with the weights is an extra")
+    table = cells.table.assign(Metadata_well=["A", "B", "C", "B"] * 3)
+    cells = CellSet(cells.images, table, cells.channels, cells.pixel_um)
+    member = np.column_stack([np.ones(12, bool), np.arange(12) < 9])
+    whole = matrix(encoding.encode(name, cells, 5))
+    held, encode = [], encoding.encode
+    monkeypatch.setattr(encoding, "BLOCK", 5)
+    monkeypatch.setattr(encoding, "encode", lambda *args, **how: held.append(len(args[1])) or encode(*args, **how))
+    found = Subsets(table, member)
+    encoding.add_sums(found, name, cells, 5)
+    assert max(held) == (12 if name == encoding.PIXELS else 5)
+    for place in range(2):
+        wells = found.profiles(place, standardised=False)
+        keys = table["Metadata_plate"] + table["Metadata_well"]
+        slow = [
+            whole[member[:, place] & (keys == key)].mean(axis=0)
+            for key in wells["Metadata_plate"] + wells["Metadata_well"]
+        ]
+        np.testing.assert_allclose(matrix(wells), slow, rtol=1e-4, atol=1e-4)
 
 
 def test_an_untrained_encoder_follows_its_seed_and_leaves_the_generators_of_its_caller_alone(cells):

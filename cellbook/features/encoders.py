@@ -89,7 +89,7 @@ def _named(cells: CellSet, values: np.ndarray, prefix: str) -> pd.DataFrame:
     return cells.feature_table(values.astype(np.float32), [f"{prefix}_{i}" for i in range(values.shape[1])])
 
 
-def _normalised(cells: CellSet, rows: slice) -> Tensor:
+def _normalised(cells: CellSet, rows: slice | np.ndarray) -> Tensor:
     """Crops of some rows, each channel divided by its own maximum, as the papers feed their networks."""
     block = np.asarray(cells.images[rows])
     return channel_max(torch.from_numpy(block.astype(np.float32)))
@@ -124,17 +124,21 @@ def pixel_pca(cells: CellSet, n: int = 50, shrink: int = 4, fit_on: int = 20_000
         raise CellbookError(
             f"n is {n}; {min(len(cells), fit_on)} cells of {pixels} pixels have 1 to {min(len(cells), fit_on, pixels)}"
         )
-    blocks = range(0, len(cells), 1024)
-    small = [F.avg_pool2d(_normalised(cells, slice(i, i + 1024)), shrink).flatten(1) for i in blocks]
-    matrix = torch.cat(small).double().numpy()
-    rows = np.random.default_rng(seed).permutation(len(matrix))[:fit_on]
-    mean = matrix[rows].mean(axis=0)
+
+    def small(rows: np.ndarray) -> np.ndarray:
+        return F.avg_pool2d(_normalised(cells, rows), shrink).flatten(1).double().numpy()
+
+    rows = np.random.default_rng(seed).permutation(len(cells))[:fit_on]
+    fitted = np.concatenate([small(rows[i : i + 1024]) for i in range(0, len(rows), 1024)])
+    mean = fitted.mean(axis=0)
     # Eigenvectors of the covariance rather than an SVD of all cells: the number of pixels is small.
-    _, vectors = np.linalg.eigh(np.cov(matrix[rows], rowvar=False, bias=True).reshape(pixels, pixels))
+    _, vectors = np.linalg.eigh(np.cov(fitted, rowvar=False, bias=True).reshape(pixels, pixels))
     components = vectors[:, ::-1][:, :n]
     # A component's sign is arbitrary: its largest entry is made positive, so that every machine agrees.
     components = components * np.sign(components[np.abs(components).argmax(axis=0), np.arange(n)])
-    return _named(cells, (matrix - mean) @ components, "pca")
+    every = np.arange(len(cells))
+    blocks = [(small(every[i : i + 1024]) - mean) @ components for i in range(0, len(cells), 1024)]
+    return _named(cells, np.concatenate(blocks), "pca")
 
 
 def random_network(cells: CellSet, seed: int = 0, device: str = "cpu") -> pd.DataFrame:

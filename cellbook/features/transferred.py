@@ -32,6 +32,7 @@ RANGE = (0.1, 99.9)  # percentiles of the controls' grey values that become 0 an
 _EPS = 1e-3  # of the batch norms
 _BATCH = 64
 
+Range = tuple[np.ndarray, np.ndarray]
 Layer = tuple[Tensor, Tensor]  # weight and bias of a convolution with its batch norm folded in
 
 
@@ -42,7 +43,13 @@ def installed() -> bool:
 
 @torch.inference_mode()
 def imagenet(
-    cells: CellSet, *, controls: str = "DMSO", seed: int = 0, device: str = "cpu", progress: bool = False
+    cells: CellSet,
+    *,
+    controls: str = "DMSO",
+    seed: int = 0,
+    device: str = "cpu",
+    progress: bool = False,
+    grey: Range | None = None,
 ) -> pd.DataFrame:
     """Pooled penultimate layer of EfficientNet-Lite0, each channel a grey photograph: 1,280 features a channel.
 
@@ -62,6 +69,8 @@ def imagenet(
         Where the network runs.
     progress
         Show a progress bar.
+    grey
+        The range of grey values, see `grey_range`, where these cells are some of a screen.
 
     Returns
     -------
@@ -74,7 +83,7 @@ def imagenet(
         If the package with the weights is not installed or holds other weights.
     """
     layers = [(weight.to(device), bias.to(device)) for weight, bias in _layers()]
-    low, high = _grey_range(cells, controls, seed)
+    low, high = grey or grey_range(cells, controls, seed)
     values = np.empty((len(cells), len(cells.channels) * WIDTH), np.float32)
     for start in tqdm(range(0, len(cells), _BATCH), disable=not progress, unit="batch"):
         block = np.asarray(cells.images[start : start + _BATCH], dtype=np.float32)
@@ -87,8 +96,8 @@ def imagenet(
     return cells.feature_table(values, names)
 
 
-def _grey_range(cells: CellSet, controls: str, seed: int, n: int = 500) -> tuple[np.ndarray, np.ndarray]:
-    """Percentiles of the grey values of control cells, (C, 1, 1) each; high is above low."""
+def grey_range(cells: CellSet, controls: str = "DMSO", seed: int = 0, n: int = 500) -> Range:
+    """Lowest and highest percentile of the grey values of control cells, (C, 1, 1) each; high is above low."""
     compound = cells.table.get("Metadata_compound", pd.Series(controls, index=cells.table.index))
     rows = np.flatnonzero(compound == controls)
     rows = rows if len(rows) else np.arange(len(cells))

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cellbook.figures.panels import circles
+from cellbook.figures.panels import SERIES, circles, distinct, entry, grid, legend
 from cellbook.figures.profiles import natural
-from cellbook.figures.style import ACCENT, PALE, SECOND, colours
+from cellbook.figures.style import ACCENT, MARKERS, PALE, SECOND, colours
 
 BAR_UM = 20  # length of the scale bars on crops
 FIELD_BAR_UM = 100  # and on a field
@@ -223,4 +223,40 @@ def known(table: pd.DataFrame) -> Figure:
         axes.grid(axis="y", visible=False)
     figure.tight_layout()
     figure.legend(*panels[0][0].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0.01), ncols=3)
+    return figure
+
+
+def enough(numbers: pd.DataFrame) -> Figure:
+    """Accuracy against cells a treatment, one panel a scaling, one colour a profile; real cells with open marks.
+
+    `numbers` has the columns scaling, profile, kind ("simulated", "real"), a_treatment, value, low, high.
+    """
+    scalings, profiles = distinct(numbers["scaling"]), distinct(numbers["profile"])
+    figure, panels = grid(1, len(scalings), 4.0, sharey=True)
+    for axes, scaling in zip(panels[0], scalings, strict=True):
+        for place, profile in enumerate(profiles):
+            for kind, dash in (("simulated", "-"), ("real", "--")):
+                rows = numbers[(numbers[["scaling", "profile", "kind"]] == [scaling, profile, kind]).all(axis=1)]
+                rows = rows.sort_values("a_treatment")
+                x = rows["a_treatment"] * 1.025 ** (
+                    place - (len(profiles) - 1) / 2
+                )  # so that no interval hides another
+                look = {"color": SERIES[place], "marker": MARKERS[place], "ms": 5, "ls": dash}
+                axes.plot(x, 100 * rows["value"], mfc=SERIES[place] if dash == "-" else "white", **look)
+                axes.vlines(x, 100 * rows["low"], 100 * rows["high"], color=SERIES[place], lw=1, alpha=0.5)
+        ticks = sorted({round(x) for x in numbers["a_treatment"]})
+        ticks = [x for n, x in enumerate(ticks) if n == 0 or x > 1.25 * ticks[n - 1]]
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [f"{x:,}" for x in ticks])
+        axes.minorticks_off()
+        axes.set_title(scaling, fontsize=11)
+        axes.set_xlabel("cells a treatment (mean)")
+    panels[0][0].set_ylabel("NSC (%)")
+    looks = [entry(name, color=SERIES[n], marker=MARKERS[n], ms=5) for n, name in enumerate(profiles)]
+    if (numbers["kind"] == "real").any():
+        looks += [
+            entry("simulated cells", color="#777777", marker="o", ms=5),
+            entry("real cells", color="#777777", marker="o", ms=5, ls="--", mfc="white"),
+        ]
+    legend(figure, looks, 3)
     return figure

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cellbook.cells import CellSet
+from cellbook.cells import CellSet, save_parts
 from cellbook.errors import CellbookError
 from cellbook.files import digest
 from cellbook.profiles.aggregate import TREATMENT, WELL
 from cellbook.runs import obtain
 from cellbook.screens import bbbc021, locate, planted
 from cellbook.screens.preflight import usable_rows
-from cellbook.screens.simulator import SimulatedScreen, simulate
+from cellbook.screens.simulated import in_turns
+from cellbook.screens.simulator import SimulatedScreen
 from cellbook.screens.simulator.simulate import screen_tables
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def simulated_cells(config: SimulatedScreen, store: str | Path, device: str = "c
     """The cells of a simulated screen, drawn once and kept in the store as a run of their own, memory-mapped."""
 
     def make(folder: Path) -> None:
-        simulate(config, device).save(folder / "cells", overwrite=True)
+        save_parts(in_turns(config, device=device), folder / "cells", overwrite=True)
 
     run = obtain(store, "screen", VERSION, config, fingerprint(SIMULATED, config), make, device=device)
     return CellSet.open(run.folder / "cells")

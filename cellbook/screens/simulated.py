@@ -55,13 +55,19 @@ def write_cells(
     CellbookError
         If a plate is unknown, the folder is taken, or the disk is full.
     """
+    drawn = in_turns(config, plates, **how)
+    with replacing(Path(out), force) as work:
+        save_parts(drawn, work)
+    return CellSet.open(out)
+
+
+def in_turns(config: SimulatedScreen, plates: Sequence[str] | None = None, **how: Any) -> Iterator[CellSet]:
+    """The cells of a screen, about `CELLS_AT_ONCE` of them at a time, whole plates together."""
     wells = _plates(config, plates).groupby("Metadata_plate", sort=False).size()
     expected = config.cells if config.field is None else config.sites * np.prod(config.field) / AREA_PER_CELL
     turn = (wells.cumsum() - wells) * expected // CELLS_AT_ONCE
-    with replacing(Path(out), force) as work:
-        turns = [list(some.index) for _, some in wells.groupby(turn)]
-        save_parts((simulate(config, plates=some, **how) for some in turns), work)
-    return CellSet.open(out)
+    turns = [list(some.index) for _, some in wells.groupby(turn)]
+    return (simulate(config, plates=some, **how) for some in turns)
 
 
 def write_fields(

@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import torch
 
 from cellbook import features, profiles
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
+from cellbook.features.transferred import Range, grey_range
+from cellbook.profiles.subsets import Subsets, Sums, block_sums
 from cellbook.screens.named import without_place
+from cellbook.study.processes import side_by_side
 from cellbook.study.trainings import Training
 from cellbook.training.codes import code_table
 
 CLASSICAL, PIXELS, RANDOM, UNTRAINED = "classical features", "pixel PCA", "random network", "untrained encoder"
+IMAGENET = "ImageNet features"
 CHUNK = 2048  # cells
+BLOCK = 512  # cells of a screen that are encoded at once, in each process
 
 
 def encode(
-    name: str, cells: CellSet, seed: int = 0, *, n: int = 50, device: str = "cpu", like: Training | None = None
+    name: str,
+    cells: CellSet,
+    seed: int = 0,
+    *,
+    n: int = 50,
+    device: str = "cpu",
+    like: Training | None = None,
+    grey: Range | None = None,
 ) -> pd.DataFrame:
     """Features of every cell by the name of a plain encoder; metadata of its well, without its place.
 
     Parameters
     ----------
-    name : "classical features", "pixel PCA", "random network" or "untrained encoder"
+    name : "classical features", "pixel PCA", "random network", "ImageNet features" or "untrained encoder"
     cells : CellSet
     seed : of what is random
     n : principal components, at most
-    device : where the random network runs
+    device : where the random and the ImageNet network run
     like : the training whose encoder is taken before its first step: what the architecture alone gives
+    grey : range of grey values of the ImageNet features, where the cells are some of a screen
     """
     if name == CLASSICAL:
         # In parts, as the memory of many small tensors is handed back only between calls.
@@ -38,14 +52,61 @@ def encode(
         table = features.pixel_pca(cells, n=min(n, len(cells)), seed=seed)
     elif name == RANDOM:
         table = features.random_network(cells, seed=seed, device=device)
+    elif name == IMAGENET:
+        table = features.imagenet(cells, seed=seed, device=device, grey=grey)
     elif name == UNTRAINED and like is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             state = like.module.begin(like.config, cells, torch.device("cpu"))
         table = code_table(cells, like.module.encode(state, cells))
     else:
-        raise CellbookError(f"no plain encoder {name!r}: use {CLASSICAL}, {PIXELS}, {RANDOM}, or {UNTRAINED} of one")
+        known = f"{CLASSICAL}, {PIXELS}, {RANDOM}, {IMAGENET}"
+        raise CellbookError(f"no plain encoder {name!r}: use {known}, or {UNTRAINED} of one")
     return without_place(table)
+
+
+def add_sums(
+    to: Subsets, name: str, cells: CellSet, seed: int = 0, rows: np.ndarray | None = None, *, device: str = "cpu"
+) -> None:
+    """Encode cells block by block, side by side, and add what each block gives to the wells of every subset.
+
+    Features of no more than `BLOCK` cells a process are held at once, but for the components of the pixels, which are
+    few. Blocks are added in their order, so that the bits do not depend on how many processes there are.
+
+    Parameters
+    ----------
+    to : what is added to; no cell outside `rows` may be in one of its subsets
+    name, cells, seed, device : as for `encode`; images in a memory map are read block by block
+    rows : of the cells that are encoded; all if left out
+    """
+    rows = np.arange(len(cells)) if rows is None else rows
+    if name == PIXELS:  # fitted on all cells together
+        every = profiles.matrix(encode(name, cells, seed))
+        for block in _blocks(rows):
+            to.add(block_sums(every[block], *to.rows(block)))
+        return
+    grey = grey_range(cells, seed=seed) if name == IMAGENET else None
+    slim = CellSet(cells.images, cells.table[["Metadata_compound"]], cells.channels, cells.pixel_um)
+    tasks = [(name, slim, seed, block, to.rows(block), device, grey) for block in _blocks(rows)]
+    for sums in side_by_side(_block, tasks, worth=device == "cpu" and len(rows) > CHUNK // 2):
+        to.add(sums)
+
+
+def _blocks(rows: np.ndarray) -> list[np.ndarray]:
+    return [rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK)]
+
+
+def _block(
+    name: str,
+    cells: CellSet,
+    seed: int,
+    block: np.ndarray,
+    where: tuple[np.ndarray, np.ndarray, np.ndarray],
+    device: str,
+    grey: Range | None,
+) -> Sums:
+    found = encode(name, cells.select(block), seed, device=device, grey=grey)
+    return block_sums(profiles.matrix(found), *where)
 
 
 def standardise(cells: pd.DataFrame, by: str | None = None) -> pd.DataFrame:

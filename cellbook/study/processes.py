@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -45,7 +46,10 @@ def side_by_side(
     with parallel_config("loky", n_jobs=min(workers, len(tasks)), inner_max_num_threads=1):
         # Copied where it is written to, as an array in this process would be.
         calls = (delayed(_in_worker)(os.getpid(), work, *task) for task in tasks)
-        return list(Parallel(batch_size=1, mmap_mode="c")(calls))
+        with warnings.catch_warnings():
+            # One whose memory has grown is replaced, and its tasks are done by others.
+            warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
+            return list(Parallel(batch_size=1, mmap_mode="c")(calls))
 
 
 def _in_worker(parent: int, work: Callable[..., Any], *arguments: Any) -> Any:

@@ -67,6 +67,22 @@ def whiten(
     return result, used | {"ridge": ridge}
 
 
+def whiten_wide(wells: pd.DataFrame, ridge: float) -> pd.DataFrame:
+    """Whiten by the DMSO rows with a ridge in units of the mean eigenvalue; for any number of features.
+
+    Where there are more features than wells, these are turned into the directions that they span first, which changes
+    no distance between them; the ridge stays the same, as its mean is over all features.
+    """
+    x = profiles.matrix(wells)
+    x -= x[profiles.controls_mask(wells)].mean(axis=0)
+    width = x.shape[1]
+    if width > len(x):
+        axes, size, _ = np.linalg.svd(x, full_matrices=False)
+        x = axes * size
+    table = profiles.replace_features(wells, x, [f"span_{i}" for i in range(x.shape[1])])
+    return profiles.Whitening(ridge * x.shape[1] / width, relative=True).fit_transform(table)
+
+
 def enough_by_plate(wells: pd.DataFrame) -> bool:
     """Whether every plate has at least two control wells of its own."""
     counts = profiles.controls_mask(wells)

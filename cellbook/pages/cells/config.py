@@ -35,12 +35,34 @@ class Config:
     grid: int = 3  # cells of each mechanism that are shown
     repeats: int = 3  # simulated screens, each with another seed
     seed: int = 0
+    # Accuracy against cells a treatment: on the first screen, drawn with more cells where that is asked for
+    shares: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # of the cells, but at least one a well
+    draws: int = 3  # of each share
+    transferred: float = 0.5  # share of the simulated cells that the ImageNet network looks at, some 25 a second
+    curve_cells: int = 0  # expected in an untreated well; 0: as many as in the other screens
 
 
 PRESETS = {
-    "smoke": Config(wells=1, controls=2, cells=4, resamples=200, permutations=50, thinnings=20, grid=2, repeats=1),
+    "smoke": Config(
+        wells=1,
+        controls=2,
+        cells=4,
+        resamples=200,
+        permutations=50,
+        thinnings=20,
+        grid=2,
+        repeats=1,
+        shares=(0.25, 0.5, 1.0),
+        draws=2,
+        transferred=0.0,
+    ),
     "quick": Config(),
-    "paper": Config(controls=6, positive_controls=6, cells=480, sites=4, permutations=10_000, repeats=5),
+    # About a thousand cells a treatment for the curve, 86,000 in all. On two CPU cores drawing them takes five minutes,
+    # ImageNet features of all of them half an hour, all else a few minutes.
+    "long": Config(shares=(1 / 160, 1 / 80, 1 / 40, 1 / 20, 1 / 10, 1 / 4, 1.0), transferred=1.0, curve_cells=220),
+    "paper": Config(
+        controls=6, positive_controls=6, cells=480, sites=4, permutations=10_000, repeats=5, transferred=1.0
+    ),
 }
 
 
@@ -69,6 +91,21 @@ class RealRun:
     seed: int = 0
     encoders: tuple[str, ...] = field(default=ENCODERS)
     screen: str = SAMPLE
+
+
+@dataclass(frozen=True)
+class EnoughRun:
+    """What the curve of one screen depends on: accuracy against cells a treatment."""
+
+    simulated: SimulatedScreen | None  # None: the sample
+    encoders: tuple[str, ...]
+    shares: tuple[float, ...]
+    draws: int
+    transferred: float  # share of the cells that the ImageNet network looks at
+    matched: bool  # also as many cells a well as the real sample has
+    resamples: int
+    seed: int = 0
+    screen: str = SIMULATED
 
 
 def check(config: Config) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 from cellbook.cells import CellSet
 from cellbook.files import digest
 from cellbook.metrics import prepare
-from cellbook.pages.cells import grids, real
+from cellbook.pages.cells import enough, grids, real
 from cellbook.pages.cells.config import (
     BY_PLATE,
     ENCODERS,
@@ -43,7 +43,7 @@ from cellbook.screens.sample import bbbc021_sample
 from cellbook.screens.simulator import simulate
 from cellbook.study.encoding import encode, standardise
 from cellbook.study.known import probe, week_of_controls
-from cellbook.study.processes import side_by_side
+from cellbook.study.processes import one_thread, side_by_side
 from cellbook.study.profile import condensed
 
 SCALINGS = {BY_PLATE: "Metadata_plate", POOLED: None}
@@ -72,7 +72,7 @@ def run(
     Returns
     -------
     list of Run
-        The simulated screens in the order of `config.screen_runs`, then the real cells.
+        The simulated screens in the order of `config.screen_runs`, then the real cells, then the curves.
     """
     device, screens = choose_device(device), screen_runs(config)
     folders = [Path(store) / run_key(*key_of(each)) for each in screens]
@@ -81,9 +81,11 @@ def run(
     worth = config.cells * config.sites > 8 and device == "cpu"
     side_by_side(make_screen_run, tasks, workers=workers, worth=worth)
     found = [Run(folder) for folder in folders]
-    if with_real and not missing_files():
+    with_real = with_real and not missing_files()
+    if with_real:
         found += side_by_side(make_real_run, [(real_run(config), store, device, force)])
-    return found
+    with one_thread():  # but encoding, side by side
+        return found + [enough.make(each, store, device, force) for each in enough.enough_runs(config, with_real)]
 
 
 def key_of(config: ScreenRun) -> tuple[str, int, dict[str, Any], str]:

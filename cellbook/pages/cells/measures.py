@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from threadpoolctl import threadpool_limits
 
 from cellbook import metrics
+from cellbook.pages.cells import enough
 from cellbook.pages.cells.config import BY_PLATE, ENCODERS, PERMUTED, POOLED
 from cellbook.runs import Run
 from cellbook.study import rows
@@ -85,7 +86,8 @@ class Source:
 @threadpool_limits.wrap(1, user_api="blas")
 def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
     """Every table of the page: accuracies, drops, baselines, weeks, the truth; and of the real cells where they are."""
-    held = [(run, sources(run)) for run in runs]
+    curves = [run for run in runs if run.record["method"] == enough.METHOD]
+    held = [(run, sources(run)) for run in runs if run not in curves]
     found = [source for _, of in held for source in of]
     lines = [line for source in found for of in (scores, drop, permuted, week) for line in of(source)]
     lines += [*week_alone(found[0]), *count_alone(found[0])]
@@ -95,6 +97,8 @@ def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
     truth = [run.table("truth").assign(seed=of.seed, week_effect=of.week_effect) for run, of in simulated]
     sizes = [run.table("size").assign(screen=first.name) for run, (first, *_) in held]
     tables = {"truth": pd.concat(truth, ignore_index=True), "sizes": pd.concat(sizes, ignore_index=True)}
+    if curves:
+        tables["enough"] = enough.measure(curves)
     for run, of in held:
         if of[0].screen == SAMPLE:
             lines += [*nuclei(run.table("nuclei")), told_apart(of[0], run.table("calibration"))]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pandas as pd
 
 from cellbook.pages.cells.config import BY_PLATE, ENCODERS, PERMUTED, POOLED
+from cellbook.pages.cells.enough import BENCHMARK, MATCHED, NOT_INSTALLED, WHITENED, WHOLE
 from cellbook.pages.cells.measures import CELLPROFILER, DROP, SAMPLE, SIMULATED, has_real, strengths
 from cellbook.screens.bbbc021 import MOAS, treatments
+from cellbook.screens.named import SAMPLE as REAL
 from cellbook.study import words
+from cellbook.study.encoding import IMAGENET
 from cellbook.study.rows import pick, row, spread
 from cellbook.study.show import percent
 from cellbook.study.tables import wide
@@ -37,7 +40,7 @@ def compound_key(table: pd.DataFrame) -> pd.DataFrame:
 # --- accuracies -----------------------------------------------------------------------------------------------------
 
 
-ORDER = (*ENCODERS, CELLPROFILER, "labels permuted", "cell count alone", "week alone")
+ORDER = (*ENCODERS, IMAGENET, CELLPROFILER, "labels permuted", "cell count alone", "week alone")
 SHORT = {BY_PLATE: "by plate", POOLED: "all plates", "": "–"}
 
 
@@ -114,6 +117,112 @@ def week_table(numbers: pd.DataFrame) -> pd.DataFrame:
     largest |= {line.screen: percent(line.null) for line in rows.itertuples()}
     table = wide(rows, ["profile", "scaled"], accuracy, columns="screen")
     return pd.concat([table, pd.DataFrame([largest])], ignore_index=True)
+
+
+# --- enough cells ---------------------------------------------------------------------------------------------------
+
+
+def curve_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """NSC of all shares for a figure: kind (simulated, real), profile, scaling, a_treatment, value, low, high."""
+    rows = pick(table, protocol=BENCHMARK.name, measure="NSC").dropna(subset=["share"])
+    rows = rows.assign(kind=rows["screen"].map({SIMULATED: "simulated"}).fillna("real"))
+    return rows[["kind", "profile", "scaling", "a_treatment", "value", "low", "high"]].sort_values(
+        ["scaling", "kind"], kind="stable", ascending=[True, False]
+    )
+
+
+def curve_table(table: pd.DataFrame, kind: str = SIMULATED) -> pd.DataFrame:
+    """NSC by cells a treatment, one row a profile and scaling, one column a share of the cells."""
+    rows = pick(table, protocol=BENCHMARK.name, measure="NSC").dropna(subset=["share"])
+    rows = rows[(rows["screen"] == SIMULATED) == (kind == SIMULATED)].sort_values("a_treatment", kind="stable")
+    rows = rows.assign(column=[f"{n:.0f} cells" for n in rows["a_treatment"]]).rename(columns={"scaling": "scaled"})
+    found = wide(rows, ["profile", "scaled"], accuracy, columns="column")[["profile", "scaled", *distinct(rows)]]
+    return found.sort_values("profile", key=lambda names: names.map(ORDER.index), kind="stable", ignore_index=True)
+
+
+def distinct(rows: pd.DataFrame) -> list[str]:
+    """Headings of the columns in the order of the rows."""
+    return list(dict.fromkeys(rows["column"]))
+
+
+def same_cells(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Lines of the subsets on which all profiles stand: the sample, as many simulated cells, most simulated cells."""
+    found = []
+    everyone = table["profile"].unique()
+    shares = pick(table, screen=SIMULATED).dropna(subset=["share"]).groupby("share")["profile"].nunique()
+    most = shares[shares == len(everyone)].index.max()
+    for words_of, where in (
+        ("real", {"screen": REAL, "subset": WHOLE}),
+        ("simulated", {"screen": SIMULATED, "subset": MATCHED}),
+        ("simulated", {"screen": SIMULATED, "share": most}),
+    ):
+        lines = pick(table, **where)
+        if len(lines):
+            found.append((f"{words_of}, {lines['a_treatment'].iloc[0]:.0f} a treatment", lines))
+    return found
+
+
+def beside_classical(table: pd.DataFrame) -> pd.DataFrame:
+    """Every other profile beside classical features on the same cells: accuracies, and what is missing in points."""
+    parts = [lines.assign(cells_of=name) for name, lines in same_cells(table)]
+    lines = pd.concat(parts, ignore_index=True)
+    lines = lines[(lines["protocol"] != "paired") | (lines["beside"] == "classical")].rename(
+        columns={"scaling": "scaled"}
+    )
+    paired = lines["protocol"] == "paired"
+    lines["column"] = lines["measure"] + paired.map({True: " - classical", False: ""})
+    found = wide(lines, ["cells_of", "scaled", "profile"], _either, columns="column")
+    columns = [f"{name}{ending}" for name in ("NSC", "NSCB") for ending in ("", " - classical")]
+    return found[["cells_of", "scaled", "profile", *columns]].rename(columns={"cells_of": "cells"})
+
+
+def _either(line: pd.Series) -> str:
+    return points(line) if line["protocol"] == "paired" else accuracy(line)
+
+
+def beside_real(table: pd.DataFrame) -> pd.DataFrame:
+    """Real and simulated cells at equal numbers a well, one row a profile and scaling; empty without real cells."""
+    lines = pd.concat([pick(table, screen=REAL, subset=WHOLE), pick(table, subset=MATCHED)])
+    lines = lines[(lines["protocol"] != "paired") | (lines["beside"] == "sample")].rename(columns={"scaling": "scaled"})
+    if REAL not in set(lines["screen"]) or SIMULATED not in set(lines["screen"]):
+        return pd.DataFrame()
+    kind = (
+        lines["screen"].map({REAL: "real", SIMULATED: "simulated"}).where(lines["protocol"] != "paired", "difference")
+    )
+    found = wide(lines.assign(column=lines["measure"] + ", " + kind), ["profile", "scaled"], _either, columns="column")
+    columns = [f"{name}, {what}" for name in ("NSC", "NSCB") for what in ("real", "simulated", "difference")]
+    return found[["profile", "scaled", *columns]]
+
+
+def enough_words(table: pd.DataFrame) -> str:
+    """What the numbers of cells let a reader conclude, in two sentences."""
+    rows = pick(table, protocol=BENCHMARK.name, measure="NSC", profile=PERMUTED, scaling=WHITENED)
+    simulated = pick(rows, screen=SIMULATED).dropna(subset=["share"]).sort_values("a_treatment")
+    few, many = simulated.iloc[0], simulated.iloc[-1]
+    text = (
+        f"On the simulated screen whitened classical features rise from {percent(few['value'])} % with "
+        f"{few['a_treatment']:.0f} cells a treatment to {percent(many['value'])} % with {many['a_treatment']:.0f}, "
+        "so a number of this page is that of its cells as much as of its profile."
+    )
+    for _, line in pick(rows, screen=REAL, subset=WHOLE).iterrows():
+        width = (line["high"] - line["low"]) / 2
+        text += (
+            f" The real sample has {line['a_treatment']:.0f} cells a treatment, where classical features reach "
+            f"{percent(line['value'])} % give or take {100 * width:.0f} points: it can show that one profile is far "
+            "behind another on the same cells, and it cannot show what any of them reaches on the whole screen, nor "
+            "rank two that are a few points apart."
+        )
+    return text
+
+
+def imagenet_words(table: pd.DataFrame) -> str:
+    """A sentence where the ImageNet features are missing, or were taken from some cells alone; else empty."""
+    lines = pick(table, screen=SIMULATED, profile=IMAGENET).dropna(subset=["share"])
+    if lines.empty:
+        return "" if IMAGENET in set(table["profile"]) else NOT_INSTALLED
+    if (share := lines["share"].max()) == 1:
+        return ""
+    return f"ImageNet features take the longest, so only {100 * share:.0f} % of the simulated cells are given them."
 
 
 # --- pixels ---------------------------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@ encoded, and profiles, images, walks and codes are measured; the page's run keep
 """
 
 from cellbook.pages.lafarge2019.config import PRESETS, Config
-from cellbook.pages.lafarge2019.making import run
+from cellbook.pages.lafarge2019.making import baseline, run
 from cellbook.pages.lafarge2019.measures import evaluate
 from cellbook.pages.lafarge2019.predicates import PREDICATES
 
-__all__ = ["PREDICATES", "PRESETS", "Config", "evaluate", "run"]
+__all__ = ["PREDICATES", "PRESETS", "Config", "baseline", "evaluate", "run"]

@@ -17,7 +17,7 @@ from cellbook.metrics import images
 from cellbook.pages.lafarge2019 import pictures, walks
 from cellbook.pages.lafarge2019.config import BASELINES, LABELS, PAPER_MODELS, PROTOCOL, VERSION, Config, trainings
 from cellbook.profiles.aggregate import TREATMENT
-from cellbook.runs import Run, obtain_page, save_table, to_float32
+from cellbook.runs import Run, choose_device, obtain_page, save_table, to_float32
 from cellbook.screens import named
 from cellbook.study import profile
 from cellbook.study.encoding import UNTRAINED, encode, standardise
@@ -26,6 +26,7 @@ from cellbook.study.pictures import normalised
 from cellbook.study.projections import project
 from cellbook.study.reconstructions import beside_originals
 from cellbook.study.trainings import Place, Tables, Training, train_all
+from cellbook.study.transferred import transferred
 from cellbook.training import State, load_run
 
 LARGE = 50  # iterations; below, starting another process takes longer than the training
@@ -51,6 +52,17 @@ def run(
 
     cells = named.fingerprint(config.screen, config.simulated)
     return obtain_page(store, "lafarge2019", VERSION, config, cells, make, device=device, force=force)
+
+
+def baseline(config: Config, store: str | Path, device: str = "auto") -> list[Run]:
+    """The run of the ImageNet features on the cells of the page; none where their package is not installed.
+
+    A run of a few iterations checks the code, and no baseline that takes longer than it stands beside it.
+    """
+    if config.iterations < LARGE:
+        return []
+    device = choose_device(device)
+    return transferred(config.screen, load(config, store, device), PROTOCOL, store, device=device, seed=config.seed)
 
 
 def load(config: Config, store: str | Path, device: str = "cpu") -> CellSet:

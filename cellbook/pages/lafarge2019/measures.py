@@ -15,6 +15,7 @@ from cellbook.configure import restore
 from cellbook.pages.lafarge2019.config import LABELS, PAPER_MODELS, PROTOCOL, SWEPT, Config, trainings, week_name
 from cellbook.runs import Run
 from cellbook.study import measured
+from cellbook.study.encoding import CLASSICAL, IMAGENET
 from cellbook.study.profile import SUMMARIES
 from cellbook.study.rows import Draws, Votes, average, by_repeat, difference, mean, numbers
 
@@ -34,11 +35,13 @@ WALKS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
 
 @threadpool_limits.wrap(1, user_api="blas")
 def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
-    """Every table of the page from the products of its run."""
-    (run,) = runs
+    """Every table of the page from the products of its run, and of the transferred baseline where there is one."""
+    run, *more = runs
     config = restore(Config, run.record["config"])
     draws = Draws(config.resamples, config.seed)
     found = measured.matches(run, OURS)
+    for one in more:
+        found |= measured.matches(one, OURS)
     lines = chain(
         measured.accuracies(found, PROTOCOLS, draws),
         compare(found, draws),
@@ -89,6 +92,9 @@ def compare(found: measured.Matched, draws: Draws) -> Iterator[dict[str, Any]]:
         return [mean(each) for each in zip(*by_summary, strict=True)]
 
     for measure in (measure.name for measure in OURS.measures):
+        if {IMAGENET, CLASSICAL} <= variants:
+            sides = (votes(name, "mean, whitened", measure) for name in (IMAGENET, CLASSICAL))
+            yield difference(f"{IMAGENET} - {CLASSICAL}, whitened", "paired", measure, *sides, draws)
         for left, right in PAIRS:
             if {left, right} <= variants:
                 sides = (all_summaries(name, measure) for name in (left, right))

@@ -22,6 +22,7 @@ from cellbook.pages.lafarge2019.making import load
 from cellbook.pages.lafarge2019.measures import EUCLIDEAN
 from cellbook.runs import Run
 from cellbook.study import tables, words
+from cellbook.study.encoding import IMAGENET
 from cellbook.study.measured import BY_CHANNEL
 from cellbook.study.pictures import with_originals
 from cellbook.study.profile import BY_PLATE, SUMMARIES
@@ -75,7 +76,7 @@ def accuracy_table(
 def further_table(numbers: pd.DataFrame, config: Config) -> pd.DataFrame:
     """Baselines and variants that the paper does not have."""
     betas = (beta_name(beta) for beta in config.betas)
-    return accuracy_table(numbers, None, (*BASELINES, "AE without noise", *betas, "VAE+ at once", "VAE/GAN"))
+    return accuracy_table(numbers, None, (*BASELINES, IMAGENET, "AE without noise", *betas, "VAE+ at once", "VAE/GAN"))
 
 
 def euclidean_table(numbers: pd.DataFrame) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from sklearn.model_selection import cross_val_score
 
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
+from cellbook.profiles.aggregate import TREATMENT, WELL
 
 QUANTILES = (1, 5, 25, 50, 75, 95, 99)
 BANDS = ((1, 2), (2, 4), (4, 7), (7, 12), (12, 20), (20, 34))  # waves across 68 pixels
@@ -69,6 +70,28 @@ def calibrate(
     table["difference"] = (table.simulated - table.real) / table.real_spread
     table.loc["told apart", "simulated"] = _told_apart(a, b, seed)
     return table
+
+
+def matched_rows(table: pd.DataFrame, real: pd.DataFrame, order: np.ndarray | None = None) -> np.ndarray:
+    """Rows of a simulated table with as many cells a well of each treatment, and of each week's DMSO, as the real one.
+
+    Wells of a kind are paired in the order of their numbers of cells; where the simulated well has fewer, all are
+    taken. The first cells of a well are taken, in the order of the table or in `order`, its rows (n,); what is found
+    comes sorted.
+    """
+    rows = []
+    order = np.arange(len(table)) if order is None else order
+    compound = table["Metadata_compound"].to_numpy()
+    for of in (TREATMENT, ["Metadata_compound", "Metadata_batch"]):
+        control = of[1] == "Metadata_batch"
+        theirs = real[(real["Metadata_compound"] == "DMSO") == control]
+        ours = order[(compound[order] == "DMSO") == control]
+        there = table.iloc[ours].groupby([*of, *WELL]).indices
+        for kind, sizes in theirs.groupby([*of, *WELL]).size().groupby(level=[0, 1]):
+            wells = sorted((ours[v] for k, v in there.items() if k[:2] == kind), key=len, reverse=True)
+            for size, well in zip(sorted(sizes, reverse=True), wells, strict=False):
+                rows.append(well[:size])
+    return np.sort(np.concatenate(rows))
 
 
 def measure(cells: CellSet) -> pd.DataFrame:
