@@ -1,4 +1,4 @@
-"""The transferred baseline: the same distances as whole tables and whole matrices give, and none without its package."""
+"""The transferred baseline: the distances that whole tables and matrices give, and none without its package."""
 
 import numpy as np
 import pandas as pd

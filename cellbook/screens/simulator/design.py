@@ -88,8 +88,8 @@ class SimulatedScreen:
     """
 
     seed: int = 0  # everything random is keyed by it
-    # "chemical": BBBC021, three stains, 103 treatments, ten weeks; "genetic": Cell Painting, five stains, 26 variants of
-    # ten genes.
+    # "chemical": BBBC021, three stains, 103 treatments, ten weeks; "genetic": Cell Painting, five stains, 26 variants
+    # of ten genes.
     design: str = "chemical"
     wells: int = 3  # of a treatment: at most 3 (seven treatments have 2) if chemical, any number if genetic
     controls: int = 3  # untreated wells a plate, at most 6
