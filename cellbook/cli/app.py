@@ -260,12 +260,18 @@ def correct(
     controls: Annotated[str, typer.Option(help="compound of the control rows")] = "DMSO",
     ridge: Annotated[
         float | None,
-        typer.Option(help="of coral (absolute) and of whitening (relative); 1 unless controls are too few for that"),
+        typer.Option(
+            help="of coral and wdn (absolute) and of whitening (relative); 1 unless controls are too few for that"
+        ),
     ] = None,
-    preset: Annotated[str, typer.Option(help="of wdn: smoke, quick or paper")] = "quick",
+    preset: Annotated[
+        str, typer.Option(help="of wdn: relative (energy distance), or with critics smoke, quick or paper")
+    ] = "relative",
     given: Given = None,
     device: Annotated[str, typer.Option(help="of wdn: auto, cpu, cuda or cuda:1")] = "auto",
-    step: Annotated[int | None, typer.Option(help="of wdn: map step whose maps are applied; the last if none")] = None,
+    step: Annotated[
+        int | None, typer.Option(help="of wdn: map step that is applied; if none, held-out controls choose")
+    ] = None,
     fewest_controls: Annotated[int, typer.Option(help="of wdn: refuse a domain with fewer controls")] = 10,
     drop_unusable: Annotated[
         bool, typer.Option(help="leave out NaN, infinite or constant features instead of refusing them")

@@ -92,11 +92,12 @@ def in_words(report: dict[str, Any]) -> str:
     else:
         lines.append(f"fewer than three {report['controls']} rows in a domain: leakage cannot be measured")
     if training := report["training"]:
-        lines.append(
-            f"map step {training['step']} of {training['steps']}: controls have {training['variance']:.3f} of their "
-            f"variance, the gap between domains goes from {training['gap_before']:.3f} to {training['gap']:.3f} "
-            "deviations"
-        )
+        lines.append(f"map steps after means and covariances: {training['steps']}; {training['stopped']}")
+        if "before" in training:
+            lines.append(
+                "distance between held-out controls (1 apart; 0, or less by chance, alike): {before:.4f} before, "
+                "{start:.4f} after means and covariances, {after:.4f} after the maps".format(**training)
+            )
     lines += [f"note: {note}" for note in report["notes"]]
     lines.append(f"written: {report['output']}, {report['rows']} rows, {report['features']} features")
     return "\n".join(lines)
