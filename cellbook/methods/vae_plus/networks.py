@@ -175,7 +175,7 @@ def kernels(network: nn.Module) -> list[Tensor]:
 
 
 def _parities(kernel: Tensor, dim: int) -> Tensor:
-    """Weights that five neighbours lay on three doubled pixels, for an even and an odd place: (..., 5) -> (2, ..., 3)."""
+    """Weights of three doubled pixels under five neighbours, for an even and an odd place: (..., 5) -> (2, ..., 3)."""
     a, b, c, d, e = kernel.unbind(dim)
     return torch.stack([torch.stack([a + b, c + d, e], dim), torch.stack([a, b + c, d + e], dim)])
 
