@@ -448,8 +448,8 @@ def test_gradients_in_bf16_point_where_those_in_float32_do(cells):
         moved(state, 100, 100)
         ways.append({name: torch.cat([g.flatten() for g in gradients(net)]) for name, net in state.networks.items()})
     found = {name: torch.cosine_similarity(ways[0][name], ways[1][name], dim=0).item() for name in ways[0]}
-    # Measured: 0.94 here, 0.96 to 0.98 in the first ten steps on real cells and above 0.99 after a hundred. The gradient
-    # of another batch has 0.5 at most.
+    # Measured: 0.94 here for the encoder; on real cells 0.95 to 0.98 in the first ten steps and 0.997 after a hundred.
+    # The gradient of another batch has -0.2 to 0.6.
     assert min(found.values()) > 0.9, found
 
 
