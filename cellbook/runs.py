@@ -119,7 +119,7 @@ def obtain(
     method_version: int,
     config: Any,
     fingerprint: str,
-    make: Callable[[Path], None],
+    make: Callable[[Path], dict[str, str] | None],
     *,
     device: str = "cpu",
     force: bool = False,
@@ -135,7 +135,8 @@ def obtain(
     config : frozen dataclass or dict; its values are part of the key
     fingerprint : digest of the data the run sees
     make : writes the products into the folder it is given. Files named `checkpoint...` outlive a killed process, so
-        `make` may find its own there and go on from them; whatever else was left is removed.
+        `make` may find its own there and go on from them; whatever else was left is removed. What it returns, such as
+        the precision it computed in, is recorded beside the device, not part of the key.
     device : recorded, not part of the key
     force : make it anew although it is there
     """
@@ -159,7 +160,7 @@ def obtain(
             partial.mkdir(parents=True, exist_ok=True)
             _keep_checkpoints(partial)
         started, clock = datetime.now(UTC), time.perf_counter()
-        make(partial)
+        facts = make(partial) or {}
         names = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
         names = [name for name in names if not name.startswith("checkpoint")]
         record = {
@@ -171,6 +172,7 @@ def obtain(
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - clock, 1),
             **environment(device),
+            **facts,
             "products": {
                 name: {"sha256": sha256(partial / name), "bytes": (partial / name).stat().st_size} for name in names
             },

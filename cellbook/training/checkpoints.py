@@ -52,6 +52,7 @@ def save_checkpoint(state: State, history: History, identity: str) -> None:
     content = {
         "identity": identity,
         "device": state.device.type,
+        "bf16": state.bf16,
         "networks": {name: network.state_dict() for name, network in state.networks.items()},
         "optimisers": {name: optimiser.state_dict() for name, optimiser in state.optimisers.items()},
         "sampler": state.sampler.generator.get_state(),
@@ -82,6 +83,7 @@ def resume(state: State, history: History, identity: str) -> None:
             f"{path} was left by another configuration, data set, kind of device or number of processes: "
             "go on as it began, or remove it to train from the start"
         )
+    state.bf16 = content.get("bf16", state.bf16)  # a training ends in the precision it began in
     for name, network in state.networks.items():
         network.load_state_dict(content["networks"][name])
     for name, optimiser in state.optimisers.items():

@@ -150,12 +150,13 @@ def train_run(
     def train_in(folder: Path) -> State:
         return train(method, config, cells, folder, device, checkpoint_seconds=checkpoint_seconds, compiled=compiled)
 
-    def make(folder: Path) -> None:
+    def make(folder: Path) -> dict[str, str]:
         replicas.first_says(True, on)  # to the other processes, which cannot know what the store holds by then
         state = train_in(folder)
         if hasattr(method, "finish"):
             method.finish(state, cells, folder)
         (folder / CHECKPOINT).unlink()
+        return {"precision": state.precision}
 
     rank, _ = replicas.join()
     on = replicas.own_device(torch.device(device))

@@ -84,11 +84,16 @@ class State:
 
     def __post_init__(self) -> None:
         if self.bf16 is None:
-            self.bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+            self.bf16 = has_bf16(self.device)
 
-    def autocast(self) -> AbstractContextManager:
+    def autocast(self, *, enabled: bool = True) -> AbstractContextManager:
         """Context for the networks' forward passes; sums, losses and statistics belong outside of it."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=bool(self.bf16))
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bool(self.bf16) and enabled)
+
+    @property
+    def precision(self) -> str:
+        """What the networks compute in, "bf16" or "float32", for the record of a run."""
+        return "bf16" if self.bf16 else "float32"
 
     def finite(self) -> str | None:
         """Name of the first network that holds a NaN or an infinity, if any does."""
@@ -123,6 +128,13 @@ class Method(Protocol):
 
     def encode(self, state: State, cells: CellSet) -> np.ndarray:
         """Codes of cells, (N, d)."""
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies matrices in bf16 by itself: what it only imitates is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def place(network: nn.Module, device: torch.device) -> nn.Module:
