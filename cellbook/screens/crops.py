@@ -11,7 +11,7 @@ import numpy as np
 from cellbook.errors import CellbookError
 from cellbook.screens.fields import CHANNELS, FIELD_SIZE, PIXEL_UM
 from cellbook.screens.nuclei import METHODS
-from cellbook.screens.tiff import parse_plane
+from cellbook.screens.planes import parse_plane
 
 BORDERS = ("drop", "reflect", "zero")
 
@@ -30,6 +30,11 @@ class Settings:
     pixel_um: float = PIXEL_UM
     plane: str = ""  # what to take of files with more axes than channels, see `tiff.read_planes`
     series: int = 0
+
+    @property
+    def wanted(self) -> dict[str, Any]:
+        """What an image file must be, and what is taken of it: keywords of `tiff.read_planes`."""
+        return {"size": self.field_size, "dtype": self.dtype, "plane": self.plane, "series": self.series}
 
 
 def make_settings(**values: Any) -> Settings:

@@ -275,16 +275,11 @@ def _save_array(path: Path, array: np.ndarray) -> None:
         np.save(stream, array)
 
 
-def _read(paths: list[Any], settings: Settings) -> tuple[np.ndarray, list[str]]:
-    how = settings.field_size, settings.channels, (settings.dtype,), settings.plane, settings.series
-    return read_field(paths, *how)
-
-
 def _mean_images(paths: list[list[Any]], settings: Settings) -> dict[tuple[int, ...], illumination.MeanImage]:
     means: dict[tuple[int, ...], illumination.MeanImage] = {}
     for field in paths:
         try:
-            image = _read(field, settings)[0]
+            image, _ = read_field(field, settings.channels, **settings.wanted)
             means.setdefault(image.shape, illumination.MeanImage()).add(image)
         except CellbookError:  # reported once, where the field is cut
             continue
@@ -299,7 +294,7 @@ def _function(path: Path) -> np.ndarray:
 def _cut(paths: list[Any], target: Path, function: Path | None, settings: Settings) -> tuple[str, int, str]:
     """Read, correct, detect and crop one field; what is wrong with the field is an answer, not an exception."""
     try:
-        field, notes = _read(paths, settings)
+        field, notes = read_field(paths, settings.channels, **settings.wanted)
         notes += field_warnings(field, settings.channels)
         if function is not None:
             _check_size(paths[0], field.shape[-2:], _function(function).shape[-2:])

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,16 +36,11 @@ _OFFICIAL = {
 
 
 def read_field(
-    paths: Sequence[str | Path],
-    size: tuple[int, int] | None = None,
-    names: Sequence[str] = CHANNELS,
-    dtypes: Sequence[str] = ("uint16",),
-    plane: str = "",
-    series: int = 0,
+    paths: Sequence[str | Path], names: Sequence[str] = CHANNELS, **wanted: Any
 ) -> tuple[np.ndarray, list[str]]:
     """The channels of one field as a (C, H, W) array, in the order of `paths`, and notes on what was chosen in a file.
 
-    One path for all channels means one file that holds them all, see `tiff.read_planes`, also for the arguments.
+    One path for all channels means one file that holds them all, see `tiff.read_planes`, also for `wanted`.
 
     Raises
     ------
@@ -54,28 +50,25 @@ def read_field(
     for path, name in zip(paths, names, strict=True):
         if path is None or pd.isna(path) or str(path) == "":
             raise CellbookError(f"the {name} image of this field was not found; the field cannot be cut without it")
-    if len(names) > 1 and len(set(map(str, paths))) == 1:
-        return read_planes(paths[0], len(names), size, dtypes, plane, series)
-    parts = [read_planes(path, 1, size, dtypes, plane, series) for path in paths]
+    if _one_file(paths):
+        return read_planes(paths[0], len(names), **wanted)
+    parts = [read_planes(path, 1, **wanted) for path in paths]
     _same_size([planes.shape[1:] for planes, _ in parts], names, paths[0])
     notes = dict.fromkeys(note for _, notes in parts for note in notes)
     return np.concatenate([planes for planes, _ in parts]), list(notes)
 
 
-def check_field(
-    paths: Sequence[str | Path],
-    size: tuple[int, int] | None = None,
-    names: Sequence[str] = CHANNELS,
-    dtypes: Sequence[str] = ("uint16",),
-    plane: str = "",
-    series: int = 0,
-) -> tuple[int, int]:
+def check_field(paths: Sequence[str | Path], names: Sequence[str] = CHANNELS, **wanted: Any) -> tuple[int, int]:
     """Height and width of the field that `read_field` would read, without reading pixels; errors likewise."""
-    if len(names) > 1 and len(set(map(str, paths))) == 1:
-        return check_planes(paths[0], len(names), size, dtypes, plane, series)
-    sizes = [check_planes(path, 1, size, dtypes, plane, series) for path in paths]
+    if _one_file(paths):
+        return check_planes(paths[0], len(names), **wanted)
+    sizes = [check_planes(path, 1, **wanted) for path in paths]
     _same_size(sizes, names, paths[0])
     return sizes[0]
+
+
+def _one_file(paths: Sequence[str | Path]) -> bool:
+    return len(paths) > 1 and len(set(map(str, paths))) == 1
 
 
 def _same_size(sizes: Sequence[tuple[int, int]], names: Sequence[str], path: str | Path) -> None:
