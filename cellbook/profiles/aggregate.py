@@ -33,19 +33,15 @@ def aggregate(
 
     Parameters
     ----------
-    df : DataFrame
-        A profile table; features are finite.
-    by : str or sequence of str
-        Columns whose values define a group; none may be missing.
+    df : a profile table; features are finite.
+    by : columns whose values define a group; none may be missing.
     statistic : {"mean", "median", "mean_sd"}
         "mean_sd" gives two columns a feature, `<feature>_mean` for all features and then `<feature>_sd` (sample
         standard deviation, n - 1), the "Mean+S.D." profile of Lafarge et al. 2019.
-    weights : str, optional
-        Column of weights of the rows, zero or more, for "mean" alone.
+    weights : column of weights of the rows, zero or more, for "mean" alone.
     single : {"error", "nan", "zero"}
         What to do about the standard deviation of a group of one row, which is undefined.
-    constant : sequence of str
-        Metadata that must not vary within a group, on pain of an error.
+    constant : metadata that must not vary within a group, on pain of an error.
 
     Returns
     -------

@@ -23,26 +23,20 @@ class Coral:
 
     Parameters
     ----------
-    by : str
-        The column of batches.
-    eta : float
-        The ridge. It is absolute, so features should have been whitened or scaled before. As it goes to 0 the controls
-        of every batch get the covariance C.
+    by : the column of batches.
+    eta : the ridge. It is absolute, so features should have been whitened or scaled before. As it goes to 0 the
+        controls of every batch get the covariance C.
     reference : {"identity", "pooled"}
         C: the identity (Tabak et al. 2020; changes the scale of the factors against each other) or the covariance of
         all controls (Ando et al. 2017).
-    align_means : bool
-        Also move the mean of each batch's controls to the mean of all controls.
-    centre : bool
-        True takes covariances (n - 1), False second moments about zero (X'X / n), as the code published with Caicedo et
-        al. 2018 does.
+    align_means : also move the mean of each batch's controls to the mean of all controls.
+    centre : True takes covariances (n - 1), False second moments about zero (X'X / n), as the code published with
+        Caicedo et al. 2018 does.
 
     Attributes
     ----------
-    groups_ : list of str
-        The batches.
-    features_ : list of str
-        The features mapped.
+    groups_ : the batches.
+    features_ : the features mapped.
     centre_, offset_ : (batches, features) float64
         What is subtracted before the map and added after it; zero without `align_means`.
     maps_ : (batches, features, features) float64

@@ -27,21 +27,15 @@ class FactorAnalysis:
 
     Parameters
     ----------
-    n_factors : int
-        Number of factors: 50 in Tabak et al. 2020, 20 in the table of Caicedo et al. 2018.
-    tol : float
-        Stop when the log-likelihood of the controls rises by less.
-    max_iter : int
-        Give up after so many steps.
+    n_factors : number of factors: 50 in Tabak et al. 2020, 20 in the table of Caicedo et al. 2018.
+    tol : stop when the log-likelihood of the controls rises by less.
+    max_iter : give up after so many steps.
 
     Attributes
     ----------
-    features_ : list of str
-        The features analysed.
-    iterations_ : int
-        Steps taken.
-    log_likelihood_ : float
-        Of the controls, at the last step.
+    features_ : the features analysed.
+    iterations_ : steps taken.
+    log_likelihood_ : of the controls, at the last step.
     """
 
     n_factors: int = 50

@@ -44,9 +44,7 @@ def read_table(path: str | os.PathLike[str], text: Collection[str] = ()) -> pd.D
 
     Parameters
     ----------
-    path : path
-    text : names of columns, optional
-        More columns that are text whatever they look like.
+    text : more columns that are text whatever they look like.
 
     Raises
     ------
@@ -93,11 +91,9 @@ def read_profiles(
 
     Parameters
     ----------
-    path : path
-    feature : sequence of str
-        Names or patterns of columns that are features although they look like bookkeeping.
-    notes : list of str, optional
-        Gets what was taken for features and why what was left out, then what was renamed and joined; logged without it.
+    feature : names or patterns of columns that are features although they look like bookkeeping.
+    notes : gets what was taken for features and why what was left out, then what was renamed and joined; logged without
+        it.
 
     Raises
     ------

@@ -22,12 +22,9 @@ def group_rows(df: pd.DataFrame, by: str | None, known: list[str] | None = None)
 
     Parameters
     ----------
-    df : DataFrame
-        A profile table.
-    by : str or None
-        The grouping column; None puts all rows in one group.
-    known : list of str, optional
-        The groups seen in fit; rows of any other group are an error.
+    df : a profile table.
+    by : the grouping column; None puts all rows in one group.
+    known : the groups seen in fit; rows of any other group are an error.
 
     Returns
     -------

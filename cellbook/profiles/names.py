@@ -57,10 +57,8 @@ def standard_names(names: Iterable[object], given: Mapping[str, str] | None = No
 
     Parameters
     ----------
-    names
-        All columns of a table.
-    given
-        Own name -> label (``{"Drug": "compound"}``). Columns named like a label in any case, with or without
+    names : all columns of a table.
+    given : own name -> label (``{"Drug": "compound"}``). Columns named like a label in any case, with or without
         ``Metadata_``, need no entry.
 
     Raises
@@ -92,11 +90,8 @@ def left_out(df: pd.DataFrame, names: Sequence[str], kept: Sequence[str] = ()) -
 
     Parameters
     ----------
-    df : DataFrame
-    names : sequence of str
-        Columns that are not metadata.
-    kept : sequence of str
-        Names, or patterns such as ``*_Number_*``, of columns that are features all the same.
+    names : columns that are not metadata.
+    kept : names, or patterns such as ``*_Number_*``, of columns that are features all the same.
 
     Raises
     ------

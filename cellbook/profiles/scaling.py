@@ -24,8 +24,7 @@ class PlateScaler:
         "percentile" sends the controls' 1st percentile to 0 and their 99th to 1, without clipping (Ljosa et al. 2013);
         percentiles between two controls are interpolated. "standardise" gives the controls mean 0 and standard
         deviation 1, with n - 1 in the variance as in every covariance here. "robust" is (x - median) / (1.4826 MAD).
-    by : str or None
-        The column to scale by; None scales all rows alike.
+    by : the column to scale by; None scales all rows alike.
     on_constant : {"error", "drop"}
         What to do about a feature whose controls have no spread on some plate (less than `groups.FLOOR` of their
         magnitude, or of the spread of all controls): refuse it, or drop it from all plates (the rule of Ljosa et al.
@@ -33,10 +32,8 @@ class PlateScaler:
 
     Attributes
     ----------
-    groups_ : list of str
-        The plates.
-    features_, dropped_ : list of str
-        Features scaled, and features dropped.
+    groups_ : the plates.
+    features_, dropped_ : features scaled, and features dropped.
     centre_, spread_ : (plates, features) float64
         What is subtracted, and what is divided by.
     """

@@ -49,10 +49,8 @@ def matrix(df: pd.DataFrame, columns: Sequence[str] | None = None) -> FloatArray
 
     Parameters
     ----------
-    df : DataFrame
-        A profile table.
-    columns : sequence of str, optional
-        The features expected, in the order wanted; by default the table's own. The table must have exactly these.
+    df : a profile table.
+    columns : the features expected, in the order wanted; by default the table's own. The table must have exactly these.
 
     Raises
     ------
@@ -123,12 +121,9 @@ class Dropped:
 
     Attributes
     ----------
-    rows : tuple
-        Index labels of rows without a single finite feature.
-    not_finite : tuple of str
-        Features with NaN or infinity in another row.
-    constant : tuple of str
-        Features with one value in all rows kept.
+    rows : index labels of rows without a single finite feature.
+    not_finite : features with NaN or infinity in another row.
+    constant : features with one value in all rows kept.
     """
 
     rows: tuple[object, ...]

@@ -23,28 +23,22 @@ class Whitening:
 
     Parameters
     ----------
-    ridge : float
-        Added to every eigenvalue of the covariance; 1.0 in the code published with Caicedo et al. 2018. With fewer
+    ridge : added to every eigenvalue of the covariance; 1.0 in the code published with Caicedo et al. 2018. With fewer
         controls than features it must be positive, and with few controls it decides the result.
-    relative : bool
-        Take `ridge` in units of the mean eigenvalue, so that it means the same for features of any scale.
+    relative : take `ridge` in units of the mean eigenvalue, so that it means the same for features of any scale.
     kind : {"pca", "zca"}
         "pca" leaves the result in the principal axes, `whitened_0` having the largest variance before; "zca" turns it
         back by V' and keeps the feature names. Distances and cosines are the same.
-    by : str or None
-        None pools all controls. A column, such as "Metadata_plate" (one reading of Lafarge et al. 2019), whitens each
+    by : None pools all controls. A column, such as "Metadata_plate" (one reading of Lafarge et al. 2019), whitens each
         plate by its own; this needs "zca", as principal axes of two plates are not comparable.
-    scale_first : bool
-        Divide each feature by its controls' standard deviation first ("zca" is then known as ZCA-cor).
+    scale_first : divide each feature by its controls' standard deviation first ("zca" is then known as ZCA-cor).
     components : int, "rank" or None
         Keep this many principal axes, or as many as the controls span; None keeps all.
 
     Attributes
     ----------
-    groups_ : list of str
-        The plates, or "all".
-    features_ : list of str
-        The features whitened.
+    groups_ : the plates, or "all".
+    features_ : the features whitened.
     rank_ : (groups,) int
         Dimensions spanned by the controls.
     eigenvalues_ : (groups, features) float64

@@ -90,8 +90,7 @@ def image_table(path: StrPath | None = None) -> pd.DataFrame:
 
     Parameters
     ----------
-    path : path, optional
-        A folder with ``BBBC021_v1_image.csv`` (or ``.csv.gz``), or such a file. By default the published table.
+    path : a folder with ``BBBC021_v1_image.csv`` (or ``.csv.gz``), or such a file. By default the published table.
 
     Returns
     -------
@@ -122,8 +121,7 @@ def moa_table(path: StrPath | None = None) -> pd.DataFrame:
 
     Parameters
     ----------
-    path : path, optional
-        A folder with ``BBBC021_v1_moa.csv``, or such a file. By default the published table.
+    path : a folder with ``BBBC021_v1_moa.csv``, or such a file. By default the published table.
 
     Raises
     ------
@@ -154,8 +152,7 @@ def wells(folder: StrPath | None = None) -> pd.DataFrame:
 
     Parameters
     ----------
-    folder : path, optional
-        A folder with both official tables. By default the published ones: 3,300 wells, 962 of them labelled.
+    folder : a folder with both official tables. By default the published ones: 3,300 wells, 962 of them labelled.
 
     Returns
     -------
@@ -217,8 +214,7 @@ def ljosa2013(features: Literal["phenotype", "all"] = "phenotype", folder: StrPa
     features : {"phenotype", "all"}
         "phenotype" (464) leaves out positions, parents, children, object numbers and Euler numbers; the numbers of a
         cell's neighbours, which tell little but the cell count, stay in. "all" is 516.
-    folder : path, optional
-        A folder with the feature table and both official tables. By default the published ones.
+    folder : a folder with the feature table and both official tables. By default the published ones.
 
     Returns
     -------

@@ -67,14 +67,10 @@ def crop(image: np.ndarray, centres: np.ndarray, size: int = 68, border: str = "
 
     Parameters
     ----------
-    image
-        (C, H, W).
-    centres
-        (n, 2) integers y, x.
-    size
-        Side of the window; rows ``y - size // 2`` to ``y - size // 2 + size - 1``, columns alike.
-    border
-        What happens to a window that reaches over the edge: "drop" it, or fill by "reflect" or "zero".
+    image : (C, H, W).
+    centres : (n, 2) integers y, x.
+    size : side of the window; rows ``y - size // 2`` to ``y - size // 2 + size - 1``, columns alike.
+    border : what happens to a window that reaches over the edge: "drop" it, or fill by "reflect" or "zero".
 
     Returns
     -------

@@ -66,24 +66,14 @@ def download_bbbc021(
 
     Parameters
     ----------
-    out
-        Folder for the tables, and for the images in ``<plate>/``.
-    plates
-        Plate names such as "Week1_22123"; None takes all 55 (41 GB zipped).
-    base_url
-        Where the files lie; a mirror with the same names will do.
-    parallel
-        Archives fetched at once.
-    checksums
-        A file of lines ``<hash> <file name>`` (MD5, SHA-1 or SHA-256, told by length); archives it lists are checked.
-    keep_archives
-        Keep the zips after unpacking.
-    progress
-        Show a progress bar in bytes.
-
-    Returns
-    -------
-    Download
+    out : folder for the tables, and for the images in ``<plate>/``.
+    plates : plate names such as "Week1_22123"; None takes all 55 (41 GB zipped).
+    base_url : where the files lie; a mirror with the same names will do.
+    parallel : archives fetched at once.
+    checksums : a file of lines ``<hash> <file name>`` (MD5, SHA-1 or SHA-256, told by length); archives it lists are
+        checked.
+    keep_archives : keep the zips after unpacking.
+    progress : show a progress bar in bytes.
 
     Raises
     ------
@@ -179,14 +169,10 @@ def fetch(
 
     Parameters
     ----------
-    url, target
-        From where to where; an existing target is kept if it agrees with the checksum (or none is given).
-    checksum
-        Expected MD5, SHA-1 or SHA-256 in hexadecimal.
-    stop
-        Leaves what has arrived and returns early when set.
-    report
-        Called with the number of bytes of each block.
+    url, target : from where to where; an existing target is kept if it agrees with the checksum (or none is given).
+    checksum : expected MD5, SHA-1 or SHA-256 in hexadecimal.
+    stop : leaves what has arrived and returns early when set.
+    report : called with the number of bytes of each block.
 
     Raises
     ------

@@ -68,22 +68,12 @@ def extract(
 
     Parameters
     ----------
-    image_table
-        The official image table, or rows of it.
-    images_folder
-        Folder of the unpacked images, see `fields.index_fields`.
-    out
-        Folder of the cell set to be written.
-    moa
-        Table ``compound``, ``concentration``, ``moa``; adds ``Metadata_moa`` (missing for unlabelled treatments).
-    plates
-        Only these; None takes every plate of which an image is there, see `fields.choose_plates`.
-    how
-        See `extract_fields`.
-
-    Returns
-    -------
-    Extraction
+    image_table : the official image table, or rows of it.
+    images_folder : folder of the unpacked images, see `fields.index_fields`.
+    out : folder of the cell set to be written.
+    moa : table ``compound``, ``concentration``, ``moa``; adds ``Metadata_moa`` (missing for unlabelled treatments).
+    plates : only these; None takes every plate of which an image is there, see `fields.choose_plates`.
+    how : see `extract_fields`.
 
     Raises
     ------
@@ -118,19 +108,14 @@ def extract_fields(
 
     Parameters
     ----------
-    fields
-        One row a field: ``Metadata_plate``, any other ``Metadata_`` columns, and ``path_<channel>`` for each channel.
-    out
-        Folder of the cell set. Beside it, ``<out>.parts`` holds finished fields until all is done, so twice the space
+    fields : one row a field: ``Metadata_plate``, any other ``Metadata_`` columns, and ``path_<channel>`` for each
+        channel.
+    out : folder of the cell set. Beside it, ``<out>.parts`` holds finished fields until all is done, so twice the space
         of the cells is needed for a while; it stays if fields failed, and the next call tries those again.
-    workers
-        Processes; 1 works in this one.
-    resume
-        Go on with finished fields of an earlier call with the same settings and fields; False starts anew.
-    progress
-        Show a progress bar.
-    given
-        Fields of `crops.Settings`: ``size``, ``method``, ``border``, ``illumination``, ``field_size`` ...
+    workers : processes; 1 works in this one.
+    resume : go on with finished fields of an earlier call with the same settings and fields; False starts anew.
+    progress : show a progress bar.
+    given : fields of `crops.Settings`: ``size``, ``method``, ``border``, ``illumination``, ``field_size`` ...
 
     Returns
     -------

@@ -97,10 +97,8 @@ def index_fields(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
 
     Parameters
     ----------
-    table
-        The official image table (``Image_FileName_DAPI``, ``Image_PathName_DAPI``, ...).
-    folder
-        Folder that holds the images at any depth.
+    table : the official image table (``Image_FileName_DAPI``, ``Image_PathName_DAPI``, ...).
+    folder : folder that holds the images at any depth.
 
     Returns
     -------

@@ -73,12 +73,9 @@ def illumination_function(mean: MeanImage, radius: int = RADIUS, percentile: flo
 
     Parameters
     ----------
-    mean
-        Running mean of the plate's fields.
-    radius
-        Radius of the disk in pixels of the reduced image.
-    percentile
-        Percentile that is the robust minimum.
+    mean : running mean of the plate's fields.
+    radius : radius of the disk in pixels of the reduced image.
+    percentile : percentile that is the robust minimum.
 
     Returns
     -------

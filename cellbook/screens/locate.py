@@ -53,12 +53,7 @@ def find(name: str) -> Path:
 
     Parameters
     ----------
-    name : str
-        File name without folder; ``KNOWN_FILES`` lists them.
-
-    Returns
-    -------
-    Path
+    name : file name without folder; ``KNOWN_FILES`` lists them.
 
     Raises
     ------

@@ -61,19 +61,14 @@ def detect(
 
     Parameters
     ----------
-    image
-        (H, W) DNA channel, any real type; the scale of the grey values does not matter.
-    method
-        "dog": maxima of a difference of Gaussians (Glastonbury 2018 finds cells so; its parameters are not published).
-        "otsu": Otsu's threshold, distance transform, watershed, centroids (Caicedo 2018 segments with Otsu).
-    known
-        (H, W) boolean; pixels outside are neither filtered, thresholded nor searched.
-    sigmas, threshold
-        The two widths in pixels and the smallest response, for "dog".
-    min_distance
-        Smallest distance of two centres in pixels.
-    min_area
-        Smallest object in pixels, for "otsu".
+    image : (H, W) DNA channel, any real type; the scale of the grey values does not matter.
+    method : "dog": maxima of a difference of Gaussians (Glastonbury 2018 finds cells so; its parameters are not
+        published). "otsu": Otsu's threshold, distance transform, watershed, centroids (Caicedo 2018 segments with
+        Otsu).
+    known : (H, W) boolean; pixels outside are neither filtered, thresholded nor searched.
+    sigmas, threshold : the two widths in pixels and the smallest response, for "dog".
+    min_distance : smallest distance of two centres in pixels.
+    min_area : smallest object in pixels, for "otsu".
 
     Returns
     -------

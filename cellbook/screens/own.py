@@ -43,29 +43,18 @@ def import_screen(
 
     Parameters
     ----------
-    images
-        An array of crops, ``.npy`` or ``.npz`` (N, C, H, W); or a folder of TIFF fields.
-    table
-        CSV or Parquet: one row a crop, or one row a field.
-    out
-        Folder of the cell set.
-    channels
-        Names in the order of the array, or of `files`; DNA first. They are stored in this order.
-    pixel_um
-        Side of a pixel in micrometres.
-    columns
-        Own column name -> "plate", "well", "batch", "compound", "concentration", "moa", "replicate", "site", "field".
-    files
-        For fields: the columns that name each channel's file, or one column if a file holds all channels. By default
-        ``File_<channel>``, or ``File``.
-    controls
-        Compound name of the negative control.
-    workers, progress, settings
-        For fields: see `extraction.extract_fields` and `crops.Settings` (``size``, ``method``, ``illumination`` ...).
-
-    Returns
-    -------
-    CellSet
+    images : an array of crops, ``.npy`` or ``.npz`` (N, C, H, W); or a folder of TIFF fields.
+    table : CSV or Parquet: one row a crop, or one row a field.
+    out : folder of the cell set.
+    channels : names in the order of the array, or of `files`; DNA first. They are stored in this order.
+    pixel_um : side of a pixel in micrometres.
+    columns : own column name -> "plate", "well", "batch", "compound", "concentration", "moa", "replicate", "site",
+        "field".
+    files : for fields: the columns that name each channel's file, or one column if a file holds all channels. By
+        default ``File_<channel>``, or ``File``.
+    controls : compound name of the negative control.
+    workers, progress, settings : for fields: see `extraction.extract_fields` and `crops.Settings` (``size``,
+        ``method``, ``illumination`` ...).
 
     Raises
     ------

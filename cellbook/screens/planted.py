@@ -53,18 +53,13 @@ def planted_wells(
 
     Parameters
     ----------
-    seed : int
-        The same seed gives the same screen.
-    n_features : int
-        At least 2.
-    moa_effect, compound_effect, week_effect, plate_effect, noise : float
-        Sizes relative to the default, not negative. ``week_effect`` scales R, A, W and log g.
-    wells : int
-        Replicate wells a treatment.
-    controls : int
-        DMSO wells a plate.
-    constant : int
-        Extra features that have the same value in every well.
+    seed : the same seed gives the same screen.
+    n_features : at least 2.
+    moa_effect, compound_effect, week_effect, plate_effect, noise : sizes relative to the default, not negative.
+        ``week_effect`` scales R, A, W and log g.
+    wells : replicate wells a treatment.
+    controls : DMSO wells a plate.
+    constant : extra features that have the same value in every well.
 
     Returns
     -------

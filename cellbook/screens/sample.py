@@ -44,12 +44,10 @@ def bbbc021_sample(which: str = "all_treatments", drop_noise: bool = True) -> Ce
 
     Parameters
     ----------
-    which
-        "all_treatments": 1,996 cells of all 103 treatments and DMSO; "dense_wells": 985 cells of few wells (DMSO,
+    which : "all_treatments": 1,996 cells of all 103 treatments and DMSO; "dense_wells": 985 cells of few wells (DMSO,
         cycloheximide, taxol), none of them in the first; "both".
-    drop_noise
-        Leave out the crops that hold no cell (autocorrelation at one pixel below 0.5 in any channel). Their number is
-        logged and kept in ``table.attrs["noise_crops"]``; with False they stay, marked in ``Metadata_noise``.
+    drop_noise : leave out the crops that hold no cell (autocorrelation at one pixel below 0.5 in any channel). Their
+        number is logged and kept in ``table.attrs["noise_crops"]``; with False they stay, marked in ``Metadata_noise``.
 
     Returns
     -------

@@ -41,14 +41,10 @@ def write_cells(
 
     Parameters
     ----------
-    config, plates
-        See `simulator.simulate`; its cells are the same.
-    out
-        Folder of the cell set. A simulated screen or an empty folder that is there is replaced.
-    force
-        Replace anything else, too.
-    how
-        ``device``, ``progress``: see `simulator.simulate`.
+    config, plates : see `simulator.simulate`; its cells are the same.
+    out : folder of the cell set. A simulated screen or an empty folder that is there is replaced.
+    force : replace anything else, too.
+    how : ``device``, ``progress``: see `simulator.simulate`.
 
     Raises
     ------

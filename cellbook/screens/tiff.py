@@ -36,18 +36,13 @@ def read_planes(
 
     Parameters
     ----------
-    path
-        The file.
-    channels
-        How many it must hold.
-    size
-        (H, W) that it must have; None accepts any.
-    dtype
-        Type of the pixels. Other numbers are accepted where all are whole and fit.
-    plane
-        What to take of other axes, such as "Z=2" or "Z=2,T=1", counted from 1; pages without description are "page".
-    series
-        Which image of a file that holds several, counted from 1; 0 where there is one.
+    path : the file.
+    channels : how many it must hold.
+    size : (H, W) that it must have; None accepts any.
+    dtype : type of the pixels. Other numbers are accepted where all are whole and fit.
+    plane : what to take of other axes, such as "Z=2" or "Z=2,T=1", counted from 1; pages without description are
+        "page".
+    series : which image of a file that holds several, counted from 1; 0 where there is one.
 
     Raises
     ------
