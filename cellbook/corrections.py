@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from cellbook.errors import CellbookError
+from cellbook.errors import CellbookError, some
 from cellbook.methods.wdn import PRESETS, Config
 from cellbook.methods.wdn.evaluation import control_moments
 from cellbook.methods.wdn.step import Wdn
@@ -18,7 +18,7 @@ from cellbook.profiles import Chain, Coral, PlateScaler, Step, Whitening
 from cellbook.profiles.centre import Centre, Nothing
 from cellbook.profiles.groups import FLOOR, control_groups, group_rows
 from cellbook.profiles.harmony import Harmony
-from cellbook.profiles.table import controls_mask, features, matrix, some
+from cellbook.profiles.table import controls_mask, features, matrix
 
 HARMONY_WARNING = (
     "harmony is not fitted on controls: it makes all rows of the batches alike, treatments too. Where a compound was "

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cellbook.corrections import METHODS, Corrected, Settings
-from cellbook.errors import CellbookError
+from cellbook.errors import CellbookError, nearest
 from cellbook.profiles.files import SUFFIXES
 from cellbook.profiles.table import check_finite, drop_unusable, features, metadata
 
@@ -22,11 +21,8 @@ def column_of(profiles: pd.DataFrame, name: str) -> str:
         if column in known:
             return column
     plain = [column.removeprefix("Metadata_") for column in known]
-    near = get_close_matches(name.removeprefix("Metadata_"), plain, n=1)
-    raise CellbookError(
-        f"domain {name!r} is no metadata column of the table{f', did you mean {near[0]!r}?' if near else ''}; "
-        f"there are {', '.join(plain) or 'none'}"
-    )
+    hint = nearest(name.removeprefix("Metadata_"), plain, f"there are {', '.join(plain) or 'none'}")
+    raise CellbookError(f"domain {name!r} is no metadata column of the table; {hint}")
 
 
 def usable(profiles: pd.DataFrame, *, drop: bool = False) -> tuple[pd.DataFrame, list[str]]:

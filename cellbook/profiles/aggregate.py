@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cellbook.errors import CellbookError
+from cellbook.errors import CellbookError, some
 from cellbook.profiles.table import FloatArray, check_choice, check_finite, features, metadata, require
 
 Statistic = Literal["mean", "median", "mean_sd"]
@@ -170,7 +170,7 @@ def _complain_of_variation(df: pd.DataFrame, keys: list[str], name: str, group: 
     values = sorted({str(v) for v in df.loc[group == wrong[0], name]})
     raise CellbookError(
         f"{name} has more than one value in {len(wrong)} of {len(first)} groups, first in "
-        f"{_describe(df.iloc[[first[wrong[0]]]], keys)}: {', '.join(map(repr, values[:3]))}; "
+        f"{_describe(df.iloc[[first[wrong[0]]]], keys)}: {some(map(repr, values))}; "
         "correct the table so that all rows of a group agree"
     )
 
@@ -183,5 +183,4 @@ def _complain_of_singles(rows: pd.DataFrame, keys: list[str]) -> None:
 
 
 def _describe(rows: pd.DataFrame, keys: list[str]) -> str:
-    shown = [" ".join(str(v) for v in row) for row in rows[keys].head(3).itertuples(index=False)]
-    return ", ".join(shown) + (f" and {len(rows) - 3} more" if len(rows) > 3 else "")
+    return some(" ".join(map(str, row)) for row in rows[keys].itertuples(index=False))

@@ -16,11 +16,11 @@ from typing import Any
 
 import pandas as pd
 
-from cellbook.errors import CellbookError
+from cellbook.errors import CellbookError, some
 from cellbook.files import write_atomically
 from cellbook.profiles import labels
 from cellbook.profiles.names import BOOKKEEPING, NUMBER_COLUMNS, TEXT_COLUMNS, left_out, simplify, standard_names
-from cellbook.profiles.table import features, matrix, metadata, some
+from cellbook.profiles.table import features, matrix, metadata
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
 READABLE = (*SUFFIXES, ".tsv", ".tsv.gz")

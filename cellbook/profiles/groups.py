@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cellbook.errors import CellbookError
-from cellbook.profiles.table import FloatArray, check_finite, controls_mask, require, some
+from cellbook.errors import CellbookError, some
+from cellbook.profiles.table import FloatArray, check_finite, controls_mask, require
 
 Codes = npt.NDArray[np.intp]
 POOLED = "all"  # the name of the one group when rows are not grouped

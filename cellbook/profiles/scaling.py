@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cellbook.errors import CellbookError
+from cellbook.errors import CellbookError, some
 from cellbook.profiles.groups import FLOOR, control_groups, group_rows, hardly_varies
 from cellbook.profiles.table import FloatArray, check_choice, check_finite, features, replace_features
 
@@ -103,7 +103,5 @@ class PlateScaler:
         raise CellbookError(
             f"{len(columns)} of {len(names)} features have no spread (method {self.method!r}), or less than {FLOOR:g} "
             f"of their size or of what all controls vary by, among the controls of {len(where)} of {len(groups)} "
-            f"groups by {self.by}: features {', '.join(columns[:3])}"
-            f"{' and more' if len(columns) > 3 else ''}; groups {', '.join(where[:3])}"
-            f"{' and more' if len(where) > 3 else ''}; {mend}"
+            f"groups by {self.by}: features {some(columns)}; groups {some(where)}; {mend}"
         )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cellbook.errors import CellbookError
+from cellbook.profiles.table import check_choice
 from cellbook.screens.fields import CHANNELS, FIELD_SIZE, PIXEL_UM
 from cellbook.screens.nuclei import METHODS
 from cellbook.screens.planes import parse_plane
@@ -43,15 +44,12 @@ def make_settings(**values: Any) -> Settings:
     if unknown:
         raise CellbookError(f"unknown setting {', '.join(unknown)}; the settings are {', '.join(asdict(Settings()))}")
     settings = replace(Settings(), **values)
-    if settings.method not in METHODS:
-        raise CellbookError(f"method is {settings.method!r}; use one of {', '.join(METHODS)}")
-    if settings.border not in BORDERS:
-        raise CellbookError(f"border is {settings.border!r}; use one of {', '.join(BORDERS)}")
+    check_choice("method", settings.method, METHODS)
+    check_choice("border", settings.border, BORDERS)
+    check_choice("dtype", settings.dtype, ("uint8", "uint16"))
     largest = min(settings.field_size) if settings.field_size else 1 << 15
     if not isinstance(settings.size, int) or not 2 <= settings.size <= largest:
         raise CellbookError(f"size is {settings.size!r}; give whole pixels from 2 to {largest}")
-    if settings.dtype not in ("uint8", "uint16"):
-        raise CellbookError(f"dtype is {settings.dtype!r}; use uint16 or uint8")
     if not 0 < settings.pixel_um < math.inf:
         raise CellbookError(f"pixel_um is {settings.pixel_um:g}; give the side of a pixel in micrometres")
     if len(set(settings.channels)) < len(settings.channels) or not all(settings.channels):
@@ -84,8 +82,7 @@ def crop(image: np.ndarray, centres: np.ndarray, size: int = 68, border: str = "
     CellbookError
         If the border rule is unknown, the size is not positive or larger than the field, or a centre lies outside.
     """
-    if border not in BORDERS:
-        raise CellbookError(f"border is {border!r}; use one of {', '.join(BORDERS)}")
+    check_choice("border", border, BORDERS)
     height, width = image.shape[-2:]
     if not 0 < size <= min(height, width):
         raise CellbookError(

@@ -6,7 +6,6 @@ plate that is unpacked is remembered by a small receipt and never fetched again.
 
 from __future__ import annotations
 
-import difflib
 import errno
 import hashlib
 import json
@@ -32,6 +31,7 @@ from tqdm import tqdm
 
 from cellbook import files
 from cellbook.errors import CellbookError
+from cellbook.screens.fields import known_plates
 
 BASE_URL = "https://data.broadinstitute.org/bbbc/BBBC021/"
 IMAGE_TABLE = "BBBC021_v1_image.csv"
@@ -132,13 +132,7 @@ def _check_plates(table: Path, plates: Iterable[str] | None) -> list[str]:
         known = list(pd.read_csv(table)["Image_Metadata_Plate_DAPI"].astype(str).unique())
     except (KeyError, ValueError) as error:
         raise CellbookError(f"{table} is not the official image table ({error}); delete it and call again") from error
-    wanted = known if plates is None else list(dict.fromkeys(plates))
-    unknown = [plate for plate in wanted if plate not in known]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"plates are named like {known[0]!r}"
-        raise CellbookError(f"{len(unknown)} of {len(wanted)} plates are unknown, first {unknown[0]!r}; {hint}")
-    return wanted
+    return known_plates(plates, known)
 
 
 def _read_checksums(path: Path) -> dict[str, str]:

@@ -6,7 +6,6 @@ truncated download stops with a name and not with a wrong number. ``CELLBOOK_OFF
 """
 
 import csv
-import difflib
 import logging
 import os
 import warnings
@@ -18,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from urllib.parse import urlsplit
 
-from cellbook.errors import CellbookError, DataNotFound
+from cellbook.errors import CellbookError, DataNotFound, nearest
 from cellbook.files import sha256
 
 _TIMEOUT = (5, 20)  # seconds to connect and to wait for bytes: no network must be noticed quickly
@@ -88,8 +87,7 @@ def cache_folder() -> Path:
 def _known(name: str) -> KnownFile:
     if name in KNOWN_FILES:
         return KNOWN_FILES[name]
-    near = difflib.get_close_matches(name, KNOWN_FILES, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"the known files are: {', '.join(sorted(KNOWN_FILES))}"
+    hint = nearest(name, KNOWN_FILES, f"the known files are: {', '.join(sorted(KNOWN_FILES))}")
     raise CellbookError(f"{name!r} is not a known data file; {hint}")
 
 

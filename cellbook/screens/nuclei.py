@@ -22,6 +22,7 @@ from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
 from cellbook.errors import CellbookError
+from cellbook.profiles.table import check_choice
 
 METHODS = ("dog", "otsu")
 DOG_SIGMAS = (6.0, 16.0)  # pixels; a nucleus of MCF-7 at 20x is 25 to 40 pixels across
@@ -79,8 +80,7 @@ def detect(
     CellbookError
         If the method is unknown, the image is not two-dimensional or holds NaN, or `known` has another shape.
     """
-    if method not in METHODS:
-        raise CellbookError(f"method is {method!r}; use one of {', '.join(METHODS)}")
+    check_choice("method", method, METHODS)
     image = np.asarray(image)
     if image.ndim != 2:
         raise CellbookError(

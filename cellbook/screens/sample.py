@@ -14,25 +14,15 @@ import pandas as pd
 
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
+from cellbook.profiles.table import check_choice
 from cellbook.screens.fields import CHANNELS, PIXEL_UM
 from cellbook.screens.locate import find
 
 NOISE_BELOW = 0.5  # autocorrelation at one pixel: cells have 0.9 and more, pure camera noise about 0
 
 _STORED_ORDER = (0, 2, 1)  # the files hold DAPI, actin, tubulin
-_COLUMNS = {
-    "plate": "Metadata_plate",
-    "well": "Metadata_well",
-    "batch": "Metadata_batch",
-    "compound": "Metadata_compound",
-    "concentration": "Metadata_concentration",
-    "moa": "Metadata_moa",
-    "replicate": "Metadata_replicate",
-    "site": "Metadata_site",
-    "field": "Metadata_field",
-    "cell": "Metadata_cell",
-    "dapi_centre_ratio": "Metadata_dapi_centre_ratio",
-}
+_COLUMNS = ["plate", "well", "batch", "compound", "concentration", "moa", "replicate", "site", "field", "cell"]
+_COLUMNS += ["dapi_centre_ratio"]
 _PARTS = {"all_treatments": ("all_treatments",), "dense_wells": ("dense_wells",)}
 _PARTS["both"] = _PARTS["all_treatments"] + _PARTS["dense_wells"]
 
@@ -62,8 +52,7 @@ def bbbc021_sample(which: str = "all_treatments", drop_noise: bool = True) -> Ce
     CellbookError
         If `which` is unknown, or a file is missing or damaged.
     """
-    if which not in _PARTS:
-        raise CellbookError(f"which is {which!r}; use one of {', '.join(_PARTS)}")
+    check_choice("which", which, tuple(_PARTS))
     images, tables = zip(*(_part(part) for part in _PARTS[which]), strict=True)
     stack, table = np.concatenate(images), pd.concat(tables, ignore_index=True)
     noise = table["Metadata_noise"].to_numpy()
@@ -82,7 +71,7 @@ def _part(part: str) -> tuple[np.ndarray, pd.DataFrame]:
         raise CellbookError(
             f"crops_{part}.csv has {len(source)} rows for {len(images)} crops; use the two files as they were published"
         )
-    table = source[list(_COLUMNS)].rename(columns=_COLUMNS)
+    table = source[_COLUMNS].add_prefix("Metadata_")
     table["Metadata_concentration"] = table["Metadata_concentration"].astype(float)
     control = table["Metadata_compound"] == "DMSO"
     role = np.where(source["in_ljosa_wells"], "treatment", "positive control")

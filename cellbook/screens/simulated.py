@@ -17,6 +17,7 @@ import pandas as pd
 from cellbook import files
 from cellbook.cells import HEADER, TABLE, CellSet, save_parts
 from cellbook.errors import CellbookError
+from cellbook.screens.fields import known_plates
 from cellbook.screens.simulator import SimulatedScreen, plate_map, simulate, simulate_fields
 from cellbook.screens.simulator.export import IMAGE_TABLE, TRUTH
 from cellbook.screens.simulator.simulate import AREA_PER_CELL
@@ -96,15 +97,7 @@ def write_fields(
 def _plates(config: SimulatedScreen, plates: Sequence[str] | None) -> pd.DataFrame:
     """Wells of the plates asked for."""
     wells = plate_map(config)
-    if plates is None:
-        return wells
-    known = list(wells["Metadata_plate"].unique())
-    if unknown := [plate for plate in plates if plate not in known]:
-        raise CellbookError(
-            f"{len(unknown)} of {len(plates)} plates are unknown, first {unknown[0]!r}; this design has {known[0]} to "
-            f"{known[-1]}, {len(known)} in all"
-        )
-    return wells[wells["Metadata_plate"].isin(list(plates))]
+    return wells[wells["Metadata_plate"].isin(known_plates(plates, list(wells["Metadata_plate"].unique())))]
 
 
 def folder_fingerprint(folder: Path) -> str:
