@@ -206,7 +206,7 @@ def test_empty_cells_and_text_among_concentrations_are_counted(own):
         bbbc021.wells(write(image=holes))
     text = image.astype({"Image_Metadata_Concentration": object})
     text.loc[[0, 5], "Image_Metadata_Concentration"] = "30 micromolar"
-    with pytest.raises(CellbookError, match=r"2 of 24 values that are not numbers \(30 micromolar\)"):
+    with pytest.raises(CellbookError, match=r"is not a number in 2 of 24 rows \(30 micromolar\)"):
         bbbc021.wells(write(image=text))
 
 

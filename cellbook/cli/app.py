@@ -81,17 +81,8 @@ def train(
 
     module = find_method(method)
     config = configure(module, parse_given(given))
-    done = train_run(
-        module,
-        config,
-        CellSet.open(cells),
-        store,
-        device,
-        force=force,
-        checkpoint_seconds=checkpoint_seconds,
-        compiled=compiled,
-    )
-    print(done.folder)
+    how: dict[str, Any] = {"force": force, "checkpoint_seconds": checkpoint_seconds, "compiled": compiled}
+    print(train_run(module, config, CellSet.open(cells), store, device, **how).folder)
 
 
 @app.command()
@@ -182,16 +173,15 @@ def in_words_of_the_shell(message: str) -> str:
     return message
 
 
-def read(file: Path, feature: list[str] | None) -> tuple[Any, list[str]]:
-    """A profile table, and what there is to say of it: first the features, in one line for standard error."""
+def read(file: Path, feature: list[str] | None, as_json: bool) -> tuple[Any, str, list[str]]:
+    """A profile table, one line for standard error on its features, and notes for the report."""
     from cellbook.profiles import read_profiles
 
     notes: list[str] = []
-    try:
-        table = read_profiles(file, feature or [], notes)
-    except CellbookError as error:
-        raise CellbookError(in_words_of_the_shell(str(error))) from error
-    return table, [in_words_of_the_shell(note) for note in notes]
+    table = read_profiles(file, feature or [], notes)
+    notes = [in_words_of_the_shell(note) for note in notes]
+    first = 0 if as_json and "left out" in notes[0] else 1  # what was left out is also for programs
+    return table, notes[0], notes[first:]
 
 
 Feature = Annotated[
@@ -217,25 +207,14 @@ def score(
     from cellbook.metrics import score as score_profiles
     from cellbook.profiles import check_finite
 
-    table, said = read(file, feature)
-    try:
-        if not drop_unusable:
-            check_finite(table)  # of the controls too, which the scores do not see: a NaN there is a fault of the table
-        scores = score_profiles(
-            table,
-            protocol,
-            controls=controls,
-            drop_unlabelled=drop_unlabelled,
-            drop_unusable=drop_unusable,
-            seed=seed,
-        )
-    except CellbookError as error:
-        raise CellbookError(in_words_of_the_shell(str(error))) from error
-    rows = to_json(scores)
-    first = 0 if as_json and "left out" in said[0] else 1  # what was left out is also for programs
+    table, said, notes = read(file, feature, as_json)
+    if not drop_unusable:
+        check_finite(table)  # of the controls too, which the scores do not see: a NaN there is a fault of the table
+    options: dict[str, Any] = {"drop_unlabelled": drop_unlabelled, "drop_unusable": drop_unusable, "seed": seed}
+    rows = to_json(score_profiles(table, protocol, controls=controls, **options))
     for row in rows:
-        row["notes"] = [*said[first:], *row["notes"]]
-    print(said[0], file=sys.stderr)
+        row["notes"] = [*notes, *row["notes"]]
+    print(said, file=sys.stderr)
     if as_json:
         print(json.dumps(rows, indent=1))
         return
@@ -278,19 +257,19 @@ def correct(
     from cellbook.configure import configure
     from cellbook.methods import wdn
     from cellbook.profiles import write_profiles
+    from cellbook.profiles.files import check_place
 
-    correct.check_output(output)
+    check_place(output)
     config = configure(wdn, {"preset": preset, **parse_given(given)})
-    table, said = read(file, feature)
-    profiles, notes = correct.usable(table, drop=drop_unusable)
+    table, said, notes = read(file, feature, as_json)
+    profiles, dropped = correct.usable(table, drop=drop_unusable)
     column = correct.column_of(profiles, domain)
     settings = corrections.Settings(column, ridge, config, device, config.seed, step, fewest_controls)
     found = corrections.correct(profiles, method, settings, controls)
     write_profiles(found.profiles, output)
     report = correct.report(found, method, settings, controls, str(output))
-    print(said[0], file=sys.stderr)
-    first = 0 if as_json and "left out" in said[0] else 1
-    report["notes"] = [*said[first:], *notes, *found.notes]
+    print(said, file=sys.stderr)
+    report["notes"] = [*notes, *dropped, *found.notes]
     print(json.dumps(report, indent=1) if as_json else correct.in_words(report))
 
 
@@ -338,7 +317,7 @@ def main() -> None:
     try:
         app()
     except CellbookError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_words_of_the_shell(str(error))}", file=sys.stderr)
         sys.exit(2)
     except Stopped as stop:
         print(stop, file=sys.stderr)

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from cellbook.errors import CellbookError
-from cellbook.profiles.groups import FLOOR, apply_maps, control_groups, group_rows, steady
-from cellbook.profiles.table import FloatArray, check_choice, check_finite, features, replace_features
+from cellbook.profiles.groups import FLOOR, Correction, apply_maps, control_groups, group_rows, steady
+from cellbook.profiles.table import FloatArray, check_choice, features, replace_features
 
 
 @dataclass(eq=False)
-class Coral:
+class Coral(Correction):
     """Map the rows of batch d by R_d^(-1/2) R^(1/2), where R_d = C_d + eta I and R = C + eta I.
 
     C_d is the covariance of the batch's controls and C the reference. The defaults are those of Tabak et al. 2020,
@@ -100,15 +100,9 @@ class Coral:
 
     def transform(self, profiles: pd.DataFrame) -> pd.DataFrame:
         """Map all rows, controls and treatments, by the map of their batch."""
-        if not hasattr(self, "maps_"):
-            raise CellbookError("this Coral was not fitted; call fit first")
-        x = check_finite(profiles, self.features_)
-        _, codes = group_rows(profiles, self.by, self.groups_)
+        x = self._fitted(profiles)
+        codes = group_rows(profiles, self.by, self.groups_)[1]
         return replace_features(profiles, apply_maps(x, codes, self.centre_, self.maps_, self.offset_), self.features_)
-
-    def fit_transform(self, profiles: pd.DataFrame, controls: str = "DMSO") -> pd.DataFrame:
-        """Fit, then map the same table."""
-        return self.fit(profiles, controls).transform(profiles)
 
     def _moment(self, x: FloatArray) -> FloatArray:
         if self.centre:

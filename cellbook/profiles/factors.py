@@ -13,12 +13,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 
 from cellbook.errors import CellbookError
-from cellbook.profiles.groups import FLOOR, control_groups, steady
-from cellbook.profiles.table import FloatArray, check_finite, features, replace_features
+from cellbook.profiles.groups import FLOOR, Correction, control_groups, steady
+from cellbook.profiles.table import FloatArray, features, replace_features
 
 
 @dataclass(eq=False)
-class FactorAnalysis:
+class FactorAnalysis(Correction):
     """Replace the features by the posterior means of factors that explain how the controls vary together.
 
     Maximum likelihood, by scikit-learn, with a full singular value decomposition at every step, hence without chance.
@@ -89,14 +89,8 @@ class FactorAnalysis:
 
     def transform(self, profiles: pd.DataFrame) -> pd.DataFrame:
         """Project all rows: `factor_0`, `factor_1`, ... in place of the features."""
-        if not hasattr(self, "log_likelihood_"):
-            raise CellbookError("this FactorAnalysis was not fitted; call fit first")
-        z = self._scaler.transform(check_finite(profiles, self.features_))
+        z = self._scaler.transform(self._fitted(profiles))
         return replace_features(profiles, self._model.transform(z), [f"factor_{i}" for i in range(self.n_factors)])
-
-    def fit_transform(self, profiles: pd.DataFrame, controls: str = "DMSO") -> pd.DataFrame:
-        """Fit, then project the same table."""
-        return self.fit(profiles, controls).transform(profiles)
 
 
 def _compress(z: FloatArray) -> tuple[FloatArray, float]:

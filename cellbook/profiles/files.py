@@ -20,7 +20,7 @@ from cellbook.errors import CellbookError, some
 from cellbook.files import write_atomically
 from cellbook.profiles import labels
 from cellbook.profiles.names import BOOKKEEPING, NUMBER_COLUMNS, TEXT_COLUMNS, left_out, simplify, standard_names
-from cellbook.profiles.table import features, matrix, metadata
+from cellbook.profiles.table import as_numbers, features, matrix, metadata
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
 READABLE = (*SUFFIXES, ".tsv", ".tsv.gz")
@@ -131,12 +131,9 @@ def write_profiles(df: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     suffix = _suffix(path)
-    if suffix not in SUFFIXES:
-        raise CellbookError(f"{path} has an unknown suffix; a profile table ends with one of {', '.join(SUFFIXES)}")
     matrix(df)
     df = df[metadata(df) + features(df)]
-    if not path.parent.is_dir():
-        raise CellbookError(f"cannot write {path}: there is no folder {path.parent}; make it or choose another one")
+    check_place(path)
 
     def write(part: Path) -> None:
         if suffix == ".parquet":
@@ -147,6 +144,16 @@ def write_profiles(df: pd.DataFrame, path: str | os.PathLike[str]) -> None:
             part.write_bytes(gzip.compress(df.to_csv(index=False, lineterminator="\n").encode(), mtime=0))
 
     write_atomically(path, write)
+
+
+def check_place(path: Path) -> None:
+    """Refuse a place where no profile table can be written, which is known before anything is computed."""
+    if _suffix(path) not in SUFFIXES:
+        raise CellbookError(f"{path} has an unknown suffix; a profile table ends with one of {', '.join(SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise CellbookError(f"cannot write {path}: there is no folder {path.parent}; make it or choose another one")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise CellbookError(f"cannot write {path}: it is a folder, or its folder is read-only; choose another place")
 
 
 def _suffix(path: Path) -> str:
@@ -277,14 +284,7 @@ def _features_alone(df: pd.DataFrame, feature: Sequence[str]) -> tuple[pd.DataFr
 
 def _typed(df: pd.DataFrame) -> pd.DataFrame:
     matrix(df)  # refuses features that are not numbers
-    numbers = {c: pd.to_numeric(df[c], errors="coerce") for c in NUMBER_COLUMNS if c in df}
-    for name, column in numbers.items():
-        bad = df.loc[column.isna() & df[name].notna(), name]
-        if len(bad):
-            raise CellbookError(
-                f"{name} is not a number in {len(bad)} of {len(df)} rows (first: {str(bad.iloc[0])!r}); "
-                f"write the bare number{', in micromolar' if name == 'Metadata_concentration' else ''}"
-            )
+    numbers = {c: as_numbers(df[c]) for c in NUMBER_COLUMNS if c in df}
     if "Metadata_concentration" in numbers:
         numbers["Metadata_concentration"] = numbers["Metadata_concentration"].astype("float64")
     return df.assign(**numbers)

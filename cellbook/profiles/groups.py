@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol, Self
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -15,6 +17,32 @@ POOLED = "all"  # the name of the one group when rows are not grouped
 # chance: divided by it, the feature would outweigh all others. Single precision rounds at 6e-8 of the magnitude; the
 # least shares among the published profiles are 1e-4 of the magnitude and 3e-3 of the spread.
 FLOOR = 1e-6
+
+
+class Step(Protocol):
+    """Anything that is fitted on the controls of a profile table and maps all of its rows."""
+
+    def fit(self, profiles: pd.DataFrame, controls: str = "DMSO") -> Self:
+        """Fit on the rows whose `Metadata_compound` is `controls`."""
+
+    def transform(self, profiles: pd.DataFrame) -> pd.DataFrame:
+        """Map all rows."""
+
+
+class Correction(Step):
+    """A step that is fitted on the controls, feature by feature or on all features together."""
+
+    features_: list[str]
+
+    def fit_transform(self, profiles: pd.DataFrame, controls: str = "DMSO") -> pd.DataFrame:
+        """Fit, then map the same table."""
+        return self.fit(profiles, controls).transform(profiles)
+
+    def _fitted(self, profiles: pd.DataFrame) -> FloatArray:
+        """The features of fit, (rows, features), finite."""
+        if not hasattr(self, "features_"):
+            raise CellbookError(f"this {type(self).__name__} was not fitted; call fit first")
+        return check_finite(profiles, self.features_)
 
 
 def group_rows(df: pd.DataFrame, by: str | None, known: list[str] | None = None) -> tuple[list[str], Codes]:

@@ -10,12 +10,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from cellbook.errors import CellbookError, some
-from cellbook.profiles.groups import FLOOR, control_groups, group_rows, hardly_varies
-from cellbook.profiles.table import FloatArray, check_choice, check_finite, features, replace_features
+from cellbook.profiles.groups import FLOOR, Correction, control_groups, group_rows, hardly_varies
+from cellbook.profiles.table import FloatArray, check_choice, features, replace_features
 
 
 @dataclass(eq=False)
-class PlateScaler:
+class PlateScaler(Correction):
     """Shift and scale each feature of each plate so that the plate's controls have a set place and spread.
 
     Parameters
@@ -75,15 +75,9 @@ class PlateScaler:
 
     def transform(self, profiles: pd.DataFrame) -> pd.DataFrame:
         """Scale all rows, controls and treatments; features named in `dropped_` are left out."""
-        if not hasattr(self, "spread_"):
-            raise CellbookError("this PlateScaler was not fitted; call fit first")
-        x = check_finite(profiles.drop(columns=self.dropped_, errors="ignore"), self.features_)
-        _, codes = group_rows(profiles, self.by, self.groups_)
+        x = self._fitted(profiles.drop(columns=getattr(self, "dropped_", []), errors="ignore"))
+        codes = group_rows(profiles, self.by, self.groups_)[1]
         return replace_features(profiles, (x - self.centre_[codes]) / self.spread_[codes], self.features_)
-
-    def fit_transform(self, profiles: pd.DataFrame, controls: str = "DMSO") -> pd.DataFrame:
-        """Fit, then scale the same table."""
-        return self.fit(profiles, controls).transform(profiles)
 
     def _measure(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         if self.method == "percentile":

@@ -188,6 +188,18 @@ def controls_mask(df: pd.DataFrame, controls: str = "DMSO") -> BoolArray:
     return mask
 
 
+def as_numbers(column: pd.Series, where: str = "") -> pd.Series:
+    """The column as numbers; text in it is refused, empty cells stay missing."""
+    values = pd.to_numeric(column, errors="coerce")
+    bad = column[values.isna() & column.notna()]
+    if len(bad):
+        raise CellbookError(
+            f"{where}{column.name} is not a number in {len(bad)} of {len(column)} rows ({some(bad)}); write plain "
+            "numbers, concentrations in micromolar"
+        )
+    return values
+
+
 def check_choice(argument: str, value: object, known: Sequence[str]) -> None:
     """Raise CellbookError if `value` is not among the `known` values of `argument`."""
     if value not in known:

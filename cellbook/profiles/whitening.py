@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from cellbook.errors import CellbookError
-from cellbook.profiles.groups import FLOOR, POOLED, apply_maps, control_groups, group_rows, steady
-from cellbook.profiles.table import FloatArray, check_choice, check_finite, features, replace_features
+from cellbook.profiles.groups import FLOOR, POOLED, Correction, apply_maps, control_groups, group_rows, steady
+from cellbook.profiles.table import FloatArray, check_choice, features, replace_features
 
 
 @dataclass(eq=False)
-class Whitening:
+class Whitening(Correction):
     """Map x to (x - mean) V (L + ridge)^(-1/2), where V L V' is the covariance of the controls.
 
     With a ridge of 0 the controls get mean 0 and covariance I (n - 1 in the covariance). Tabak et al. 2020 call this
@@ -96,18 +96,12 @@ class Whitening:
 
     def transform(self, profiles: pd.DataFrame) -> pd.DataFrame:
         """Whiten all rows, controls and treatments."""
-        if not hasattr(self, "maps_"):
-            raise CellbookError("this Whitening was not fitted; call fit first")
-        x = check_finite(profiles, self.features_)
-        _, codes = group_rows(profiles, self.by, self.groups_)
+        x = self._fitted(profiles)
+        codes = group_rows(profiles, self.by, self.groups_)[1]
         outputs = self.maps_.shape[2]
         white = apply_maps(x, codes, self.mean_, self.maps_, np.zeros((len(self.groups_), outputs)))
         names = self.features_ if self.kind == "zca" else [f"whitened_{i}" for i in range(outputs)]
         return replace_features(profiles, white, names)
-
-    def fit_transform(self, profiles: pd.DataFrame, controls: str = "DMSO") -> pd.DataFrame:
-        """Fit, then whiten the same table."""
-        return self.fit(profiles, controls).transform(profiles)
 
     def _fit_group(self, x: FloatArray, group: str, names: list[str]) -> tuple[FloatArray, FloatArray, int]:
         """Return the whitening matrix (d, k), the eigenvalues (d,) and the rank for controls x (n, d)."""

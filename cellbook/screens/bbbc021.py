@@ -17,18 +17,13 @@ from cellbook.errors import CellbookError, nearest, some
 from cellbook.profiles.aggregate import TREATMENT, WELL
 from cellbook.profiles.files import read_table
 from cellbook.profiles.names import is_bookkeeping
-from cellbook.profiles.table import check_choice, near_miss
+from cellbook.profiles.table import as_numbers, check_choice, near_miss
 from cellbook.screens import locate
 
 SOURCE = "https://bbbc.broadinstitute.org/BBBC021"
 CITATION = (
     "We used image set BBBC021v1 [Caie et al., Molecular Cancer Therapeutics, 2010], available from the Broad Bioimage "
     "Benchmark Collection [Ljosa et al., Nature Methods, 2012]."
-)
-FEATURES_CITATION = "Ljosa et al., Journal of Biomolecular Screening 18 (2013) 1321"
-LICENCE = (
-    "Images and ground truth: copyright AstraZeneca Pharmaceuticals; republished by the Image Data Resource as idr0035 "
-    "under CC BY 4.0. Tables and features: as distributed in cytomining/cytominergallery (Broad Institute, BSD-style)."
 )
 
 CONTROL = "DMSO"
@@ -105,7 +100,7 @@ def image_table(path: StrPath | None = None) -> pd.DataFrame:
     table, where = _read(IMAGE_TABLE, path)
     _require(table, [*IMAGE_COLUMNS, "Image_FileName_DAPI", "Image_PathName_DAPI"], where)
     for column in ("Image_Metadata_Concentration", "Replicate"):
-        table[column] = _numbers(table[column], where)
+        table[column] = as_numbers(table[column], f"{where}: ").astype("float64")
     table["Replicate"] = table["Replicate"].astype("int64")
     twice = table.duplicated(["Image_PathName_DAPI", "Image_FileName_DAPI"])
     if twice.any():
@@ -130,7 +125,7 @@ def moa_table(path: StrPath | None = None) -> pd.DataFrame:
     """
     table, where = _read(MOA_TABLE, path)
     _require(table, list(_MOA_COLUMNS), where)
-    table["concentration"] = _numbers(table["concentration"], where)
+    table["concentration"] = as_numbers(table["concentration"], f"{where}: ").astype("float64")
     unknown = table.loc[~table["moa"].isin([*MOAS, CONTROL]), "moa"]
     if len(unknown):
         hint = nearest(unknown.iloc[0], MOAS, f"the known ones are {', '.join(MOAS)} and {CONTROL}")
@@ -249,7 +244,7 @@ def ljosa2013(features: Literal["phenotype", "all"] = "phenotype", folder: StrPa
     measured = [column for column in table.columns if column not in WELL]
     for column in measured:
         if not pd.api.types.is_numeric_dtype(table[column]):
-            table[column] = _numbers(table[column], where)
+            table[column] = as_numbers(table[column], f"{where}: ").astype("float64")
     described = _described(table[WELL], wells(folder), where)
     described["Metadata_cell_count"] = 2 * table[_OBJECT_NUMBER] - 1
     values = table[measured]
@@ -326,15 +321,3 @@ def _require(table: pd.DataFrame, columns: Sequence[str], where: str) -> None:
             raise CellbookError(f"column {column!r} of {where} is empty in {empty} of {len(table)} rows; fill them in")
         if not pd.api.types.is_numeric_dtype(table[column].dtype):
             table[column] = table[column].astype("str").str.strip()
-
-
-def _numbers(column: pd.Series, where: str) -> pd.Series:
-    """Column as float64; text in it is refused, empty cells stay missing."""
-    values = pd.to_numeric(column, errors="coerce").astype("float64")
-    bad = values.isna() & column.notna()
-    if bad.any():
-        raise CellbookError(
-            f"column {column.name!r} of {where} has {bad.sum()} of {len(column)} values that are not numbers "
-            f"({some(column[bad])}); write them as plain numbers, concentrations in micromolar"
-        )
-    return values

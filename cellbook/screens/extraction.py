@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 MIN_FIELDS = 20  # a plate with fewer fields is not corrected: its mean image would still show the cells
 SETTINGS, REPORT = "extraction.json", "fields.csv"
+KEYS = ("Metadata_plate", "Metadata_well", "Metadata_site", "Metadata_field")
 _ILLUMINATION_STEP = 40  # fields a task adds to the running mean of its plate
 
 log = logging.getLogger(__name__)
@@ -156,24 +157,16 @@ def extract_fields(
                     "resume=False (--force)"
                 )
             if other or not resume:
-                _empty(parts)
+                shutil.rmtree(parts)
+                parts.mkdir()
             files.write_json(parts / SETTINGS, state)
             report = _work(fields, parts, settings, workers, progress)
             return _assemble(fields, report, parts, out, settings, state)
 
 
-def _empty(parts: Path) -> None:
-    for item in parts.iterdir():
-        if item.is_dir():
-            shutil.rmtree(item)
-        else:
-            item.unlink()
-
-
 def _state(fields: pd.DataFrame, settings: Settings) -> dict[str, Any]:
     # Names only: a missing file that appears later must not look like another screen.
-    keys = ("Metadata_plate", "Metadata_well", "Metadata_site", "Metadata_field")
-    rows = fields[[column for column in keys if column in fields]].astype(str).to_numpy().tolist()
+    rows = fields[[column for column in KEYS if column in fields]].astype(str).to_numpy().tolist()
     told = {name: value for name, value in asdict(settings).items() if value or name not in ("plane", "series")}
     return json.loads(json.dumps({"settings": told, "fields": len(fields), "digest": files.digest(rows)}))
 
@@ -219,8 +212,9 @@ def _work(fields: pd.DataFrame, parts: Path, settings: Settings, workers: int, p
             outcomes[row] = outcome
             bar.update()
     for row in set(range(len(fields))) - set(outcomes):
-        outcomes[row] = _read_outcome(_part(parts, row))
-    keys = [c for c in ("Metadata_plate", "Metadata_well", "Metadata_site", "Metadata_field") if c in fields]
+        with np.load(_part(parts, row)) as stored:
+            outcomes[row] = "done", len(stored["centres"]), str(stored["note"])
+    keys = [column for column in KEYS if column in fields]
     result = pd.DataFrame([outcomes[row] for row in range(len(fields))], columns=["status", "cells", "note"])
     return pd.concat([fields[keys], result], axis=1)
 
@@ -251,13 +245,8 @@ def _illumination(paths: list[list[Any]], target: Path, settings: Settings, run:
     if shape is None or means[shape].count < MIN_FIELDS:
         return False
     function = illumination.illumination_function(means[shape])
-    files.write_atomically(target, lambda temporary: _save_array(temporary, function))
+    files.write_atomically(target, lambda temporary: np.save(temporary, function))
     return True
-
-
-def _save_array(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as stream:
-        np.save(stream, array)
 
 
 def _mean_images(paths: list[list[Any]], settings: Settings) -> dict[tuple[int, ...], illumination.MeanImage]:
@@ -305,11 +294,6 @@ def _check_size(path: Any, size: tuple[int, ...], usual: tuple[int, ...]) -> Non
             f"{path} is {size[0]} x {size[1]} pixels, most fields of its plate {usual[0]} x {usual[1]}, and a "
             "plate is corrected as one; replace the field, give it a plate of its own, or leave the correction out"
         )
-
-
-def _read_outcome(part: Path) -> tuple[str, int, str]:
-    with np.load(part) as stored:
-        return "done", len(stored["centres"]), str(stored["note"])
 
 
 def _assemble(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -25,17 +25,11 @@ class MeanImage:
 
     total: np.ndarray | None = None  # (C, H/4, W/4) float64
     count: int = 0
-    size: tuple[int, int] = field(default=(0, 0))
+    size: tuple[int, int] = (0, 0)
 
     def add(self, image: np.ndarray) -> None:
         """Add one (C, H, W) field."""
-        small = _shrink(np.asarray(image))
-        if self.total is None:
-            self.total, self.size = np.zeros(small.shape), image.shape[-2:]
-        elif image.shape[-2:] != self.size:
-            raise CellbookError(f"a field of {image.shape[-2:]} pixels joins a plate of {self.size}; use one size")
-        self.total += small
-        self.count += 1
+        self.merge(MeanImage(_shrink(np.asarray(image)), 1, image.shape[-2:]))
 
     def merge(self, other: MeanImage) -> None:
         """Add all fields of another running mean."""
@@ -44,7 +38,7 @@ class MeanImage:
         if self.total is None:
             self.total, self.size = np.zeros_like(other.total), other.size
         elif other.size != self.size:
-            raise CellbookError(f"fields of {self.size} and of {other.size} pixels lie on one plate; state field_size")
+            raise CellbookError(f"fields of {self.size} and of {other.size} pixels lie on one plate; use one size")
         self.total += other.total
         self.count += other.count
 

@@ -80,20 +80,10 @@ def planted_wells(
     seeds of 5 and 8. The published features of the real screen give 79 % and 68 % in the same way, and 94 % and 77 %
     by factor analysis (Ljosa 2013). Without week effects both are 99 %; with permuted labels they fall to chance.
     """
-    sizes = {
-        "moa_effect": moa_effect,
-        "compound_effect": compound_effect,
-        "week_effect": week_effect,
-        "plate_effect": plate_effect,
-        "noise": noise,
-    }
-    counts = {
-        "seed": (seed, 0),
-        "n_features": (n_features, 2),
-        "wells": (wells, 1),
-        "controls": (controls, 1),
-        "constant": (constant, 0),
-    }
+    sizes = {"moa_effect": moa_effect, "compound_effect": compound_effect, "week_effect": week_effect}
+    sizes |= {"plate_effect": plate_effect, "noise": noise}
+    counts = {"seed": (seed, 0), "n_features": (n_features, 2), "wells": (wells, 1), "controls": (controls, 1)}
+    counts |= {"constant": (constant, 0)}
     _check(sizes, counts)
     table = _layout(wells, controls)
     # one stream a part: to change one part, or to have more of it, does not move the others
