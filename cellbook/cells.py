@@ -283,13 +283,7 @@ def save_parts(parts: Iterable[CellSet], folder: str | os.PathLike[str], overwri
             files.write_array(work / IMAGES, blocks())
             table = pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
             complete(work, table, *kinds[0][:2])
-            old = None
-            if folder.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent)) / folder.name
-                os.replace(folder, old)
-            os.replace(work, folder)
-            if old is not None:
-                shutil.rmtree(old.parent, ignore_errors=True)
+            files.put_folder(work, folder)
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
             raise

@@ -21,7 +21,7 @@ import pandas as pd
 from cellbook.book import notebooks, results
 from cellbook.book.fragments import markdown, stale_fragments, write_fragments
 from cellbook.errors import CellbookError, DataNotFound
-from cellbook.files import alone, digest, read_json, sha256, write_json, write_text, writing
+from cellbook.files import alone, digest, put_folder, read_json, sha256, write_json, write_text, writing
 from cellbook.runs import UNVERIFIED, Run, environment
 
 if TYPE_CHECKING:
@@ -175,8 +175,7 @@ def publish(page: str, folder: Path, book: Path | None = None, *, smoke: bool = 
         record["run_records"] = {key: sha256(new / "runs" / key / "run.json") for key in record["runs"]}
         record["page_sha256"] = sha256(folder / f"{page}.ipynb")
         write_json(new / "page.json", record)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(new, target)
+        put_folder(new, target)
         (book / "papers").mkdir(exist_ok=True)
         shutil.copyfile(folder / f"{page}.ipynb", book / "papers" / f"{page}.ipynb")
     write_fragments(book)

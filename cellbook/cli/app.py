@@ -184,9 +184,9 @@ def read(file: Path, feature: list[str] | None, as_json: bool) -> tuple[Any, str
     return table, notes[0], notes[first:]
 
 
-Feature = Annotated[
-    list[str] | None, typer.Option(metavar="NAME", help="count this column (or pattern) as a feature all the same")
-]
+Feature = Annotated[list[str] | None, typer.Option(metavar="NAME", help="column or pattern that is a feature, too")]
+Controls = Annotated[str, typer.Option(help="compound of the control rows")]
+DropUnusable = Annotated[bool, typer.Option(help="leave out NaN, infinite or constant features; refused otherwise")]
 
 
 @app.command()
@@ -195,11 +195,9 @@ def score(
     protocol: Annotated[str, typer.Option(help="named protocol; see the chapter on evaluation")],
     feature: Feature = None,
     as_json: Annotated[bool, typer.Option("--json", help="print a list of objects, one a measure and k")] = False,
-    controls: Annotated[str, typer.Option(help="compound of the control rows, which are not scored")] = "DMSO",
+    controls: Controls = "DMSO",
     drop_unlabelled: Annotated[bool, typer.Option(help="leave out rows without MOA instead of refusing them")] = False,
-    drop_unusable: Annotated[
-        bool, typer.Option(help="leave out NaN, infinite or constant features instead of refusing them")
-    ] = False,
+    drop_unusable: DropUnusable = False,
     seed: Annotated[int, typer.Option(min=0, help="of the resampling behind the intervals")] = 0,
 ) -> None:
     """Score a profile table (Parquet or CSV) under a named protocol."""
@@ -236,19 +234,16 @@ def correct(
     output: Annotated[Path, typer.Option(help="corrected table (Parquet or CSV), in a folder that exists")],
     feature: Feature = None,
     domain: Annotated[str, typer.Option(help="metadata column to correct for, with or without Metadata_")] = "batch",
-    controls: Annotated[str, typer.Option(help="compound of the control rows")] = "DMSO",
+    controls: Controls = "DMSO",
     ridge: Annotated[
-        float | None,
-        typer.Option(help="of coral (absolute) and of whitening (relative); 1 unless controls are too few for that"),
+        float | None, typer.Option(help="of coral, whitening (relative); 1, or for few controls more")
     ] = None,
     preset: Annotated[str, typer.Option(help="of wdn: smoke, quick or paper")] = "quick",
     given: Given = None,
     device: Annotated[str, typer.Option(help="of wdn: auto, cpu, cuda or cuda:1")] = "auto",
     step: Annotated[int | None, typer.Option(help="of wdn: map step whose maps are applied; the last if none")] = None,
     fewest_controls: Annotated[int, typer.Option(help="of wdn: refuse a domain with fewer controls")] = 10,
-    drop_unusable: Annotated[
-        bool, typer.Option(help="leave out NaN, infinite or constant features instead of refusing them")
-    ] = False,
+    drop_unusable: DropUnusable = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> None:
     """Correct a profile table for its batches by their controls, and report what is left of the batch in these."""

@@ -42,9 +42,7 @@ def simulate(
     wells: Annotated[int | None, typer.Option(help="wells of a treatment")] = None,
     controls: Annotated[int | None, typer.Option(help="untreated wells a plate")] = None,
     positive_controls: Annotated[int | None, typer.Option(help="taxol wells a plate")] = None,
-    cells: Annotated[
-        int | None, typer.Option(help="cells of an untreated well, about; decides the size of fields")
-    ] = None,
+    cells: Annotated[int | None, typer.Option(help="cells of an untreated well, about; fields grow with it")] = None,
     sites: Annotated[int | None, typer.Option(help="fields of view a well")] = None,
     crop: Annotated[int | None, typer.Option(help="side of a cell's image in pixels")] = None,
     effect: Annotated[float | None, typer.Option(help="strength of treatments; as all strengths, 0 to 10")] = None,
@@ -169,9 +167,7 @@ def import_(
     out: Annotated[Path | None, typer.Option(metavar="OUT", help="folder of the cell set")] = None,
     pixel_um: Annotated[float | None, typer.Option(help="side of a pixel in micrometres")] = None,
     channels: Annotated[str, typer.Option(help="names by commas, DNA first")] = "DNA,Tubulin,Actin",
-    column: Annotated[
-        list[str] | None, typer.Option(metavar="OWN=NAME", help="own column that is plate, well, compound, ...")
-    ] = None,
+    column: Annotated[list[str] | None, typer.Option(metavar="OWN=NAME", help="own column for plate, well ...")] = None,
     files: Annotated[str | None, typer.Option(help="columns that name each channel's file, by commas")] = None,
     plates: Plates = None,
     controls: Annotated[str, typer.Option(help="compound of the control rows")] = "DMSO",

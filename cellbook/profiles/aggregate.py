@@ -45,10 +45,9 @@ def aggregate(
 
     Returns
     -------
-    DataFrame
-        One row a group, in order of first appearance. Metadata that is constant in every group is kept.
-        `Metadata_batch` that varies becomes the sorted names joined by "|", and `Metadata_cell_count` that varies is
-        summarised like a feature; other metadata that varies is dropped. `Metadata_n` is the number of rows aggregated.
+    One row a group, in order of first appearance. Metadata that is constant in every group is kept.
+    `Metadata_batch` that varies becomes the sorted names joined by "|", and `Metadata_cell_count` that varies is
+    summarised like a feature; other metadata that varies is dropped. `Metadata_n` is the number of rows aggregated.
 
     Raises
     ------

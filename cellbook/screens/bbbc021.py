@@ -89,8 +89,7 @@ def image_table(path: StrPath | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame
-        The published table has 13,200 rows and 13 columns.
+    The published table has 13,200 rows and 13 columns.
 
     Raises
     ------
@@ -169,8 +168,7 @@ def wells(folder: StrPath | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame
-        Wells in the order of the image table.
+    Wells in the order of the image table.
 
     Raises
     ------
@@ -224,8 +222,7 @@ def ljosa2013(features: Literal["phenotype", "all"] = "phenotype", folder: StrPa
 
     Returns
     -------
-    DataFrame
-        Profile table with plate, well, batch, compound, concentration, mechanism, replicate, role and cell count.
+    Profile table with plate, well, batch, compound, concentration, mechanism, replicate, role and cell count.
 
     Raises
     ------

@@ -330,10 +330,7 @@ def _assemble(
     report.to_csv(work / REPORT, index=False, lineterminator="\n")
     files.write_json(work / SETTINGS, state)
     cells.complete(work, table, settings.channels, settings.pixel_um)
-    if out.exists():
-        os.replace(out, parts / "replaced")
-    os.replace(work, out)
-    shutil.rmtree(parts / "replaced", ignore_errors=True)
+    files.put_folder(work, out)
     if not len(failed):
         shutil.rmtree(parts, ignore_errors=True)
     return _summary(out, report)

@@ -59,28 +59,22 @@ def _shrink(image: np.ndarray) -> np.ndarray:
     return blocks.mean(axis=(-3, -1), dtype=np.float64)
 
 
-def illumination_function(mean: MeanImage, radius: int = RADIUS, percentile: float = ROBUST_MINIMUM) -> np.ndarray:
+def illumination_function(mean: MeanImage) -> np.ndarray:
     """Illumination function of one plate: how much brighter than its darkest part each place of the field is.
 
     Steps: mean of the plate's fields at a quarter of the size, median filter with a disk, back to full size, clip
     below the robust minimum (a percentile), divide by it.
-
-    Parameters
-    ----------
-    mean : running mean of the plate's fields.
-    radius : radius of the disk in pixels of the reduced image.
-    percentile : percentile that is the robust minimum.
 
     Returns
     -------
     (C, H, W) float32, at least 1 everywhere; 1 throughout for a channel that is zero on the whole plate.
     """
     functions = np.ones((len(mean.mean), *mean.size), np.float32)
-    footprint = disk(radius)
+    footprint = disk(RADIUS)
     for channel, small in enumerate(mean.mean):
         smooth = ndimage.median_filter(small, footprint=footprint, mode="reflect")
         full = resize(smooth, mean.size, order=1, mode="edge", anti_aliasing=False, preserve_range=True)
-        minimum = np.percentile(full, percentile)
+        minimum = np.percentile(full, ROBUST_MINIMUM)
         if minimum > 0:
             functions[channel] = np.maximum(full, minimum) / minimum
     return functions

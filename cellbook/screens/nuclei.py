@@ -48,16 +48,7 @@ class Matching(NamedTuple):
         return 2 * self.precision * self.recall / total if total else 0.0
 
 
-def detect(
-    image: np.ndarray,
-    method: str = "otsu",
-    *,
-    known: np.ndarray | None = None,
-    sigmas: tuple[float, float] = DOG_SIGMAS,
-    threshold: float = DOG_THRESHOLD,
-    min_distance: int | None = None,
-    min_area: int = OTSU_AREA,
-) -> np.ndarray:
+def detect(image: np.ndarray, method: str = "otsu", *, known: np.ndarray | None = None) -> np.ndarray:
     """Centres of the nuclei of one field.
 
     Parameters
@@ -67,9 +58,6 @@ def detect(
         published). "otsu": Otsu's threshold, distance transform, watershed, centroids (Caicedo 2018 segments with
         Otsu).
     known : (H, W) boolean; pixels outside are neither filtered, thresholded nor searched.
-    sigmas, threshold : the two widths in pixels and the smallest response, for "dog".
-    min_distance : smallest distance of two centres in pixels.
-    min_area : smallest object in pixels, for "otsu".
 
     Returns
     -------
@@ -97,9 +85,9 @@ def detect(
     if contrast is None:
         centres = np.empty((0, 2), np.int64)
     elif method == "dog":
-        centres = _dog(contrast, mask, sigmas, threshold, min_distance or DOG_DISTANCE)
+        centres = _dog(contrast, mask)
     else:
-        centres = _otsu(contrast, mask, level, min_distance or OTSU_DISTANCE, min_area)
+        centres = _otsu(contrast, mask, level)
     return centres[np.lexsort(centres.T[::-1])]
 
 
@@ -135,27 +123,24 @@ def _contrast(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray | None, f
     return np.clip((smooth - background) / span, -0.5, 1.5), (otsu - background) / span
 
 
-def _dog(
-    contrast: np.ndarray, mask: np.ndarray, sigmas: tuple[float, float], threshold: float, distance: int
-) -> np.ndarray:
-    response = _smooth(contrast, mask, sigmas[0]) - _smooth(contrast, mask, sigmas[1])
+def _dog(contrast: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    response = _smooth(contrast, mask, DOG_SIGMAS[0]) - _smooth(contrast, mask, DOG_SIGMAS[1])
     response[~mask] = -1
-    return peak_local_max(response, min_distance=distance, threshold_abs=threshold, exclude_border=False).astype(
-        np.int64
-    )
+    peaks = peak_local_max(response, min_distance=DOG_DISTANCE, threshold_abs=DOG_THRESHOLD, exclude_border=False)
+    return peaks.astype(np.int64)
 
 
-def _otsu(contrast: np.ndarray, mask: np.ndarray, level: float, distance: int, min_area: int) -> np.ndarray:
+def _otsu(contrast: np.ndarray, mask: np.ndarray, level: float) -> np.ndarray:
     foreground = ndimage.binary_fill_holes((contrast > level) & mask)
     foreground = ndimage.binary_opening(foreground, iterations=2)
     depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(foreground).astype(np.float32), SPLIT_SIGMA)
     regions, _ = ndimage.label(foreground)
-    seeds = peak_local_max(depth, min_distance=distance, labels=regions, exclude_border=False)
+    seeds = peak_local_max(depth, min_distance=OTSU_DISTANCE, labels=regions, exclude_border=False)
     markers = np.zeros(contrast.shape, np.int32)
     markers[tuple(seeds.T)] = np.arange(1, len(seeds) + 1)
     labels = watershed(-depth, markers, mask=foreground)
     area = np.bincount(labels.ravel(), minlength=len(seeds) + 1)
-    keep = np.flatnonzero(area[1:] >= min_area) + 1
+    keep = np.flatnonzero(area[1:] >= OTSU_AREA) + 1
     if not keep.size:
         return np.empty((0, 2), np.int64)
     return np.round(ndimage.center_of_mass(labels > 0, labels, keep)).astype(np.int64)

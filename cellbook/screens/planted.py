@@ -63,10 +63,9 @@ def planted_wells(
 
     Returns
     -------
-    DataFrame
-        Profile table, 639 rows by default; features ``planted_0`` ..., uncentred and of very different sizes. Besides
-        the usual metadata ``Metadata_truth_strength`` (s_t, 0 to 1) and ``Metadata_truth_response`` (length of
-        s_t * (M_m + C_c); a well's noise z has a length of about 4.5).
+    Profile table, 639 rows by default; features ``planted_0`` ..., uncentred and of very different sizes. Besides
+    the usual metadata ``Metadata_truth_strength`` (s_t, 0 to 1) and ``Metadata_truth_response`` (length of
+    s_t * (M_m + C_c); a well's noise z has a length of about 4.5).
 
     Raises
     ------

@@ -23,21 +23,21 @@ NOISE_BELOW = 0.5  # autocorrelation at one pixel: cells have 0.9 and more, pure
 _STORED_ORDER = (0, 2, 1)  # the files hold DAPI, actin, tubulin
 _COLUMNS = ["plate", "well", "batch", "compound", "concentration", "moa", "replicate", "site", "field", "cell"]
 _COLUMNS += ["dapi_centre_ratio"]
-_PARTS = {"all_treatments": ("all_treatments",), "dense_wells": ("dense_wells",)}
-_PARTS["both"] = _PARTS["all_treatments"] + _PARTS["dense_wells"]
+PARTS = ("all_treatments", "dense_wells")
 
 log = logging.getLogger(__name__)
 
 
-def bbbc021_sample(which: str = "all_treatments", drop_noise: bool = True) -> CellSet:
+def bbbc021_sample(which: str = "all_treatments") -> CellSet:
     """Real 68 x 68 crops of BBBC021 in the project's channel order.
+
+    Crops that hold no cell (autocorrelation at one pixel below 0.5 in any channel) are left out; their number is logged
+    and kept in ``table.attrs["noise_crops"]``.
 
     Parameters
     ----------
     which : "all_treatments": 1,996 cells of all 103 treatments and DMSO; "dense_wells": 985 cells of few wells (DMSO,
-        cycloheximide, taxol), none of them in the first; "both".
-    drop_noise : leave out the crops that hold no cell (autocorrelation at one pixel below 0.5 in any channel). Their
-        number is logged and kept in ``table.attrs["noise_crops"]``; with False they stay, marked in ``Metadata_noise``.
+        cycloheximide, taxol), none of them in the first.
 
     Returns
     -------
@@ -52,18 +52,16 @@ def bbbc021_sample(which: str = "all_treatments", drop_noise: bool = True) -> Ce
     CellbookError
         If `which` is unknown, or a file is missing or damaged.
     """
-    check_choice("which", which, tuple(_PARTS))
-    images, tables = zip(*(_part(part) for part in _PARTS[which]), strict=True)
-    stack, table = np.concatenate(images), pd.concat(tables, ignore_index=True)
-    noise = table["Metadata_noise"].to_numpy()
-    if drop_noise:
-        stack, table = stack[~noise], table.loc[~noise].drop(columns="Metadata_noise").reset_index(drop=True)
-        log.info("%d of %d crops hold only noise and were dropped", noise.sum(), len(noise))
+    check_choice("which", which, PARTS)
+    images, table, noise = _part(which)
+    log.info("%d of %d crops hold only noise and were dropped", noise.sum(), len(noise))
+    table = table[~noise].reset_index(drop=True)
     table.attrs["noise_crops"] = int(noise.sum())
-    return CellSet(stack, table, CHANNELS, PIXEL_UM)
+    return CellSet(images[~noise], table, CHANNELS, PIXEL_UM)
 
 
-def _part(part: str) -> tuple[np.ndarray, pd.DataFrame]:
+def _part(part: str) -> tuple[np.ndarray, pd.DataFrame, np.ndarray]:
+    """The crops, their table, and which of them hold no cell."""
     with np.load(find(f"crops_{part}.npz")) as stored:
         images = stored["images"][:, _STORED_ORDER]
     source = pd.read_csv(find(f"crops_{part}.csv"), dtype={"plate": str, "well": str, "compound": str})
@@ -78,5 +76,4 @@ def _part(part: str) -> tuple[np.ndarray, pd.DataFrame]:
     table["Metadata_role"] = np.where(control, "negative control", role)
     table["Metadata_sample"] = part
     lag = source[[f"lag1_{channel}" for channel in ("dapi", "actin", "tubulin")]]
-    table["Metadata_noise"] = (lag < NOISE_BELOW).any(axis=1)
-    return images, table
+    return images, table, (lag < NOISE_BELOW).any(axis=1).to_numpy()

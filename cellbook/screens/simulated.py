@@ -129,24 +129,15 @@ def replacing(out: Path, force: bool = False) -> Iterator[Path]:
         home = Path(os.path.expanduser("~"))  # a user of a container may have none
         if any(place.resolve().is_relative_to(whole) for place in (Path.cwd(), home)):
             raise CellbookError(f"{out} holds the working or home folder and is not replaced; give another folder")
-    work, old = (whole.with_name(f".{whole.name}.{kind}") for kind in ("new", "old"))
+    work = whole.with_name(f".{whole.name}.new")
     with files.writing(out), files.alone(whole, wait=False):
         try:
-            for left in (work, old):
-                shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(work, ignore_errors=True)
             work.mkdir()
             yield work / whole.name
-            if whole.exists():
-                os.replace(whole, old)
-            try:
-                os.replace(work / whole.name, whole)
-            except OSError:
-                if old.exists():
-                    os.replace(old, whole)
-                raise
+            files.put_folder(work / whole.name, whole)
         finally:
-            for left in (work, old):
-                shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _made(folder: Path) -> bool:
