@@ -138,9 +138,8 @@ def correct(profiles: pd.DataFrame, method: str, settings: Settings | None = Non
 
     Raises
     ------
-    CellbookError
-        On an unknown method, one domain only, a domain without controls, features that are not finite, too few
-        controls for a covariance where no ridge is given, too few for WDN, or a step that WDN has not.
+    CellbookError : on an unknown method, one domain only, a domain without controls, features that are not finite, too
+        few controls for a covariance where no ridge is given, too few for WDN, or a step that WDN has not.
     """
     s = settings or Settings()
     if method not in METHODS:

@@ -59,8 +59,7 @@ def alone(place: Path, *, wait: bool = True) -> Iterator[bool]:
 
     Raises
     ------
-    CellbookError
-        If the lock cannot be written or, without `wait`, if another process is at work there.
+    CellbookError : if the lock cannot be written or, without `wait`, if another process is at work there.
     """
     stream, waited = _lock_file(place, wait)
     with stream:

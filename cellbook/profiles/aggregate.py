@@ -51,9 +51,8 @@ def aggregate(
 
     Raises
     ------
-    CellbookError
-        If a group's name is missing, a feature is not finite, a weight is negative or missing, a group weighs nothing,
-        a standard deviation is undefined, or metadata named in `constant` varies.
+    CellbookError : if a group's name is missing, a feature is not finite, a weight is negative or missing, a group
+        weighs nothing, a standard deviation is undefined, or metadata named in `constant` varies.
     """
     keys = [by] if isinstance(by, str) else list(by)
     _check_arguments(df, keys, statistic, weights, single)

@@ -39,8 +39,7 @@ class Coral(Correction):
     features_ : the features mapped.
     centre_, offset_ : (batches, features) float64
         What is subtracted before the map and added after it; zero without `align_means`.
-    maps_ : (batches, features, features) float64
-        The maps.
+    maps_ : the maps, (batches, features, features) float64
     """
 
     by: str = "Metadata_batch"
@@ -64,9 +63,8 @@ class Coral(Correction):
 
         Raises
         ------
-        CellbookError
-            If there is one batch only, a batch has fewer than two controls, a feature is not finite, or a batch's
-            covariance with its ridge cannot be inverted.
+        CellbookError : if there is one batch only, a batch has fewer than two controls, a feature is not finite, or a
+            batch's covariance with its ridge cannot be inverted.
         """
         groups, rows = control_groups(profiles, self.by, controls)
         if len(groups) < 2:

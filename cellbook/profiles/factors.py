@@ -50,9 +50,8 @@ class FactorAnalysis(Correction):
 
         Raises
         ------
-        CellbookError
-            If there are not more controls and at least as many features as factors, a feature is constant among the
-            controls or not finite, or the likelihood still rises after `max_iter` steps.
+        CellbookError : if there are not more controls and at least as many features as factors, a feature is constant
+            among the controls or not finite, or the likelihood still rises after `max_iter` steps.
         """
         names = features(profiles)
         x = control_groups(profiles, None, controls)[1][0]

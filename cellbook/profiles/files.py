@@ -48,9 +48,8 @@ def read_table(path: str | os.PathLike[str], text: Collection[str] = ()) -> pd.D
 
     Raises
     ------
-    CellbookError
-        If the file is missing, unreadable or cut short, of another kind, has no rows, a column name twice, rows of
-        other lengths than the header, or labels in a saved index.
+    CellbookError : if the file is missing, unreadable or cut short, of another kind, has no rows, a column name twice,
+        rows of other lengths than the header, or labels in a saved index.
     """
     path = Path(path)
     if path.is_dir():
@@ -97,9 +96,8 @@ def read_profiles(
 
     Raises
     ------
-    CellbookError
-        As `read_table`; if there is no feature, one is not numeric, a label is not what it must be, or labels
-        contradict each other (`labels.check`).
+    CellbookError : as `read_table`; if there is no feature, one is not numeric, a label is not what it must be, or
+        labels contradict each other (`labels.check`).
     """
     df = read_table(path)
     try:
@@ -126,8 +124,7 @@ def write_profiles(df: pd.DataFrame, path: str | os.PathLike[str]) -> None:
 
     Raises
     ------
-    CellbookError
-        If a feature is not numeric, or if the file cannot be written.
+    CellbookError : if a feature is not numeric, or if the file cannot be written.
     """
     path = Path(path)
     suffix = _suffix(path)

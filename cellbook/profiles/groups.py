@@ -86,8 +86,7 @@ def control_groups(
 
     Raises
     ------
-    CellbookError
-        If a group has no control at all, or fewer than `least`, or if a feature is not finite.
+    CellbookError : if a group has no control at all, or fewer than `least`, or if a feature is not finite.
     """
     x, mask = check_finite(df), controls_mask(df, controls)
     names, codes = group_rows(df, by)

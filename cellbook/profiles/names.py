@@ -63,8 +63,7 @@ def standard_names(names: Iterable[object], given: Mapping[str, str] | None = No
 
     Raises
     ------
-    CellbookError
-        If a given column is missing, a label is unknown, or two columns claim one name.
+    CellbookError : if a given column is missing, a label is unknown, or two columns claim one name.
     """
     own_names, given = [str(name) for name in names], dict(given or {})
     standard = {simplify(label): f"Metadata_{label}" for label in LABELS}
@@ -95,8 +94,7 @@ def left_out(df: pd.DataFrame, names: Sequence[str], kept: Sequence[str] = ()) -
 
     Raises
     ------
-    CellbookError
-        If an entry of `kept` fits no column.
+    CellbookError : if an entry of `kept` fits no column.
     """
     if wrong := [pattern for pattern in kept if not any(fnmatchcase(name, pattern) for name in names)]:
         raise CellbookError(

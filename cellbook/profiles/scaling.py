@@ -34,8 +34,7 @@ class PlateScaler(Correction):
     ----------
     groups_ : the plates.
     features_, dropped_ : features scaled, and features dropped.
-    centre_, spread_ : (plates, features) float64
-        What is subtracted, and what is divided by.
+    centre_, spread_ : what is subtracted, and what is divided by, (plates, features) float64
     """
 
     method: Literal["percentile", "standardise", "robust"] = "percentile"
@@ -56,8 +55,7 @@ class PlateScaler(Correction):
 
         Raises
         ------
-        CellbookError
-            If a plate has fewer than two controls, a feature is not finite, or its controls have no spread.
+        CellbookError : if a plate has fewer than two controls, a feature is not finite, or its controls have no spread.
         """
         groups, rows = control_groups(profiles, self.by, controls)
         measured = [self._measure(x) for x in rows]

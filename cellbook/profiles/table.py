@@ -30,8 +30,7 @@ def features(df: pd.DataFrame) -> list[str]:
 
     Raises
     ------
-    CellbookError
-        If a column name is not text or occurs twice, or if there is no feature at all.
+    CellbookError : if a column name is not text or occurs twice, or if there is no feature at all.
     """
     names = _names(df)
     described = set(metadata(df))
@@ -54,8 +53,7 @@ def matrix(df: pd.DataFrame, columns: Sequence[str] | None = None) -> FloatArray
 
     Raises
     ------
-    CellbookError
-        If a feature is not numeric, or if the features differ from `columns`.
+    CellbookError : if a feature is not numeric, or if the features differ from `columns`.
     """
     found = features(df)
     if columns is not None:
@@ -149,8 +147,7 @@ def drop_unusable(df: pd.DataFrame) -> tuple[pd.DataFrame, Dropped]:
 
     Raises
     ------
-    CellbookError
-        If nothing would be left.
+    CellbookError : if nothing would be left.
     """
     x, names = matrix(df), np.array(features(df), dtype=object)
     rows: BoolArray = np.asarray(np.isfinite(x).any(axis=1))
@@ -174,8 +171,7 @@ def controls_mask(df: pd.DataFrame, controls: str = "DMSO") -> BoolArray:
 
     Raises
     ------
-    CellbookError
-        If there is none.
+    CellbookError : if there is none.
     """
     require(df, "Metadata_compound")
     mask = df["Metadata_compound"].eq(controls).to_numpy(dtype=bool, na_value=False)

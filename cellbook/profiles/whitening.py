@@ -39,14 +39,10 @@ class Whitening(Correction):
     ----------
     groups_ : the plates, or "all".
     features_ : the features whitened.
-    rank_ : (groups,) int
-        Dimensions spanned by the controls.
-    eigenvalues_ : (groups, features) float64
-        Of the covariance, without the ridge, largest first.
-    mean_ : (groups, features) float64
-        The controls' mean.
-    maps_ : (groups, features, outputs) float64
-        The whitening matrices.
+    rank_ : dimensions spanned by the controls, (groups,) int
+    eigenvalues_ : of the covariance, without the ridge, largest first, (groups, features) float64
+    mean_ : the controls' mean, (groups, features) float64
+    maps_ : the whitening matrices, (groups, features, outputs) float64
     """
 
     ridge: float = 1.0
@@ -78,9 +74,8 @@ class Whitening(Correction):
 
         Raises
         ------
-        CellbookError
-            If a group has fewer than two controls, their covariance is singular and there is no ridge, or a feature is
-            not finite.
+        CellbookError : if a group has fewer than two controls, their covariance is singular and there is no ridge, or a
+            feature is not finite.
         """
         names = features(profiles)
         if isinstance(self.components, int) and self.components > len(names):

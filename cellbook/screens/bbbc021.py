@@ -93,8 +93,7 @@ def image_table(path: StrPath | None = None) -> pd.DataFrame:
 
     Raises
     ------
-    CellbookError
-        The file is missing, damaged, lacks a column, has missing values in one, or lists a field twice.
+    CellbookError : the file is missing, damaged, lacks a column, has missing values in one, or lists a field twice.
     """
     table, where = _read(IMAGE_TABLE, path)
     _require(table, [*IMAGE_COLUMNS, "Image_FileName_DAPI", "Image_PathName_DAPI"], where)
@@ -119,8 +118,8 @@ def moa_table(path: StrPath | None = None) -> pd.DataFrame:
 
     Raises
     ------
-    CellbookError
-        The file is missing, damaged, lacks a column or values, labels a treatment twice, or uses an unknown MOA.
+    CellbookError : the file is missing, damaged, lacks a column or values, labels a treatment twice, or uses an unknown
+        MOA.
     """
     table, where = _read(MOA_TABLE, path)
     _require(table, list(_MOA_COLUMNS), where)
@@ -141,8 +140,7 @@ def field_labels(table: pd.DataFrame) -> pd.DataFrame:
 
     Raises
     ------
-    CellbookError
-        A well has two treatments or replicates.
+    CellbookError : a well has two treatments or replicates.
     """
     fields = table[list(IMAGE_COLUMNS)].rename(columns=IMAGE_COLUMNS).reset_index(drop=True)
     wells = fields.drop_duplicates()
@@ -172,9 +170,8 @@ def wells(folder: StrPath | None = None) -> pd.DataFrame:
 
     Raises
     ------
-    CellbookError
-        As ``image_table`` and ``moa_table``; a well with two treatments; a plate name without a week; no treatment that
-        both tables have.
+    CellbookError : as ``image_table`` and ``moa_table``; a well with two treatments; a plate name without a week; no
+        treatment that both tables have.
     """
     if folder is not None and Path(folder).is_file():
         raise CellbookError(f"folder is {str(folder)!r}, a file; give the folder that holds it and the other table")
@@ -226,9 +223,8 @@ def ljosa2013(features: Literal["phenotype", "all"] = "phenotype", folder: StrPa
 
     Raises
     ------
-    CellbookError
-        As ``wells``; unknown value of ``features``; duplicate wells; wells or plates that the image table does not
-        have; compounds without mechanism; features that are not numbers.
+    CellbookError : as ``wells``; unknown value of ``features``; duplicate wells; wells or plates that the image table
+        does not have; compounds without mechanism; features that are not numbers.
 
     References
     ----------

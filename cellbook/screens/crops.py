@@ -79,8 +79,8 @@ def crop(image: np.ndarray, centres: np.ndarray, size: int = 68, border: str = "
 
     Raises
     ------
-    CellbookError
-        If the border rule is unknown, the size is not positive or larger than the field, or a centre lies outside.
+    CellbookError : if the border rule is unknown, the size is not positive or larger than the field, or a centre lies
+        outside.
     """
     check_choice("border", border, BORDERS)
     height, width = image.shape[-2:]

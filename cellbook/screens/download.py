@@ -77,9 +77,8 @@ def download_bbbc021(
 
     Raises
     ------
-    CellbookError
-        If a plate is unknown, or anything failed: with the reason of the first, after the others were finished. The
-        same call then goes on where it stopped, also after Ctrl-C or a full disk.
+    CellbookError : if a plate is unknown, or anything failed: with the reason of the first, after the others were
+        finished. The same call then goes on where it stopped, also after Ctrl-C or a full disk.
     """
     if parallel < 1:
         raise CellbookError(f"parallel is {parallel}; give 1 or more")
@@ -170,9 +169,8 @@ def fetch(
 
     Raises
     ------
-    CellbookError
-        If the server has no such file or cannot be reached, the connection breaks three times, the disk is full, or
-        the checksum differs (the file is then deleted).
+    CellbookError : if the server has no such file or cannot be reached, the connection breaks three times, the disk is
+        full, or the checksum differs (the file is then deleted).
     """
     target, stop = Path(target), stop or threading.Event()
     part, note = target.with_name(target.name + ".part"), target.with_name(target.name + ".part.json")
@@ -259,10 +257,9 @@ def safe_extract(archive: str | Path, out: str | Path) -> list[Path]:
 
     Raises
     ------
-    CellbookError
-        If an entry would land outside the folder (absolute, ``..``), is a link or a device, is there twice or holds
-        another, or all are more than 100 times as large as the archive (then nothing is written); if the archive is
-        damaged (it is deleted); or if the disk is too small.
+    CellbookError : if an entry would land outside the folder (absolute, ``..``), is a link or a device, is there twice
+        or holds another, or all are more than 100 times as large as the archive (then nothing is written); if the
+        archive is damaged (it is deleted); or if the disk is too small.
     """
     archive, out = Path(archive), Path(out)
     scratch = out / f".unpacking-{archive.stem}"

@@ -78,8 +78,7 @@ def extract(
 
     Raises
     ------
-    CellbookError
-        As `extract_fields`; and if `moa` labels none of the treated wells of the table.
+    CellbookError : as `extract_fields`; and if `moa` labels none of the treated wells of the table.
     """
     fields = index_fields(image_table, images_folder)
     if moa is not None:
@@ -125,9 +124,8 @@ def extract_fields(
 
     Raises
     ------
-    CellbookError
-        If no field is given, all failed or hold no cell, the folder belongs to other settings, or the disk is full.
-        Finished fields are kept; so they are on Ctrl-C.
+    CellbookError : if no field is given, all failed or hold no cell, the folder belongs to other settings, or the disk
+        is full. Finished fields are kept; so they are on Ctrl-C.
     """
     settings = make_settings(**given)
     out = Path(out)

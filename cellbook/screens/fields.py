@@ -37,8 +37,7 @@ def read_field(
 
     Raises
     ------
-    CellbookError
-        As `tiff.read_planes`; and if a channel has no path, or the channels differ in size.
+    CellbookError : as `tiff.read_planes`; and if a channel has no path, or the channels differ in size.
     """
     for path, name in zip(paths, names, strict=True):
         if path is None or pd.isna(path) or str(path) == "":
@@ -101,8 +100,8 @@ def index_fields(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
 
     Raises
     ------
-    CellbookError
-        If columns are missing, the folder does not exist, a field occurs twice, or a well holds two treatments.
+    CellbookError : if columns are missing, the folder does not exist, a field occurs twice, or a well holds two
+        treatments.
     """
     needed = [*IMAGE_COLUMNS, *(f"Image_{part}_{stain}" for stain in STAINS for part in ("FileName", "PathName"))]
     if missing := [column for column in needed if column not in table]:
@@ -149,8 +148,7 @@ def choose_plates(fields: pd.DataFrame, plates: Sequence[str] | None = None) -> 
 
     Raises
     ------
-    CellbookError
-        If a plate is not in the table, or none of its images (without names: no image at all) is there.
+    CellbookError : if a plate is not in the table, or none of its images (without names: no image at all) is there.
     """
     there = fields.filter(like="path_").notna().any(axis=1).groupby(fields["Metadata_plate"], sort=False).any()
     wanted = known_plates(plates, list(there.index))

@@ -56,9 +56,8 @@ def find(name: str) -> Path:
 
     Raises
     ------
-    CellbookError
-        Unknown name; ``$CELLBOOK_DATA`` is not a folder; the file is nowhere and cannot be fetched; the file is not the
-        published one (truncated or changed).
+    CellbookError : unknown name; ``$CELLBOOK_DATA`` is not a folder; the file is nowhere and cannot be fetched; the
+        file is not the published one (truncated or changed).
     """
     file = _known(name)
     for place in _places(file):

@@ -65,8 +65,8 @@ def detect(image: np.ndarray, method: str = "otsu", *, known: np.ndarray | None 
 
     Raises
     ------
-    CellbookError
-        If the method is unknown, the image is not two-dimensional or holds NaN, or `known` has another shape.
+    CellbookError : if the method is unknown, the image is not two-dimensional or holds NaN, or `known` has another
+        shape.
     """
     check_choice("method", method, METHODS)
     image = np.asarray(image)

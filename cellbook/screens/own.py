@@ -58,9 +58,8 @@ def import_screen(
 
     Raises
     ------
-    CellbookError
-        If the preflight finds errors (the message holds the first and their number), or as the extraction does.
-        Warnings are logged; `check_screen` lists everything without importing.
+    CellbookError : if the preflight finds errors (the message holds the first and their number), or as the extraction
+        does. Warnings are logged; `check_screen` lists everything without importing.
     """
     screen = _load(images, table, columns, files, channels=tuple(channels), pixel_um=pixel_um, **settings)
     findings = screen.findings(controls)

@@ -69,8 +69,7 @@ def planted_wells(
 
     Raises
     ------
-    CellbookError
-        An effect or a number out of range, or more wells than a plate's 60 positions.
+    CellbookError : an effect or a number out of range, or more wells than a plate's 60 positions.
 
     Notes
     -----

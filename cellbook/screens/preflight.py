@@ -248,8 +248,8 @@ def usable_rows(table: pd.DataFrame, controls: str = "DMSO", *, batches: int = 1
 
     Raises
     ------
-    CellbookError
-        If nothing could be scored, or no correction fitted: known from the table, before anything is trained.
+    CellbookError : if nothing could be scored, or no correction fitted: known from the table, before anything is
+        trained.
     """
     needed = ("plate", "well", "batch", "compound", "concentration", "moa")
     if missing := [f"Metadata_{name}" for name in needed if f"Metadata_{name}" not in table]:

@@ -49,8 +49,7 @@ def bbbc021_sample(which: str = "all_treatments") -> CellSet:
 
     Raises
     ------
-    CellbookError
-        If `which` is unknown, or a file is missing or damaged.
+    CellbookError : if `which` is unknown, or a file is missing or damaged.
     """
     check_choice("which", which, PARTS)
     images, table, noise = _part(which)

@@ -49,8 +49,7 @@ def write_cells(
 
     Raises
     ------
-    CellbookError
-        If a plate is unknown, the folder is taken, or the disk is full.
+    CellbookError : if a plate is unknown, the folder is taken, or the disk is full.
     """
     drawn = in_turns(config, plates, **how)
     with replacing(Path(out), force) as work:
@@ -76,8 +75,7 @@ def write_fields(
 
     Raises
     ------
-    CellbookError
-        As `write_cells`, and if the disk has too little room, before the first field is drawn.
+    CellbookError : as `write_cells`, and if the disk has too little room, before the first field is drawn.
     """
     if config.field is None:
         raise CellbookError("field is None; give the height and width of fields in pixels")
@@ -116,9 +114,8 @@ def replacing(out: Path, force: bool = False) -> Iterator[Path]:
 
     Raises
     ------
-    CellbookError
-        If `out` is a file, holds something that is no simulated screen (without `force`), is the home or working
-        folder or above it, is being written by another run, or cannot be written.
+    CellbookError : if `out` is a file, holds something that is no simulated screen (without `force`), is the home or
+        working folder or above it, is being written by another run, or cannot be written.
     """
     whole = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
