@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from cellbook.errors import CellbookError
+from cellbook.errors import CellbookError, some
 from cellbook.methods.wdn import PRESETS, Config
 from cellbook.methods.wdn.step import Wdn
 from cellbook.metrics import BatchAccuracy, classify_batch
@@ -17,7 +17,7 @@ from cellbook.profiles import Chain, Coral, PlateScaler, Step, Whitening
 from cellbook.profiles.centre import Centre, Nothing
 from cellbook.profiles.groups import FLOOR, control_groups, group_rows
 from cellbook.profiles.harmony import Harmony
-from cellbook.profiles.table import controls_mask, features, matrix, some
+from cellbook.profiles.table import controls_mask, features, matrix
 
 HARMONY_WARNING = (
     "harmony is not fitted on controls: it makes all rows of the batches alike, treatments too. Where a compound was "
@@ -137,9 +137,8 @@ def correct(profiles: pd.DataFrame, method: str, settings: Settings | None = Non
 
     Raises
     ------
-    CellbookError
-        On an unknown method, one domain only, a domain without controls, features that are not finite, too few
-        controls for a covariance where no ridge is given, too few for WDN, or a step that WDN has not.
+    CellbookError : on an unknown method, one domain only, a domain without controls, features that are not finite, too
+        few controls for a covariance where no ridge is given, too few for WDN, or a step that WDN has not.
     """
     s = settings or Settings()
     if method not in METHODS:

@@ -29,7 +29,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from cellbook.errors import CellbookError
-from cellbook.files import alone, digest, read_json, sha256, write_atomically, write_json, writing
+from cellbook.files import alone, digest, put_folder, read_json, sha256, write_atomically, write_json, writing
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ def obtain(
         elif run.fault() is None:
             return run
         elif Run(partial).fault() is None:  # the process that made it was killed before it could move it
-            _move(partial, folder)
+            put_folder(partial, folder)
             return run
         elif folder.exists():
             log.warning("run %s is damaged (%s) and is made anew", key, run.fault())
@@ -178,7 +178,7 @@ def obtain(
             },
         }
         write_json(partial / "run.json", record)
-        _move(partial, folder)
+        put_folder(partial, folder)
     return run
 
 
@@ -189,17 +189,6 @@ def _keep_checkpoints(partial: Path) -> None:
             shutil.rmtree(path)
         elif not path.name.startswith("checkpoint"):
             path.unlink()
-
-
-def _move(partial: Path, folder: Path) -> None:
-    """Put a complete run into its place, where a damaged or an older one may be."""
-    old = folder.with_name(f"{folder.name}.old")
-    with writing(folder):
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(partial, folder)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def obtain_page(

@@ -243,7 +243,7 @@ def test_the_command_takes_the_configuration_of_wdn_and_prints_json(run_main, we
     ("words", "message"),
     [
         (["--method", "combat"], "no method 'combat': there are none, centre"),
-        (["--method", "tvn", "--domain", "bach"], "domain 'bach' is no metadata column of the table, did you mean"),
+        (["--method", "tvn", "--domain", "bach"], "domain 'bach' is no metadata column of the table; did you mean"),
         (["--method", "tvn", "--controls", "dmso"], "did you mean controls='DMSO'"),
         (["--method", "tvn", "--ridge", "-1"], "ridge is -1.0"),
         (["--method", "tvn", "--step", "4"], "only method 'wdn' has steps"),

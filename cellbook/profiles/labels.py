@@ -50,8 +50,7 @@ def check(df: pd.DataFrame) -> None:
 
     Raises
     ------
-    CellbookError
-        With the number of names or wells, the first of them, and the mend.
+    CellbookError : with the number of names or wells, the first of them, and the mend.
     """
     for column in (c for c in NAMES if c in df and c != "Metadata_well"):
         text = df[column].dropna().astype("str")

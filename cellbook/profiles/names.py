@@ -57,16 +57,13 @@ def standard_names(names: Iterable[object], given: Mapping[str, str] | None = No
 
     Parameters
     ----------
-    names
-        All columns of a table.
-    given
-        Own name -> label (``{"Drug": "compound"}``). Columns named like a label in any case, with or without
+    names : all columns of a table.
+    given : own name -> label (``{"Drug": "compound"}``). Columns named like a label in any case, with or without
         ``Metadata_``, need no entry.
 
     Raises
     ------
-    CellbookError
-        If a given column is missing, a label is unknown, or two columns claim one name.
+    CellbookError : if a given column is missing, a label is unknown, or two columns claim one name.
     """
     own_names, given = [str(name) for name in names], dict(given or {})
     standard = {simplify(label): f"Metadata_{label}" for label in LABELS}
@@ -92,16 +89,12 @@ def left_out(df: pd.DataFrame, names: Sequence[str], kept: Sequence[str] = ()) -
 
     Parameters
     ----------
-    df : DataFrame
-    names : sequence of str
-        Columns that are not metadata.
-    kept : sequence of str
-        Names, or patterns such as ``*_Number_*``, of columns that are features all the same.
+    names : columns that are not metadata.
+    kept : names, or patterns such as ``*_Number_*``, of columns that are features all the same.
 
     Raises
     ------
-    CellbookError
-        If an entry of `kept` fits no column.
+    CellbookError : if an entry of `kept` fits no column.
     """
     if wrong := [pattern for pattern in kept if not any(fnmatchcase(name, pattern) for name in names)]:
         raise CellbookError(

@@ -73,7 +73,6 @@ def _named_twice(paths: pd.DataFrame) -> Iterable[Said]:
 
 def _look(paths: pd.DataFrame, table: pd.DataFrame, settings: Settings) -> Iterable[Said]:
     """Open the files of many fields, and cut the first that can be read."""
-    how = settings.field_size, settings.channels, (settings.dtype,), settings.plane, settings.series
     there = [row for row, names in enumerate(paths.to_numpy(object)) if all(n and Path(n).is_file() for n in names)]
     if not there:
         return
@@ -82,7 +81,7 @@ def _look(paths: pd.DataFrame, table: pd.DataFrame, settings: Settings) -> Itera
     faults: list[str] = []
     for row in rows:
         try:
-            sizes[row] = check_field(paths.iloc[row].tolist(), *how)
+            sizes[row] = check_field(paths.iloc[row].tolist(), settings.channels, **settings.wanted)
             if min(sizes[row]) < settings.size:
                 del sizes[row]
                 raise CellbookError(
@@ -93,7 +92,7 @@ def _look(paths: pd.DataFrame, table: pd.DataFrame, settings: Settings) -> Itera
     read = False
     for row in list(sizes)[:3]:  # pixels may be refused where the description is not
         try:
-            field, notes = read_field(paths.iloc[row].tolist(), *how)
+            field, notes = read_field(paths.iloc[row].tolist(), settings.channels, **settings.wanted)
         except CellbookError as error:
             faults.append(str(error))
             del sizes[row]

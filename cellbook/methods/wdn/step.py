@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from cellbook.methods.wdn.alignment import Alignment, Level
 from cellbook.methods.wdn.config import PRESETS, Config
-from cellbook.methods.wdn.sampling import make_design
 from cellbook.methods.wdn.fitting import Training
+from cellbook.methods.wdn.sampling import make_design
 from cellbook.profiles.coral import Coral
 from cellbook.profiles.groups import group_rows
 from cellbook.profiles.table import check_finite, controls_mask, features
