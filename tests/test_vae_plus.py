@@ -406,9 +406,6 @@ def test_the_command_trains_and_prints_the_folder_of_the_run(cells, tmp_path):
     table = pd.read_parquet(folder / "embeddings.parquet")
     assert [name for name in table if not name.startswith("Metadata_")] == [f"z{i}" for i in range(16)]
     assert len(table) == 24
-    with np.load(folder / "examples.npz") as examples:
-        assert sorted(cells.table["Metadata_compound"][examples["rows"]]) == ["DMSO", "emetine", "taxol"]
-        assert examples["reconstruction"].shape == examples["original"].shape == (3, 3, 68, 68)
     again = CliRunner().invoke(app, words)
     assert again.output == result.output
     wrong = CliRunner().invoke(app, [*words, "-p", "sead=1"])
