@@ -7,7 +7,6 @@ under another name and moved into place, and read without executing anything tha
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,12 +15,10 @@ from torch import Tensor
 from cellbook.errors import CellbookError
 from cellbook.files import write_atomically
 from cellbook.training import replicas
+from cellbook.training.history import History
+from cellbook.training.state import CHECKPOINT, State
 
-if TYPE_CHECKING:
-    from cellbook.training.history import History
-    from cellbook.training.state import State
-
-CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.safetensors"
+WEIGHTS = "weights.safetensors"
 
 
 def save_weights(state: State, path: Path) -> None:

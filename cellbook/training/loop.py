@@ -25,9 +25,9 @@ from cellbook.files import digest
 from cellbook.pixels import gather
 from cellbook.runs import Run, choose_device, obtain, run_key, show_progress
 from cellbook.training import replicas
-from cellbook.training.checkpoints import CHECKPOINT, WEIGHTS, load_weights, resume, save_checkpoint, save_weights
+from cellbook.training.checkpoints import WEIGHTS, load_weights, resume, save_checkpoint, save_weights
 from cellbook.training.history import History
-from cellbook.training.state import Batch, Method, State
+from cellbook.training.state import CHECKPOINT, Batch, Method, State
 
 LINES = 200  # about so many rows has the history of a run, whatever its length
 SECONDS = 60.0  # least time between two checkpoints

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 
+CHECKPOINT = "checkpoint.pt"  # in the folder of a training, as long as it lasts
+
 
 class Batch(NamedTuple):
     """What a step is given: images as they are stored, on the device, and which cells they are."""

@@ -83,5 +83,5 @@ def walk(state: State, start: np.ndarray, target: np.ndarray, images: int = 9) -
 
 
 def finish(state: State, cells: CellSet, folder: Path) -> None:
-    """Write the products of a training; see `training.codes.finish`."""
-    trained.finish(cells, encode(state, cells), lambda some: reconstruct(state, some), folder, state.config.seed)
+    """Write the product of a training; see `training.codes.finish`."""
+    trained.finish(cells, encode(state, cells), folder)
