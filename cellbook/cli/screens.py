@@ -24,7 +24,7 @@ SHOWN = 10  # failed fields that are named one by one; the report names all
 Plates = Annotated[list[str] | None, typer.Option(metavar="NAME", help="plates, by commas or one option each")]
 Force = Annotated[bool, typer.Option("--force", help="replace whatever is there")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")]
-Workers = Annotated[int, typer.Option(help="processes")]
+Workers = Annotated[int, typer.Option(min=1, help="processes")]
 Method = Annotated[str, typer.Option(help="how nuclei are found: otsu (centroids) or dog (maxima)")]
 Border = Annotated[str, typer.Option(help="crops over the edge: drop, reflect or zero")]
 Illumination = Annotated[bool, typer.Option(help="correct the illumination of each plate")]

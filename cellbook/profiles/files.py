@@ -26,8 +26,40 @@ SUFFIXES = (".parquet", ".csv", ".csv.gz")
 READABLE = (*SUFFIXES, ".tsv", ".tsv.gz")
 # Text that means an empty cell, in any case and in every column.
 MISSING = frozenset(
-    ["", "na", "n/a", "#n/a", "#na", "<na>", "nan", "-nan", "none", "null", "nat", "1.#ind", "-1.#ind", "1.#qnan"]
-)
+    [
+        "na",
+        "n/a",
+        "n.a.",
+        "n.a",
+        "n/d",
+        "#n/a",
+        "#na",
+        "<na>",
+        "nan",
+        "-nan",
+        "none",
+        "null",
+        "nat",
+        "1.#ind",
+        "-1.#ind",
+        "1.#qnan",
+        "missing",
+        "undefined",
+        "(blank)",
+        "#ref!",
+        "#name?",
+        "#value!",
+        "#div/0!",
+        "#num!",
+        "#null!",
+        "-",
+        "--",
+        "–",
+        "—",
+        "?",
+        ".",
+    ]
+) | {"", "not available"}
 _TEXT = frozenset(map(simplify, TEXT_COLUMNS))
 _BOM = (b"\xff\xfe", b"\xfe\xff")
 
@@ -181,11 +213,11 @@ def _parse(text: str, separator: str, names: Collection[str]) -> pd.DataFrame:
     options: dict[str, Any] = {"sep": separator, "keep_default_na": False, "low_memory": False}
     first = pd.read_csv(io.StringIO(text), header=None, nrows=1, dtype=str, **options)
     header = [str(name).strip() for name in first.iloc[0]]
-    other = next((c for c in (";", "\t", ",") if len(header) == 1 and c in header[0] and c != separator), None)
+    line = text.lstrip().partition("\n")[0]  # a name of a column may hold a comma as well
+    other = next((c for c in (";", "\t", ",", "|") if line.count(c) > line.count(separator)), None)
     if other or separator == ";":
-        raise CellbookError(
-            f"has {other or separator!r} between its columns; save it with commas there and a point in numbers"
-        )
+        shown = "tabs" if other == "\t" else repr(other or separator)
+        raise CellbookError(f"has {shown} between its columns; save it with commas there and a point in numbers")
     _check_unique(header)
     header = [name or f"(column {i})" for i, name in enumerate(header, 1)]
     kinds = {c: str for c in header if simplify(c) in _TEXT or c in names}

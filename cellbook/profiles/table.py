@@ -61,7 +61,9 @@ def matrix(df: pd.DataFrame, columns: Sequence[str] | None = None) -> FloatArray
         found = list(columns)
     bad = {c: _not_numbers(df[c]) for c in found if not pd.api.types.is_numeric_dtype(df[c].dtype)}
     if bad:
-        shown = some(f"{c!r} ({n} of {len(df)} cells are not numbers)" for c, n in bad.items())
+        shown = some(
+            f"{c!r} ({len(n)} of {len(df)} cells are not numbers, first {str(n.iloc[0])!r})" for c, n in bad.items()
+        )
         raise CellbookError(
             f"{len(bad)} of {len(found)} feature columns are not numeric: {shown}; "
             "drop or convert them, or start their names with 'Metadata_' if they describe the row"
@@ -96,7 +98,7 @@ def require(df: pd.DataFrame, columns: str | Iterable[str]) -> None:
 def check_finite(df: pd.DataFrame, columns: Sequence[str] | None = None) -> FloatArray:
     """Return `matrix(df, columns)`, or raise CellbookError if it holds NaN or infinity."""
     x = matrix(df, columns)
-    bad = ~np.isfinite(x)
+    bad = ~_usable(x)
     if bad.any():
         raise CellbookError(_unusable_message(list(columns or features(df)), bad, np.zeros(x.shape[1], bool)))
     return x
@@ -108,7 +110,7 @@ def check_features(df: pd.DataFrame) -> None:
     A table of one row has no constant feature.
     """
     x = matrix(df)
-    bad, constant = ~np.isfinite(x), _constant(x)
+    bad, constant = ~_usable(x), _constant(x)
     if bad.any() or constant.any():
         raise CellbookError(_unusable_message(features(df), bad, constant))
 
@@ -150,12 +152,12 @@ def drop_unusable(df: pd.DataFrame) -> tuple[pd.DataFrame, Dropped]:
     CellbookError : if nothing would be left.
     """
     x, names = matrix(df), np.array(features(df), dtype=object)
-    rows: BoolArray = np.asarray(np.isfinite(x).any(axis=1))
-    not_finite = ~np.isfinite(x[rows]).all(axis=0)
+    rows: BoolArray = np.asarray(_usable(x).any(axis=1))
+    not_finite = ~_usable(x[rows]).all(axis=0)
     constant = _constant(x[rows]) & ~not_finite
     if not rows.any() or (not_finite | constant).all():
         raise CellbookError(
-            _unusable_message([str(c) for c in names], ~np.isfinite(x), constant) + ": nothing would be left of it"
+            _unusable_message([str(c) for c in names], ~_usable(x), constant) + ": nothing would be left of it"
         )
     report = Dropped(
         rows=tuple(df.index[~rows]),
@@ -223,10 +225,10 @@ def near_miss(name: str, columns: Iterable[object]) -> str | None:
     return simple[close[0]] if close else None
 
 
-def _not_numbers(column: pd.Series) -> int:
+def _not_numbers(column: pd.Series) -> pd.Series:
     if pd.api.types.is_datetime64_any_dtype(column.dtype) or pd.api.types.is_timedelta64_dtype(column.dtype):
-        return int(column.notna().sum())
-    return int((pd.to_numeric(column, errors="coerce").isna() & column.notna()).sum())
+        return column.dropna()
+    return column[pd.to_numeric(column, errors="coerce").isna() & column.notna()]
 
 
 def _check_same(found: list[str], expected: Sequence[str]) -> None:
@@ -242,6 +244,11 @@ def _check_same(found: list[str], expected: Sequence[str]) -> None:
             f"the features differ from the {len(expected)} features of fit: {', '.join(parts)}; "
             "transform a table with the same feature columns"
         )
+
+
+def _usable(x: FloatArray) -> BoolArray:
+    """Numbers, and none of those written for a missing one (1.8e308) of which the square is infinite."""
+    return np.asarray(np.abs(x) < 1e150)
 
 
 def _constant(x: FloatArray) -> BoolArray:

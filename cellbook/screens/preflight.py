@@ -183,7 +183,7 @@ def _controls(table: pd.DataFrame, controls: str) -> Iterable[Finding]:
         return
     for column in ("Metadata_compound", "Metadata_moa"):
         text = table[column].dropna().astype(str) if column in table else pd.Series(dtype=str)
-        alike = text[(text.str.strip().str.lower() == controls.strip().lower()) & (text != controls)]
+        alike = text[labels.like_controls(text, controls)]
         if len(alike):
             said = f"{alike.iloc[0]!r} in {len(alike)} of {len(table)} rows looks like the controls {controls!r}"
             yield Finding("error", column, f"{said}: rename it, or say --controls")
