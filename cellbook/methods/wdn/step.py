@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from cellbook.methods.wdn.alignment import Alignment, Level
 from cellbook.methods.wdn.config import PRESETS, Config
-from cellbook.methods.wdn.fitting import Training
+from cellbook.methods.wdn.fitting import Fitting
 from cellbook.methods.wdn.sampling import make_design
 from cellbook.profiles.coral import Coral
 from cellbook.profiles.groups import group_rows
@@ -132,7 +132,7 @@ class _Part:
         if config.distance == "relative" and not config.lambda_cov:
             config = replace(config, lambda_cov=STIFFNESS / min(map(len, design.rows)))
         self.names, self.rate = design.names, config.map_rate
-        self.training = Training(check_finite(table), design, config, torch.device(choose_device(made.device)))
+        self.training = Fitting(check_finite(table), design, config, torch.device(choose_device(made.device)))
         if held_out.any():
             self.held = check_finite(self.start.transform(rows[held_out]))
             self.codes = group_rows(rows[held_out], by, self.names)[1]
