@@ -244,7 +244,7 @@ def test_the_command_takes_the_configuration_of_wdn_and_prints_json(run_main, we
     [
         (["--method", "combat"], "no method 'combat': there are none, centre"),
         (["--method", "tvn", "--domain", "bach"], "domain 'bach' is no metadata column of the table; did you mean"),
-        (["--method", "tvn", "--controls", "dmso"], "did you mean controls='DMSO'"),
+        (["--method", "tvn", "--controls", "dmso"], "did you mean --controls 'DMSO'"),
         (["--method", "tvn", "--ridge", "-1"], "ridge is -1.0"),
         (["--method", "tvn", "--step", "4"], "only method 'wdn' has steps"),
         (["--method", "wdn", "--preset", "smoke", "--step", "9"], "every 2 steps from 0 to 6"),
@@ -282,7 +282,7 @@ def spoil_batch(wells):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (spoil_nan, "1 of 16 features hold NaN or infinity in 3 of 639 rows ('planted_2'); drop them with --drop"),
+        (spoil_nan, "1 of 16 features hold NaN or infinity in 3 of 639 rows ('planted_2'); leave them out with --drop"),
         (spoil_controls, "Week3"),
         (spoil_batch, "nothing to correct"),
     ],
@@ -326,4 +326,4 @@ def test_a_folder_in_place_of_the_output_is_refused(run_main, wells_file, tmp_pa
     words = ["correct", wells_file, "--method", "centre", "--output", tmp_path / "out.parquet"]
     code, _, err = run_main(*words)
     assert code == 2
-    assert "cannot be written" in err
+    assert "cannot write" in err

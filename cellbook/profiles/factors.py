@@ -88,7 +88,8 @@ class FactorAnalysis(Correction):
 
     def transform(self, profiles: pd.DataFrame) -> pd.DataFrame:
         """Project all rows: `factor_0`, `factor_1`, ... in place of the features."""
-        z = self._scaler.transform(self._fitted(profiles))
+        x = self._fitted(profiles)
+        z = self._scaler.transform(x)
         return replace_features(profiles, self._model.transform(z), [f"factor_{i}" for i in range(self.n_factors)])
 
 
