@@ -28,7 +28,7 @@ class Stopped(SystemExit):
 
 def some(values: Iterable[object], n: int = 3) -> str:
     """Name up to `n` distinct values and count the rest."""
-    distinct = list(dict.fromkeys(map(str, values)))
+    distinct = list(dict.fromkeys(" ".join(str(value).splitlines()) for value in values))
     return ", ".join(distinct[:n]) + (f" and {len(distinct) - n} more" if len(distinct) > n else "")
 
 

@@ -119,7 +119,7 @@ def obtain(
     method_version: int,
     config: Any,
     fingerprint: str,
-    make: Callable[[Path], dict[str, str] | None],
+    make: Callable[[Path], Any],
     *,
     device: str = "cpu",
     force: bool = False,
@@ -160,7 +160,8 @@ def obtain(
             partial.mkdir(parents=True, exist_ok=True)
             _keep_checkpoints(partial)
         started, clock = datetime.now(UTC), time.perf_counter()
-        facts = make(partial) or {}
+        told = make(partial)
+        facts = told if isinstance(told, dict) else {}
         names = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
         names = [name for name in names if not name.startswith("checkpoint")]
         record = {

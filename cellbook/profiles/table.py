@@ -247,8 +247,8 @@ def _check_same(found: list[str], expected: Sequence[str]) -> None:
 
 
 def _usable(x: FloatArray) -> BoolArray:
-    """Numbers, and none of those written for a missing one (1.8e308) of which the square is infinite."""
-    return np.asarray(np.abs(x) < 1e150)
+    """Numbers, and none of those that are written for a missing or infinite one (1.8e308)."""
+    return np.asarray(np.abs(x) < 1e300)
 
 
 def _constant(x: FloatArray) -> BoolArray:

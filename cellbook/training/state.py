@@ -133,10 +133,12 @@ class Method(Protocol):
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether a device multiplies matrices in bf16 by itself: what it only imitates is slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    """Whether trainings compute in bf16 on a device: on CUDA where it is no imitation.
+
+    On a CPU they do not, although some have bf16 and a step of VAE+ then takes 0.5 to 0.9 of its time: in the first
+    steps its gradients agree with those in float32 to a cosine of 0.94 only.
+    """
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def place(network: nn.Module, device: torch.device) -> nn.Module:
