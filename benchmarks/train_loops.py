@@ -4,19 +4,23 @@
     python benchmarks/train_loops.py --device cuda --steps 50
 
 "here" is `vae_plus.step` as training calls it: images resident on the device as they are stored, one Adam, channels
-last, bf16 where the device is good at it, nothing read back. "plain" is the same networks and objective in a loop as
-published code commonly has it: a `Dataset` of images in host memory, read and scaled one cell at a time in numpy, a
-`DataLoader`, float32, an optimiser a network without foreach or fused kernels, weight decay in a Python loop, gradients
-of the autoencoder's terms left in the discriminator and thrown away, `.item()` of every term. As in the published code,
-reals, reconstructions and originals go through its discriminator in one pass; three passes, with batch norm's moments
-of their own, are a further line. That "here" and "plain" compute the same is checked first.
+last, bf16 where the device is good at it, nothing read back. "plain" is the same networks, layer after layer as the
+paper draws them, and the same objective in a loop as published code commonly has it: a `Dataset` of images in host
+memory, read and scaled one cell at a time in numpy, a `DataLoader`, float32, an optimiser a network without foreach
+or fused kernels, weight decay in a Python loop, gradients of the autoencoder's terms left in the discriminator and
+thrown away, `.item()` of every term. As in the published code, reals, reconstructions and originals go through its
+discriminator in one pass; three passes, with batch norm's moments of their own, are a further line. That "here" and
+"plain" compute the same is checked first.
 
 pythae has no VAE+; its VAE/GAN, in its own model and trainer, stands beside the one here. Their objectives differ
 (pythae's discriminator sees no reconstructions, kernels do not decay), so that ratio says less than the others.
 
 Cells are random numbers: the work is the same. Images a second count the cells that are reconstructed. Times are
 medians over steps after warm-up, on CUDA between events, without waiting for the device inside the loop; there float32
-convolutions are TF32, torch's default. The share of bf16's peak counts the convolutions that the step here needs.
+convolutions are TF32, torch's default. On a CPU ratios are of the process's own processor time, which others on the
+machine disturb less; that of loading workers is not in it.
+
+The share of bf16's peak counts the convolutions that the step here needs.
 """
 
 import argparse
@@ -40,7 +44,7 @@ from train_step import random_cells
 
 from cellbook.cells import CellSet
 from cellbook.methods import vae_plus
-from cellbook.methods.vae_plus.networks import SIDE, activate
+from cellbook.methods.vae_plus.networks import EPSILON, SIDE, SLOPE, Layer
 from cellbook.methods.vae_plus.objective import cross_entropy, feature_loss, gamma, kl_loss, pixel_loss
 from cellbook.pixels import channel_max, gather
 from cellbook.runs import choose_device, device_name
@@ -78,10 +82,67 @@ def draw_each(cells: CellSet) -> Iterator[list[int]]:
         yield [int(generator.choice(rows)) for _ in range(2) for rows in groups]
 
 
-def copies(state: State) -> dict[str, nn.Module]:
-    """The networks once more, in the memory format that torch gives them."""
-    networks = copy.deepcopy(state.networks)
-    return {name: network.to(memory_format=torch.contiguous_format) for name, network in networks.items()}
+class PlainNetwork(nn.Module):
+    """An encoder, decoder or discriminator as one writes it down, with the weights of one from here."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        # In the memory format that torch gives them.
+        self.network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+        self.layers = [module for module in self.network.modules() if isinstance(module, Layer)]
+
+    def through(self, k: int, x: Tensor, first: int | None = None, padding: int = 0) -> Tensor:
+        """Convolution and batch norm of a layer, by the moments of the first images or of all."""
+        layer = self.layers[k]
+        x, norm = F.conv2d(x, layer.conv.weight, padding=padding), layer.norm
+        if first is not None:
+            return torch.cat(norm(x[:first], x[first:]))
+        moments = norm.running_mean, norm.running_var
+        return F.batch_norm(x, *moments, norm.weight, norm.bias, training=True, eps=EPSILON)
+
+    def features(self, x: Tensor, first: int | None = None, depth: int = 3) -> list[Tensor]:
+        """Hidden layers with pooling, (B, c, 68, 68) -> (B, w, 32, 32), (B, w, 14, 14), (B, w, 5, 5)."""
+        hidden = []
+        for k in range(depth):
+            hidden.append(x := F.leaky_relu(F.max_pool2d(self.through(k, x, first), 2), SLOPE))
+        return hidden
+
+
+class PlainEncoder(PlainNetwork):
+    """Plain `Encoder`."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See there."""
+        mu, logvar = self.through(3, self.features(x)[-1]).flatten(1).chunk(2, dim=1)
+        return mu, logvar
+
+
+class PlainDecoder(PlainNetwork):
+    """Plain `Decoder`."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """See there, of one batch."""
+        x = z[:, :, None, None]
+        for k in range(4):
+            x = F.interpolate(x, scale_factor=2, mode="nearest") if k else x
+            x = F.leaky_relu(self.through(k, x, padding=4), SLOPE)
+        return F.leaky_relu(self.through(4, x), SLOPE)
+
+
+class PlainDiscriminator(PlainNetwork):
+    """Plain `Discriminator`."""
+
+    def forward(self, x: Tensor, first: int | None = None) -> tuple[list[Tensor], Tensor]:
+        """See there, of one batch: moments of its first images, or of all."""
+        hidden = self.features(x, first)
+        hidden.append(F.leaky_relu(self.through(3, hidden[-1], first), SLOPE))
+        return hidden, self.through(4, hidden[-1], first).flatten()
+
+
+def copies(state: State) -> dict[str, PlainNetwork]:
+    """The networks once more, plain."""
+    kinds = {"encoder": PlainEncoder, "decoder": PlainDecoder, "discriminator": PlainDiscriminator}
+    return {name: kinds[name](network) for name, network in state.networks.items()}
 
 
 class Plain:
@@ -182,9 +243,8 @@ def make_pythae(state: State, cells: CellSet, batch: int):
         def forward(self, x, output_layer_levels=None):
             if output_layer_levels is None:  # pythae takes probabilities
                 return ModelOutput(embedding=torch.sigmoid(self.network(x)[1]))
-            for part in self.network.layers[:layer]:  # no further than asked for, as pythae's own networks do
-                x = activate(F.max_pool2d(part(x), 2))
-            return ModelOutput(**{f"embedding_layer_{layer}": x})
+            # No further than asked for, as pythae's own networks do.
+            return ModelOutput(**{f"embedding_layer_{layer}": self.network.features(x, depth=layer)[-1]})
 
     parts = encoder, decoder, judge = Encoder(), Decoder(), Discriminator()
     encoder.network, decoder.network, judge.network = copies(state).values()
@@ -202,20 +262,22 @@ def make_pythae(state: State, cells: CellSet, batch: int):
 
 
 def time_steps(call: Callable[[], object], steps: int, warmup: int, device: torch.device, block: int = 1) -> np.ndarray:
-    """Seconds a step, (steps,); each the mean of `block` steps on end, since batches of workers come in bunches."""
+    """Seconds and processor seconds, (2, steps), of means of `block` steps: batches of workers come in bunches."""
     cuda, marks = device.type == "cuda", []
     for k in itertools.count():
         if k >= warmup and (k - warmup) % block == 0:
-            marks.append(torch.cuda.Event(enable_timing=True) if cuda else time.perf_counter())
-            if cuda:
-                marks[-1].record()
+            event = torch.cuda.Event(enable_timing=True) if cuda else None
+            if event:
+                event.record()
+            marks.append((event, time.perf_counter(), time.process_time()))
             if len(marks) > steps:
                 break
         call()
-    if not cuda:
-        return np.diff(marks) / block
-    torch.cuda.synchronize()
-    return np.array([a.elapsed_time(b) / 1000 for a, b in itertools.pairwise(marks)]) / block
+    wall, processor = np.diff([mark[1:] for mark in marks], axis=0).T / block
+    if cuda:
+        torch.cuda.synchronize()
+        wall = np.array([a.elapsed_time(b) / 1000 for (a, *_), (b, *_) in itertools.pairwise(marks)]) / block
+    return np.stack([wall, processor])
 
 
 class Table:
@@ -223,23 +285,24 @@ class Table:
 
     def __init__(self, args: argparse.Namespace, device: torch.device) -> None:
         self.args, self.device, self.rows = args, device, []
-        print(f"{'':45} {'s/step':>9} {'spread':>9} {'images/s':>10} {'x line 1':>9} {'% of peak':>10}")
+        self.measure = "seconds" if device.type == "cuda" else "cpu_seconds"
+        print(f"{'':45} {'s/step':>9} {'spread':>9} {'CPU s':>9} {'images/s':>10} {'x line 1':>9} {'% of peak':>10}")
 
     def add(self, name: str, call: Callable[[], object], workers: int = 0, work: int | None = None) -> float:
         """Time a line; `work` is the operations that its step needs, for the share of the device's peak."""
         # Two batches a worker are ready before the first step: time what comes after them.
         times = time_steps(call, self.args.steps, self.args.warmup + 2 * workers, self.device, max(1, workers))
-        seconds = float(np.median(times))
-        row = {"line": name, "seconds": seconds, "spread": float(np.ptp(times))}
+        seconds, processor = (float(value) for value in np.median(times, axis=1))
+        row = {"line": name, "seconds": seconds, "spread": float(np.ptp(times[0])), "cpu_seconds": processor}
         row["images_per_second"] = self.args.batch / seconds
-        row["ratio"] = seconds / (self.rows or [row])[0]["seconds"]
-        text = "{:42} {:9.4f} {:9.4f} {:10.1f} {:9.3f}".format(*row.values())
+        row["ratio"] = row[self.measure] / (self.rows or [row])[0][self.measure]
+        text = "{:42} {:9.4f} {:9.4f} {:9.4f} {:10.1f} {:9.3f}".format(*row.values())
         if work and self.device.type == "cuda":
             row |= {"gflop": work / 1e9, "peak_share": work / seconds / (1e12 * self.args.peak_tflops)}
             text += f" {100 * row['peak_share']:10.2f}"
         self.rows.append(row)
         print(f"{len(self.rows):2} {text}", flush=True)
-        return seconds
+        return row[self.measure]
 
 
 def time_here(table: Table, cells: CellSet, device: torch.device, model: str = "vae_plus") -> int:
@@ -297,7 +360,7 @@ def time_plain(table: Table, cells: CellSet, device: torch.device, work: int) ->
 def time_pythae(table: Table, cells: CellSet, device: torch.device) -> None:
     """Lines of VAE/GAN here and in pythae, if it is installed."""
     time_here(table, cells, device, "vae_gan")
-    here = table.rows[-1]["seconds"]  # in float32
+    here = table.rows[-1][table.measure]  # in float32
     if importlib.util.find_spec("pythae") is None:
         print(f"   pythae is not installed: {PYTHAE}")
         return

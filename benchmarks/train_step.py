@@ -22,6 +22,7 @@ from cellbook.methods import vae_plus
 from cellbook.pixels import gather
 from cellbook.runs import choose_device, device_name
 from cellbook.training import Batch
+from cellbook.training.state import has_bf16
 
 
 def random_cells(n: int, treatments: int = 104) -> CellSet:
@@ -95,7 +96,7 @@ def main() -> None:
     if cuda:
         torch.backends.cudnn.benchmark = True
     cells = random_cells(4 * 104)
-    settings = [(cuda, True, False)]
+    settings = [(bf16, True, False) for bf16 in sorted({has_bf16(device), False})]
     if args.settings == "all":
         settings = list(itertools.product((False, True), repeat=3))
     rows = []

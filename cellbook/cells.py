@@ -45,8 +45,7 @@ class CellSet:
 
     Raises
     ------
-    CellbookError
-        If the shapes, the number of rows or the data type do not fit together.
+    CellbookError : if the shapes, the number of rows or the data type do not fit together.
     """
 
     images: np.ndarray
@@ -120,8 +119,7 @@ class CellSet:
 
         Raises
         ------
-        CellbookError
-            If they differ, that is, if a file changed after it was saved.
+        CellbookError : if they differ, that is, if a file changed after it was saved.
         """
         found = self._compute_fingerprint()
         if found != self.fingerprint:
@@ -154,8 +152,7 @@ class CellSet:
 
         Raises
         ------
-        CellbookError
-            If a file is missing or damaged, or images and header disagree.
+        CellbookError : if a file is missing or damaged, or images and header disagree.
         """
         folder = Path(folder)
         for name in (HEADER, IMAGES, TABLE):
@@ -200,9 +197,8 @@ class CellSet:
 
         Raises
         ------
-        CellbookError
-            If the expression names an unknown column or is none, the mask has another length, a row number lies
-            outside the set, or no cell remains.
+        CellbookError : if the expression names an unknown column or is none, the mask has another length, a row number
+            lies outside the set, or no cell remains.
         """
         if isinstance(rows, str):
             index = self._query(rows)
@@ -258,8 +254,7 @@ def save_parts(parts: Iterable[CellSet], folder: str | os.PathLike[str], overwri
 
     Raises
     ------
-    CellbookError
-        If there is none, they differ in channels, size or type, the folder is taken, or the disk is full.
+    CellbookError : if there is none, they differ in channels, size or type, the folder is taken, or the disk is full.
     """
     folder = Path(folder)
     if folder.exists() and not (overwrite and (folder / HEADER).is_file()):
@@ -283,13 +278,7 @@ def save_parts(parts: Iterable[CellSet], folder: str | os.PathLike[str], overwri
             files.write_array(work / IMAGES, blocks())
             table = pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
             complete(work, table, *kinds[0][:2])
-            old = None
-            if folder.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent)) / folder.name
-                os.replace(folder, old)
-            os.replace(work, folder)
-            if old is not None:
-                shutil.rmtree(old.parent, ignore_errors=True)
+            files.put_folder(work, folder)
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
             raise

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
-from cellbook.errors import CellbookError
+from cellbook.errors import CellbookError, some
 from cellbook.methods.wdn import PRESETS, Config
-from cellbook.methods.wdn.evaluation import control_moments
 from cellbook.methods.wdn.step import Wdn
 from cellbook.metrics import BatchAccuracy, classify_batch
 from cellbook.profiles import Chain, Coral, PlateScaler, Step, Whitening
 from cellbook.profiles.centre import Centre, Nothing
 from cellbook.profiles.groups import FLOOR, control_groups, group_rows
 from cellbook.profiles.harmony import Harmony
-from cellbook.profiles.table import controls_mask, features, matrix, some
+from cellbook.profiles.table import controls_mask, features, matrix
 
 HARMONY_WARNING = (
     "harmony is not fitted on controls: it makes all rows of the batches alike, treatments too. Where a compound was "
@@ -39,13 +38,13 @@ class Settings:
     """What the methods need beside the table."""
 
     by: str = "Metadata_batch"  # column of domains
-    # Added to covariances: of whitening in units of their mean eigenvalue, of CORAL as it is; None is `RIDGE`, but
+    # Added to covariances: of whitening in units of their mean eigenvalue, else as it is; None is `RIDGE`, but
     # refused where controls are so few that the ridge decides.
     ridge: float | None = None
-    wdn: Config = PRESETS["quick"]  # its column of domains is replaced by `by`
+    wdn: Config = PRESETS["relative"]  # its column of domains is replaced by `by`
     device: str = "auto"  # of WDN
     seed: int = 0  # of Harmony
-    step: int | None = None  # map step of WDN whose maps are applied; None is the last
+    step: int | None = None  # map step of WDN that is applied; None leaves it to held-out controls
     fewest_controls: int = FEWEST_CONTROLS  # WDN refuses a domain with fewer controls
 
     @property
@@ -102,8 +101,9 @@ METHODS: dict[str, Method] = {
         "domain",
     ),
     "wdn": Method(
-        "whiten all controls, then learn one map a domain in Wasserstein distance (Tabak et al. 2020)",
-        lambda s: _scaled(_white(s), Wdn(replace(s.wdn, domains=(s.by,)), s.device, s.step)),
+        "coral-means, then one learned map a domain (after Tabak et al. 2020), as far as controls that are held out "
+        "come closer",
+        lambda s: _scaled(Wdn(replace(s.wdn, domains=(s.by,)), s.device, s.step, s.amount)),
         "controls",
     ),
     "harmony": Method(
@@ -121,8 +121,7 @@ class Corrected:
     after: BatchAccuracy | None
     held_out: str  # what a fold holds out: "plates", "rows", or "" without classification
     notes: list[str]
-    # Of WDN: the map step applied, how many there are, and what is left of the controls; or None.
-    training: dict[str, float] | None = None
+    training: dict[str, Any] | None = None  # of WDN: steps taken, why it stopped, and `Wdn.distances_`
 
 
 def correct(profiles: pd.DataFrame, method: str, settings: Settings | None = None, controls: str = "DMSO") -> Corrected:
@@ -138,9 +137,8 @@ def correct(profiles: pd.DataFrame, method: str, settings: Settings | None = Non
 
     Raises
     ------
-    CellbookError
-        On an unknown method, one domain only, a domain without controls, features that are not finite, too few
-        controls for a covariance where no ridge is given, too few for WDN, or a step that WDN has not.
+    CellbookError : on an unknown method, one domain only, a domain without controls, features that are not finite, too
+        few controls for a covariance where no ridge is given, too few for WDN, or a step that WDN has not.
     """
     s = settings or Settings()
     if method not in METHODS:
@@ -149,8 +147,11 @@ def correct(profiles: pd.DataFrame, method: str, settings: Settings | None = Non
         raise CellbookError(f"ridge is {s.ridge}; it must be zero or more")
     if s.step is not None and method != "wdn":
         raise CellbookError(f"step={s.step}: only method 'wdn' has steps, not {method!r}; leave it out")
-    if s.step is not None and not 0 <= s.step <= s.wdn.iterations:
-        raise CellbookError(f"step={s.step} must lie between 0 and the {s.wdn.iterations} map steps of the training")
+    if s.step is not None and s.step not in {*range(0, s.wdn.iterations, s.wdn.checkpoint_every), s.wdn.iterations}:
+        raise CellbookError(
+            f"step={s.step} has no checkpoint: maps are kept every {s.wdn.checkpoint_every} steps from 0 to "
+            f"{s.wdn.iterations}"
+        )
     wild = [] if method in ("none", "centre") else _wild(profiles, s.by, controls)
     profiles = profiles.drop(columns=wild)
     names, rows = control_groups(profiles, s.by, controls)
@@ -163,12 +164,10 @@ def correct(profiles: pd.DataFrame, method: str, settings: Settings | None = Non
     notes = _check_rank(METHODS[method], method, s, names, rows)
     step = METHODS[method].make(s)
     corrected = step.fit(profiles, controls).transform(profiles)
-    training = trained(step, profiles, controls) if method == "wdn" else None
-    if training and s.step is None:
-        notes.append(
-            "the maps are those of the last step: nothing stopped the training, which brings controls together by "
-            "shrinking them too; another step is chosen with --step"
-        )
+    training = None
+    if method == "wdn":
+        maps = cast(Wdn, cast(Chain, step).steps[-1])
+        training = {"steps": maps.steps_, "stopped": maps.stopped_, **maps.distances_}
     notes += [HARMONY_WARNING] if method == "harmony" else [SAME_CONTROLS] if method != "none" else []
     first = step.steps[0] if isinstance(step, Chain) else step
     if gone := [*wild, *getattr(first, "dropped_", [])]:
@@ -190,32 +189,6 @@ def _wild(profiles: pd.DataFrame, by: str, controls: str) -> list[str]:
         found |= reach > FARTHEST * inside.std(axis=0)
     kept = ~found if not found.all() else np.ones_like(found)  # of nothing but these the scaler complains
     return [name for name, keep in zip(features(profiles), kept, strict=True) if not keep]
-
-
-def trained(chain: Step, profiles: pd.DataFrame, controls: str) -> dict[str, float]:
-    """What the maps of WDN, last in a fitted chain, do to the controls that they were fitted on.
-
-    Returns
-    -------
-    dict
-        step and steps: the map step applied, and the last one; variance: total, relative to no map (below 1 is
-        shrinkage); gap_before and gap: mean distance between the means of domains over the root of the variance within
-        (lower is closer).
-    """
-    *first, last = cast(Chain, chain).steps
-    table, maps = Chain(first).transform(profiles), cast(Wdn, last)
-    steps = maps.alignment_.steps
-    step = int(steps[-1]) if maps.step is None else maps.step
-    before, after = (
-        control_moments(maps.alignment_, table, maps.alignment_.find(at), controls) for at in (int(steps[0]), step)
-    )
-    return {
-        "step": step,
-        "steps": int(steps[-1]),
-        "variance": after["variance"] / before["variance"],
-        "gap_before": before["gap"],
-        "gap": after["gap"],
-    }
 
 
 def leakage(profiles: pd.DataFrame, by: str, controls: str = "DMSO") -> tuple[BatchAccuracy | None, str]:

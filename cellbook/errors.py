@@ -1,4 +1,7 @@
-"""The errors that Cellbook raises on purpose."""
+"""The errors that Cellbook raises on purpose, and words that many of their messages share."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class CellbookError(ValueError):
@@ -21,3 +24,15 @@ class Stopped(SystemExit):
 
     def __str__(self) -> str:
         return str(self.args[1])
+
+
+def some(values: Iterable[object], n: int = 3) -> str:
+    """Name up to `n` distinct values and count the rest."""
+    distinct = list(dict.fromkeys(" ".join(str(value).splitlines()) for value in values))
+    return ", ".join(distinct[:n]) + (f" and {len(distinct) - n} more" if len(distinct) > n else "")
+
+
+def nearest(name: object, known: Iterable[str], otherwise: str) -> str:
+    """Ask whether the known name that is most alike was meant; without one, say `otherwise`."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else otherwise

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -58,8 +59,7 @@ def alone(place: Path, *, wait: bool = True) -> Iterator[bool]:
 
     Raises
     ------
-    CellbookError
-        If the lock cannot be written or, without `wait`, if another process is at work there.
+    CellbookError : if the lock cannot be written or, without `wait`, if another process is at work there.
     """
     stream, waited = _lock_file(place, wait)
     with stream:
@@ -122,6 +122,22 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def put_folder(new: Path, target: Path) -> None:
+    """Move a complete folder to its place, where an older one may be: that one is back if this fails, else gone."""
+    old = target.with_name(f".{target.name}.old")
+    with writing(target):
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            os.replace(target, old)
+        try:
+            os.replace(new, target)
+        except OSError:
+            if old.exists():
+                os.replace(old, target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

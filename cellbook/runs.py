@@ -29,7 +29,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from cellbook.errors import CellbookError
-from cellbook.files import alone, digest, read_json, sha256, write_atomically, write_json, writing
+from cellbook.files import alone, digest, put_folder, read_json, sha256, write_atomically, write_json, writing
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def obtain(
     method_version: int,
     config: Any,
     fingerprint: str,
-    make: Callable[[Path], None],
+    make: Callable[[Path], Any],
     *,
     device: str = "cpu",
     force: bool = False,
@@ -135,7 +135,8 @@ def obtain(
     config : frozen dataclass or dict; its values are part of the key
     fingerprint : digest of the data the run sees
     make : writes the products into the folder it is given. Files named `checkpoint...` outlive a killed process, so
-        `make` may find its own there and go on from them; whatever else was left is removed.
+        `make` may find its own there and go on from them; whatever else was left is removed. What it returns, such as
+        the precision it computed in, is recorded beside the device, not part of the key.
     device : recorded, not part of the key
     force : make it anew although it is there
     """
@@ -151,7 +152,7 @@ def obtain(
         elif run.fault() is None:
             return run
         elif Run(partial).fault() is None:  # the process that made it was killed before it could move it
-            _move(partial, folder)
+            put_folder(partial, folder)
             return run
         elif folder.exists():
             log.warning("run %s is damaged (%s) and is made anew", key, run.fault())
@@ -159,7 +160,8 @@ def obtain(
             partial.mkdir(parents=True, exist_ok=True)
             _keep_checkpoints(partial)
         started, clock = datetime.now(UTC), time.perf_counter()
-        make(partial)
+        told = make(partial)
+        facts = told if isinstance(told, dict) else {}
         names = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
         names = [name for name in names if not name.startswith("checkpoint")]
         record = {
@@ -171,12 +173,13 @@ def obtain(
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - clock, 1),
             **environment(device),
+            **facts,
             "products": {
                 name: {"sha256": sha256(partial / name), "bytes": (partial / name).stat().st_size} for name in names
             },
         }
         write_json(partial / "run.json", record)
-        _move(partial, folder)
+        put_folder(partial, folder)
     return run
 
 
@@ -187,17 +190,6 @@ def _keep_checkpoints(partial: Path) -> None:
             shutil.rmtree(path)
         elif not path.name.startswith("checkpoint"):
             path.unlink()
-
-
-def _move(partial: Path, folder: Path) -> None:
-    """Put a complete run into its place, where a damaged or an older one may be."""
-    old = folder.with_name(f"{folder.name}.old")
-    with writing(folder):
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(partial, folder)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def obtain_page(

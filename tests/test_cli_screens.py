@@ -233,7 +233,7 @@ def spoil_empty(table):
     [
         (spoil_number, ["1 of 9", "low"]),
         (spoil_twice, ["1 of 10", "twice"]),
-        (spoil_well, ["1 wells", "two compounds"]),
+        (spoil_well, ["1 of 8 wells", "more than one compound"]),
         (spoil_plate, ["2 of 9", "Week1_9"]),
         (spoil_column, ["Image_FileName_Actin"]),
         (spoil_empty, ["Image_Metadata_Well_DAPI", "empty in 1"]),

@@ -6,17 +6,21 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.linalg import expm
+from scipy.stats import energy_distance
 
 from cellbook import corrections
 from cellbook.corrections import METHODS, Settings, correct
 from cellbook.errors import CellbookError
 from cellbook.methods.wdn import PRESETS
+from cellbook.methods.wdn.step import between
 from cellbook.profiles import features, matrix, read_profiles, write_profiles
 from cellbook.profiles.centre import Centre
 from cellbook.profiles.harmony import Harmony
 from cellbook.screens.planted import planted_wells
 
 FAST = Settings(wdn=PRESETS["smoke"], device="cpu")
+ON_CPU = Settings(wdn=replace(PRESETS["relative"], iterations=160), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -118,21 +122,91 @@ def test_wdn_is_refused_on_a_handful_of_controls_unless_asked_for(wells):
     assert np.isfinite(matrix(found.profiles)).all()
 
 
-def test_wdn_reports_its_step_and_what_is_left_of_the_controls(wells):
-    fast = replace(PRESETS["smoke"], iterations=30, checkpoint_every=10, map_rate=3e-2, critic_rate=1e-2)
-    settings = Settings(wdn=fast, device="cpu")
-    start, middle, last = (correct(wells, "wdn", replace(settings, step=step)) for step in (0, 10, None))
-    assert start.training["variance"] == 1
-    assert start.training["gap"] == start.training["gap_before"]
-    assert (middle.training["step"], last.training["step"], last.training["steps"]) == (10, 30, 30)
-    assert any("last step" in note for note in last.notes)
-    assert not any("last step" in note for note in middle.notes)
-    # The same from the tables alone: step 0 is the scaled and whitened table.
-    control = (wells["Metadata_compound"] == "DMSO").to_numpy()
-    for found in (middle, last):
-        spread = [matrix(one.profiles)[control].var(axis=0, ddof=1).sum() for one in (found, start)]
-        assert found.training["variance"] == pytest.approx(spread[0] / spread[1])
-        assert found.training["variance"] != pytest.approx(1, abs=1e-3)
+def turned(kind, controls, seed=0, n=4, turn=0.5, shift=1.5):
+    """Two batches of controls and treatments: in the second, rows are turned and shifted, and one drug a direction."""
+    rng = np.random.default_rng(seed)
+    draw = {
+        "gaussian": lambda k: rng.normal(size=(k, n)),
+        "skewed": lambda k: rng.exponential(size=(k, n)) - 1,
+        "two peaks": lambda k: rng.choice([-0.9, 0.9], (k, n)) + np.sqrt(0.19) * rng.normal(size=(k, n)),
+    }[kind]
+    skew = np.triu(np.ones((n, n)), 1) * turn / np.sqrt(n)
+    parts = []
+    for batch, (matrix_, move) in enumerate([(np.eye(n), 0.0), (expm(skew - skew.T), shift)]):
+        names = np.repeat(["DMSO", *(f"drug{i}" for i in range(n))], [controls] + [200] * n)
+        effect = np.vstack([np.zeros((controls, n)), np.repeat(3 * np.eye(n), 200, axis=0)])
+        x = (draw(len(names)) + effect) @ matrix_ + move
+        parts.append(pd.DataFrame(x, columns=list("abcd")).assign(Metadata_batch=f"b{batch}", Metadata_compound=names))
+    return pd.concat(parts, ignore_index=True)
+
+
+def apart(profiles):
+    """Mean distance between the batches' means of a drug, over the spread of the drugs' means."""
+    drugs = profiles[profiles["Metadata_compound"] != "DMSO"]
+    means = drugs.groupby(["Metadata_batch", "Metadata_compound"])[features(profiles)].mean().to_numpy()
+    first, second = means.reshape(2, -1, len(features(profiles)))
+    return np.linalg.norm(first - second, axis=1).mean() / np.sqrt(np.square(first - first.mean(axis=0)).sum())
+
+
+@pytest.mark.parametrize("kind", ["skewed", "two peaks"])
+def test_wdn_sees_a_rotation_that_covariances_cannot(kind):
+    wells = turned(kind, 300)
+    found = correct(wells, "wdn", ON_CPU)
+    left = {m: apart(correct(wells, m).profiles) for m in ("centre", "coral-means")}
+    assert left["coral-means"] > 0.9 * left["centre"]
+    assert apart(found.profiles) < 0.7 * left["coral-means"]
+    assert found.training["after"] < found.training["start"] < 0.1 * found.training["before"]
+
+
+@pytest.mark.parametrize(("kind", "controls"), [("gaussian", 300), ("gaussian", 20), ("two peaks", 20)])
+def test_wdn_leaves_no_more_than_means_and_covariances_do(kind, controls):
+    for seed in range(2):
+        wells = turned(kind, controls, seed)
+        found = correct(wells, "wdn", ON_CPU)
+        other = correct(wells, "coral-means").profiles
+        assert apart(found.profiles) <= apart(other) + 1e-9
+        assert found.training["after"] <= found.training["start"]
+        if found.training["steps"] == 0:
+            np.testing.assert_allclose(matrix(found.profiles), matrix(other), rtol=1e-12)
+
+
+def test_the_units_of_features_play_no_part_in_wdn():
+    wells = turned("skewed", 100)
+    units = np.array([1e-3, 1.0, 1e3, 1e3])
+    scaled = wells.assign(**{name: unit * wells[name] for name, unit in zip("abcd", units, strict=True)})
+    first, second = (correct(t, "wdn", ON_CPU) for t in (wells, scaled))
+    assert first.training["steps"] == second.training["steps"] > 0
+    np.testing.assert_allclose(matrix(first.profiles), matrix(second.profiles), atol=1e-3)
+
+
+def test_wdn_takes_the_step_that_is_asked_for_or_says_which_controls_are_missing(wells):
+    fast = replace(PRESETS["relative"], iterations=30, checkpoint_every=10)
+    start, last = (correct(wells, "wdn", Settings(wdn=fast, device="cpu", step=step)) for step in (0, 30))
+    assert (start.training["steps"], last.training["steps"]) == (0, 30)
+    assert start.training["stopped"] == last.training["stopped"] == "asked for"
+    again = correct(wells, "wdn", Settings(wdn=fast, device="cpu", step=30))
+    pd.testing.assert_frame_equal(last.profiles, again.profiles)
+    np.testing.assert_allclose(matrix(start.profiles), matrix(correct(wells, "coral-means").profiles), rtol=1e-12)
+    assert np.abs(matrix(last.profiles) - matrix(start.profiles)).max() > 0.01
+    few = turned("gaussian", 3)
+    found = correct(few, "wdn", replace(ON_CPU, fewest_controls=3, ridge=1.0))
+    assert found.training == {
+        "steps": 0,
+        "stopped": "fewer than four controls in a domain, so that none can be held out",
+    }
+
+
+def test_the_distance_between_domains_is_szekelys_and_knows_no_scale():
+    rng = np.random.default_rng(0)
+    x, codes = rng.normal(size=(1000, 1)), np.repeat([0, 1, 2], [500, 300, 200])
+    x[codes == 1] = 1 + 2 * x[codes == 1]
+    expected = []
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        u, v = x[codes == a, 0], x[codes == b, 0]
+        expected.append(energy_distance(u, v) ** 2 / (2 * np.abs(u[:, None] - v).mean()))
+    assert between(x, codes) == pytest.approx(np.mean(expected), abs=5e-3)
+    assert between(1e3 * x + 5, codes) == pytest.approx(between(x, codes))
+    assert between(np.repeat([[0.0], [1.0], [2.0]], 2, axis=0), np.repeat([0, 1, 2], 2)) == 1
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".csv.gz"])
@@ -152,7 +226,7 @@ def test_the_command_writes_the_table_and_reports_leakage(run_main, wells_file, 
 
 def test_the_command_takes_the_configuration_of_wdn_and_prints_json(run_main, wells_file, tmp_path):
     words = ["correct", wells_file, "--method", "wdn", "--preset", "smoke", "--device", "cpu", "--json"]
-    words += ["-p", "distance=energy", "-p", "iterations=30", "-p", "map_rate=1e-3"]
+    words += ["-p", "distance=energy", "-p", "iterations=10", "-p", "map_rate=1e-3"]
     code, out, err = run_main(*words, "--output", tmp_path / "a.parquet")
     assert (code, err.startswith("features: 16 of 26 columns (planted_0, ")) == (0, True)
     report = json.loads(out)
@@ -161,23 +235,24 @@ def test_the_command_takes_the_configuration_of_wdn_and_prints_json(run_main, we
     assert report["features"] == 15
     assert 0 <= report["accuracy_after"] <= 1 >= report["accuracy_before"] > 0.8
     assert any("1 feature without spread" in note for note in report["notes"])
-    assert report["training"]["step"] == report["training"]["steps"] == 30
+    assert report["training"]["stopped"] == "no more were allowed"
+    assert report["training"]["after"] <= report["training"]["start"] < report["training"]["before"]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--method", "combat"], "no method 'combat': there are none, centre"),
-        (["--method", "tvn", "--domain", "bach"], "domain 'bach' is no metadata column of the table, did you mean"),
-        (["--method", "tvn", "--controls", "dmso"], "did you mean controls='DMSO'"),
+        (["--method", "tvn", "--domain", "bach"], "domain 'bach' is no metadata column of the table; did you mean"),
+        (["--method", "tvn", "--controls", "dmso"], "did you mean --controls 'DMSO'"),
         (["--method", "tvn", "--ridge", "-1"], "ridge is -1.0"),
         (["--method", "tvn", "--step", "4"], "only method 'wdn' has steps"),
-        (["--method", "wdn", "--preset", "smoke", "--step", "9"], "between 0 and the 6 map steps"),
-        (["--method", "wdn", "--preset", "smoke", "--step", "3"], "maps were kept at 0, 2, 4, 6"),
+        (["--method", "wdn", "--preset", "smoke", "--step", "9"], "every 2 steps from 0 to 6"),
+        (["--method", "wdn", "--preset", "smoke", "--step", "3"], "step=3 has no checkpoint"),
         (["--method", "wdn", "--fewest-controls", "19"], "fewer than 19 controls"),
         (["--method", "wdn", "--preset", "long"], "preset 'long'"),
         (["--method", "wdn", "-p", "rate=1"], "no parameter rate"),
-        (["--method", "wdn", "-p", "distance=l2"], "distance='l2' is none of critic, energy, sinkhorn"),
+        (["--method", "wdn", "-p", "distance=l2"], "distance='l2' is none of critic, energy, sinkhorn, relative"),
         (["--method", "wdn", "-p", "depth=deep"], "takes int"),
     ],
 )
@@ -207,7 +282,7 @@ def spoil_batch(wells):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (spoil_nan, "1 of 16 features hold NaN or infinity in 3 of 639 rows ('planted_2'); drop them with --drop"),
+        (spoil_nan, "1 of 16 features hold NaN or infinity in 3 of 639 rows ('planted_2'); leave them out with --drop"),
         (spoil_controls, "Week3"),
         (spoil_batch, "nothing to correct"),
     ],
@@ -251,4 +326,4 @@ def test_a_folder_in_place_of_the_output_is_refused(run_main, wells_file, tmp_pa
     words = ["correct", wells_file, "--method", "centre", "--output", tmp_path / "out.parquet"]
     code, _, err = run_main(*words)
     assert code == 2
-    assert "cannot be written" in err
+    assert "cannot write" in err

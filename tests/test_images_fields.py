@@ -19,7 +19,7 @@ def pixels():
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_a_good_file_comes_back_bit_for_bit(tmp_path, pixels, compression):
     tifffile.imwrite(tmp_path / "a.tif", pixels, compression=compression)
-    assert np.array_equal(read_tiff(tmp_path / "a.tif", (60, 80)), pixels)
+    assert np.array_equal(read_tiff(tmp_path / "a.tif", size=(60, 80)), pixels)
 
 
 def write_bad(kind, path, pixels):
@@ -60,7 +60,7 @@ def test_each_bad_file_is_named_with_its_own_fault(tmp_path, pixels, kind, words
     path = tmp_path / "bad.tif"
     write_bad(kind, path, pixels)
     with pytest.raises(CellbookError, match=words) as error:
-        read_tiff(path, (60, 80))
+        read_tiff(path, size=(60, 80))
     assert "bad.tif" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -137,7 +137,7 @@ def test_an_absent_file_is_missing_and_bad_tables_are_refused(tmp_path, table):
 @pytest.mark.data
 def test_the_untouched_field_reads_and_the_official_table_indexes(data_dir):
     path = next((data_dir / "bbbc021" / "images").glob("*.tif"))
-    image = read_tiff(path, (1024, 1280))
+    image = read_tiff(path, size=(1024, 1280))
     assert (image.min(), image.max()) == (208, 7680)
     table = pd.read_csv(data_dir / "bbbc021" / "metadata" / "BBBC021_v1_image.csv.gz")
     fields = index_fields(table, path.parent)

@@ -263,3 +263,37 @@ def test_an_moa_table_that_labels_no_treated_well_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
     found = extract(pd.DataFrame([row]), tmp_path, tmp_path / "out", moa=moa.replace("Taxol", "taxol"), **how)
     assert set(found.open().table["Metadata_moa"]) == {"up"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda folder, t: put(t, 0, "File_Actin", None), "1 of 12 fields name no file"),
+        (
+            lambda folder, t: t.assign(File_Actin=t["File_Actin"].where(t.index != 1, "nowhere.tif")),
+            "1 of 12 files are not",
+        ),
+    ],
+)
+def test_a_field_without_a_file_is_said_and_the_others_are_imported(tmp_path, change, words):
+    folder, table = field_screen(tmp_path, np.random.default_rng(0))
+    change(folder, table).to_csv(tmp_path / "t.csv", index=False)
+    found = check_screen(folder, tmp_path / "t.csv", size=24)
+    assert [f.level for f in found if words in f.message] == ["warning"]
+    assert not [f for f in found if f.level == "error"]
+    cells = import_screen(
+        folder, tmp_path / "t.csv", tmp_path / "out", pixel_um=0.5, size=24, workers=1, progress=False
+    )
+    assert len(cells.table["Metadata_well"].value_counts()) <= 6
+    assert len(cells) == 11 * 4
+
+
+def test_one_file_for_two_channels_or_two_fields_is_an_error_under_any_name(tmp_path):
+    folder, table = field_screen(tmp_path, np.random.default_rng(0))
+    table.to_csv(tmp_path / "t.csv", index=False)
+    found = check_screen(folder, tmp_path / "t.csv", size=24, files=("File_DNA", "File_DNA", "File_Actin"))
+    assert ("error", "File_DNA") in [(f.level, f.subject) for f in found]
+    (folder / "link.tif").symlink_to(table["File_DNA"][0])
+    put(table, 1, "File_DNA", "link.tif").to_csv(tmp_path / "u.csv", index=False)
+    found = check_screen(folder, tmp_path / "u.csv", size=24)
+    assert any(f.level == "error" and "share their file" in f.message for f in found)

@@ -8,7 +8,7 @@ from cellbook.screens.sample import bbbc021_sample
 
 
 def test_an_unknown_part_is_refused():
-    with pytest.raises(CellbookError, match="which is 'all'; use one of all_treatments, dense_wells, both"):
+    with pytest.raises(CellbookError, match="which is 'all'; use one of all_treatments, dense_wells"):
         bbbc021_sample("all")
 
 
@@ -23,9 +23,6 @@ def test_the_sample_holds_all_treatments_and_reports_its_noise_crops(data):
     cells = bbbc021_sample()
     assert len(cells) == 1996 - 55
     assert cells.table.attrs["noise_crops"] == 55
-    everything = bbbc021_sample(drop_noise=False)
-    assert len(everything) == 1996
-    assert everything.table["Metadata_noise"].sum() == 55
     treated = cells.table[cells.table["Metadata_compound"] != "DMSO"]
     assert len(treated.groupby(["Metadata_compound", "Metadata_concentration"])) == 103
     assert cells.table["Metadata_moa"].nunique() == 13
@@ -42,4 +39,3 @@ def test_channels_are_reordered_to_dna_tubulin_actin(data):
         original = stored["images"]
     assert np.array_equal(cells.images[:, 1], original[:, 2])
     assert np.array_equal(cells.images[:, 2], original[:, 1])
-    assert len(bbbc021_sample("both")) == 1996 - 55 + 985

@@ -7,7 +7,8 @@ import pytest
 
 from cellbook.errors import CellbookError
 from cellbook.screens.fields import check_field, read_field
-from cellbook.screens.tiff import check_planes, parse_plane, read_planes, read_tiff
+from cellbook.screens.planes import parse_plane
+from cellbook.screens.tiff import check_planes, read_planes, read_tiff
 
 tifffile = pytest.importorskip("tifffile")
 Image = pytest.importorskip("PIL.Image")
@@ -57,7 +58,7 @@ def test_compressed_packed_and_big_endian_pixels_are_the_same_pixels(tmp_path, s
     ways += [{"tile": (16, 16)}, {"rowsperstrip": 7}, {"tile": (32, 32), "compression": "zlib"}]
     for way in ways:
         tifffile.imwrite(path, plane, **way)
-        found = read_tiff(path, (H, W))
+        found = read_tiff(path, size=(H, W))
         assert found.dtype.isnative
         assert np.array_equal(found, plane), way
     rows = b"".join(

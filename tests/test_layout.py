@@ -2,12 +2,16 @@
 
 import ast
 import inspect
+import pkgutil
 import re
 from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+from cellbook import methods
+from cellbook.training import Method
 
 PACKAGE = Path(__file__).parents[1] / "cellbook"
 LEVELS = (
@@ -66,6 +70,31 @@ def test_there_is_no_circle_between_units(arrows):
             below.setdefault(unit, set()).add(other)
     order = list(TopologicalSorter(below).static_order())  # a circle is an error that names its units
     assert order.index("errors") < order.index("profiles") < order.index("methods") < order.index("pages")
+
+
+def test_there_is_no_circle_between_modules(arrows):
+    """Also where only the type checker imports. What a package offers in its `__init__` is no module's."""
+    below = {}
+    for here, there in arrows:
+        files = [PACKAGE.joinpath(*there[:n]) for n in (len(there), len(there) - 1)]
+        found = next((file for file in files if file.with_suffix(".py").is_file() or file.is_dir()), None)
+        if here[-1] != "__init__" and found is not None:
+            below.setdefault(here, set()).add(found.relative_to(PACKAGE).parts)
+    order = list(TopologicalSorter(below).static_order())
+    assert order.index(("training", "state")) < order.index(("training", "checkpoints"))
+
+
+def trainable():
+    modules = (import_module(f"cellbook.methods.{info.name}") for info in pkgutil.iter_modules(methods.__path__))
+    return [module for module in modules if hasattr(module, "begin")]
+
+
+@pytest.mark.parametrize("method", trainable(), ids=lambda method: method.__name__)
+def test_what_can_be_trained_has_all_that_a_method_must_have(method):
+    assert isinstance(method, Method)
+    for name in ("begin", "draw", "step", "encode"):
+        taken, wanted = (inspect.signature(getattr(owner, name)).parameters for owner in (method, Method))
+        assert ["self", *taken] == list(wanted)
 
 
 def test_a_page_reads_no_other_page_but_the_configuration_it_builds_on(arrows):

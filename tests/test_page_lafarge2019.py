@@ -16,6 +16,7 @@ from cellbook.book import build, notebooks, results
 from cellbook.cells import CellSet
 from cellbook.configure import choose_preset
 from cellbook.errors import CellbookError
+from cellbook.features.transferred import installed
 from cellbook.pages import lafarge2019 as lafarge
 from cellbook.pages.lafarge2019 import realism, shown, walks
 from cellbook.pages.lafarge2019.config import PAPER_MODELS, trainings
@@ -112,6 +113,25 @@ def test_tables_are_those_of_a_second_evaluation(run, tables):
     again = lafarge.evaluate([run])
     for name, table in again.items():
         pd.testing.assert_frame_equal(table, tables[name])
+
+
+@pytest.mark.skipif(not installed(), reason="the package with the weights is an extra")
+def test_the_transferred_baseline_adds_its_lines_and_changes_no_other(run, config, store, tables):
+    assert lafarge.baseline(config, store, "cpu") == []  # of a run that is too small
+    (more,) = lafarge.baseline(replace(config, iterations=100), store, "cpu")
+    numbers = lafarge.evaluate([run, more])["numbers"]
+    added = numbers["variant"].eq("ImageNet features") | numbers["setting"].str.startswith("ImageNet features - ")
+    assert set(numbers.loc[added, "setting"]) == {
+        "ImageNet features, mean",
+        "ImageNet features, mean, whitened",
+        "ImageNet features - classical features, whitened",
+    }
+    pd.testing.assert_frame_equal(numbers[~added].reset_index(drop=True), tables["numbers"])
+    of = {name: rows.one(numbers, setting=f"{name}, mean, whitened", protocol="lafarge2019", measure="NSC")["value"]
+          for name in ("ImageNet features", "classical features")}  # fmt: skip
+    gap = rows.one(numbers, setting="ImageNet features - classical features, whitened", measure="NSC")["value"]
+    assert gap == pytest.approx(of["ImageNet features"] - of["classical features"])
+    assert "ImageNet features" in set(shown.further_table(numbers, config)["profile"])
 
 
 def test_numbers_have_one_meaning_each_and_lie_in_their_intervals(tables):

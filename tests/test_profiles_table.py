@@ -70,7 +70,7 @@ def test_matrix_follows_the_order_asked_for_and_names_what_differs(table):
 
 def test_text_among_the_features_is_counted(table):
     table["stain"] = ["1.5", "high", "low", None]
-    with pytest.raises(CellbookError, match=r"'stain' \(2 of 4 cells are not numbers\)"):
+    with pytest.raises(CellbookError, match=r"'stain' \(2 of 4 cells are not numbers, first 'high'\)"):
         matrix(table)
 
 

@@ -33,7 +33,7 @@ def cells():
 def test_fingerprint_of_a_simulated_screen_follows_its_content_and_that_of_others_does_not():
     config = preset("smoke")
     assert named.fingerprint(SIMULATED, config) == named.fingerprint(SIMULATED, replace(config))
-    others = [replace(config, seed=1), replace(config, week_effect=0.5), replace(config, cells=4)]
+    others = [replace(config, seed=1), replace(config, week_effect=0.7), replace(config, cells=4)]
     found = [named.fingerprint(SIMULATED, each) for each in (config, *others)]
     assert len(set(found)) == 4
     assert len({named.fingerprint(SAMPLE, each) for each in (config, *others)} - set(found)) == 1

@@ -206,7 +206,7 @@ def test_empty_cells_and_text_among_concentrations_are_counted(own):
         bbbc021.wells(write(image=holes))
     text = image.astype({"Image_Metadata_Concentration": object})
     text.loc[[0, 5], "Image_Metadata_Concentration"] = "30 micromolar"
-    with pytest.raises(CellbookError, match=r"2 of 24 values that are not numbers \(30 micromolar\)"):
+    with pytest.raises(CellbookError, match=r"is not a number in 2 of 24 rows \(30 micromolar\)"):
         bbbc021.wells(write(image=text))
 
 
@@ -263,7 +263,7 @@ def test_feature_rows_that_do_not_fit_the_plate_layout_are_refused(own):
 def test_wrong_arguments_and_absent_or_broken_files_are_named(own, tmp_path):
     _, _, _, write = own
     folder = write()
-    with pytest.raises(CellbookError, match="features is 'some'; use 'phenotype' or 'all'"):
+    with pytest.raises(CellbookError, match="features is 'some'; use one of phenotype, all"):
         bbbc021.ljosa2013("some", folder)
     with pytest.raises(CellbookError, match="a file; give the folder"):
         bbbc021.wells(folder / "BBBC021_v1_image.csv")

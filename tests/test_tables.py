@@ -3,6 +3,8 @@
 import gzip
 import json
 import random
+import re
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -16,6 +18,7 @@ from cellbook.errors import CellbookError
 from cellbook.metrics import score
 from cellbook.profiles import Coral, FactorAnalysis, PlateScaler, Whitening, features, matrix, read_profiles
 from cellbook.profiles.files import MISSING, read_table
+from cellbook.profiles.labels import check, like_controls
 from cellbook.profiles.names import is_bookkeeping, standard_names
 from cellbook.screens import bbbc021
 from cellbook.screens.own import check_screen, import_screen
@@ -74,6 +77,32 @@ JUNK = {
             *("centroid-0", "bbox-3", "Nuclei_centroid_y", "Timepoint", "Plane", "cell_id", "Label", "Track_ID"),
         )
     },
+    "names, doses and times": {
+        name: np.random.default_rng(4).normal(1e3, 300, 64)
+        for name in (
+            *(
+                "Nuclei - Object No in Cells",
+                "MEASUREMENT SET ID",
+                "ScreenID",
+                "compound_id",
+                "moa_code",
+                "Dose_uM",
+                "Week",
+            ),
+            *(
+                "Date",
+                "Time [s]",
+                "Lfd. Nr.",
+                "#",
+                "TrackObjects_Label_20",
+                "Frame_DNA",
+                "ImageNumber.1",
+                "nuc_y",
+                "Order",
+            ),
+        )
+    },
+    "with gaps, falling": {"Zahl": 3 * np.arange(64.0) ** 2, "Left": 99 - np.arange(64)},
     "text": {"FileName_DNA": "a.tif", "Image_PathName_DNA": "/x", "Barcode": "P1", "Well Label": "B - 2"},
 }
 
@@ -87,11 +116,66 @@ def test_counters_and_bookkeeping_leave_the_score_as_it_is_and_are_named(tmp_pat
     read = read_profiles(path, notes=notes)
     assert features(read) == [f"Cells_F{i}" for i in range(6)]
     assert counts(read) == RIGHT
-    assert f"left out {len(JUNK[junk])} " in notes[0] or junk in ("saved index",)
+    left = sum(map(int, re.findall(r"(\d+) (?:that|without)", notes[0])))
+    assert left == len(JUNK[junk]) or junk == "saved index"
     assert all(name in notes[0] for name in list(JUNK[junk])[:2])
     one = list(JUNK[junk])[-1]
     if junk != "text":
         assert one in features(read_profiles(path, feature=[one]))
+
+
+@pytest.mark.parametrize("word", ["-", "n.a.", "#REF!", "unknown", "Not annotated", "TBD", "?"])
+def test_a_mechanism_that_says_there_is_none_is_none(tmp_path, word):
+    table = wells()
+    without = counts(table[~table["Metadata_compound"].isin(["cmp6", "cmp7"])])
+    table.loc[table["Metadata_compound"].isin(["cmp6", "cmp7"]), "Metadata_moa"] = word
+    found = score(read_profiles(store(table, tmp_path / "b.csv")), "ljosa2013", drop_unlabelled=True)
+    assert [(r.correct, r.scored) for r in found] == [c[1:] for c in without]
+
+
+@pytest.mark.parametrize("name", ["dmso", "DMSO 0.1%", "Dmso_0.1", "0.5 % DMSO", "Vehicle (DMSO)", "DMSO control"])
+def test_what_looks_like_the_controls_is_not_scored_as_a_treatment(tmp_path, name):
+    table = wells()
+    table.loc[table.index[table["Metadata_compound"] == "DMSO"][:2], "Metadata_compound"] = name
+    with pytest.raises(CellbookError, match=r"looks like the controls|\(DMSO and dmso\)"):
+        counts(read_profiles(store(table, tmp_path / "t.csv")))
+    other = like_controls(pd.Series(["DMSO", "DMSO2", "dimethyl", "DMSOX 3", None]), "DMSO")
+    assert not other.any()
+
+
+@pytest.mark.parametrize(
+    ("column", "one", "other", "same"),
+    [
+        *(
+            ("Metadata_batch", "Week1", other, True)
+            for other in ("Week 1", "week_1", "Week01", "Week-1", "Week1\u200b")
+        ),
+        ("Metadata_moa", "Eg5-inhibitor", "Eg5\u2013inhibitor", True),
+        *(
+            ("Metadata_plate", one, other, False)
+            for one, other in (("P1_11", "P11_1"), ("P1.05", "P1.5"), ("P10", "P1"))
+        ),
+        ("Metadata_compound", "(+)-JQ1", "(-)-JQ1", False),
+    ],
+)
+def test_names_are_one_or_two_whatever_spaces_hyphens_and_zeros(column, one, other, same):
+    table = pd.DataFrame({column: [one, other]})
+    with pytest.raises(CellbookError, match="written in two ways") if same else nullcontext():
+        check(table)
+
+
+def test_a_number_written_for_a_missing_one_is_refused(tmp_path):
+    table = wells()
+    table.loc[30, "Cells_F0"] = 1.7e308
+    with pytest.raises(CellbookError, match=r"1 of 6 features hold .* in 1 of "):
+        counts(read_profiles(store(table, tmp_path / "t.csv")))
+
+
+@pytest.mark.parametrize(("separator", "named"), [(";", "';'"), ("\t", "tabs"), ("|", r"'\|'")])
+def test_another_separator_is_named_though_a_name_holds_a_comma(tmp_path, separator, named):
+    path = store(wells().rename(columns={"Cells_F0": "Area, mean"}), tmp_path / "t.csv", sep=separator)
+    with pytest.raises(CellbookError, match=f"has {named} between its columns"):
+        read_profiles(path)
 
 
 def test_a_pattern_takes_features_back_and_one_that_fits_nothing_is_refused(tmp_path):
@@ -118,6 +202,7 @@ def test_what_places_an_object_stays_as_metadata(tmp_path):
         *("Cells_Count", "Cytoplasm_Correlation_Correlation_DNA_RNA", "Cells_RadialDistribution_FracAtD_RNA_1of4"),
         *("pca_0", "random_12", "planted_3", "whitened_0", "factor_1", "mu_3", "Nuclei_AreaShape_Zernike_0_0"),
         *("Cells_AreaShape_Orientation", "Granularity_1_DNA", "cell area", "Nuclear intensity", "efficientnet_17"),
+        *("Texture_Sigmoid", "Area_x", "mitotic_index", "Cell Width [µm]", "Image_Count_Nuclei", "orderliness"),
     ],
 )
 def test_measurements_are_no_bookkeeping(name):

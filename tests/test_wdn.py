@@ -419,6 +419,10 @@ def test_energy_distance_equals_a_slow_loop_and_scipy_in_one_dimension():
         own = [np.mean([float((z[k] - z[m]).norm()) for k in range(12) for m in range(12) if k != m]) for z in (x, y)]
         slow.append(2 * across - sum(own))
     np.testing.assert_allclose(energy(views, sides).numpy(), slow, rtol=1e-10)
+    relative = [
+        d / (2 * float(torch.cdist(views[i], views[j]).mean())) for d, (i, j) in zip(slow, sides.T, strict=True)
+    ]
+    np.testing.assert_allclose(energy(1e3 * views, sides, relative=True).numpy(), relative, rtol=1e-10)
     line = torch.from_numpy(np.stack([rng.normal(size=2000), rng.normal(size=2000) + 1])[..., None])
     expected = energy_distance(*line[..., 0].numpy()) ** 2
     assert float(energy(line, torch.tensor([[0], [1]]))) == pytest.approx(expected, abs=5e-3)

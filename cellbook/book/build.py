@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from cellbook.book import notebooks, results
-from cellbook.book.fragments import write_fragments
+from cellbook.book.fragments import markdown, stale_fragments, write_fragments
 from cellbook.errors import CellbookError, DataNotFound
-from cellbook.files import alone, digest, read_json, sha256, write_json, write_text, writing
+from cellbook.files import alone, digest, put_folder, read_json, sha256, write_json, write_text, writing
 from cellbook.runs import UNVERIFIED, Run, environment
 
 if TYPE_CHECKING:
@@ -127,27 +127,19 @@ def add_stamp(notebook: NotebookNode, stamp: dict[str, Any]) -> None:
         f"The runs behind it took {made:.0f} s when they were made, not counting trainings that were there already.\n"
         f"Again: `{again(stamp['page'], stamp['parameters'])}`.\n```"
     )
-    rows = [f"| `{name}` | `{value}` |" for name, value in stamp["parameters"].items()]
+    parameters = [[f"`{name}`", f"`{value}`"] for name, value in stamp["parameters"].items()]
     runs = [
-        f"| `{run['key']}` | {run['device']} | {run['seconds']} s | `{run['commit']}` | `{run['fingerprint'][:12]}` |"
+        [f"`{run['key']}`", run["device"], f"{run['seconds']} s", f"`{run['commit']}`", f"`{run['fingerprint'][:12]}`"]
         for run in stamp["runs"]
     ]
     versions = ", ".join(f"{name} {number}" for name, number in stamp["versions"].items())
-    end = "\n".join(
-        [
-            "## How this page was made",
-            "",
-            f"Source `{stamp['source'][:12]}`, library `{stamp['code'][:12]}`, commit `{stamp['commit']}`, "
-            f"Python {stamp['python']}, {versions}.",
-            "",
-            "| parameter | value |",
-            "| --- | --- |",
-            *rows,
-            "",
-            "| run | device | time | commit | data |",
-            "| --- | --- | --- | --- | --- |",
-            *runs,
-        ]
+    end = (
+        "## How this page was made\n\n"
+        f"Source `{stamp['source'][:12]}`, library `{stamp['code'][:12]}`, commit `{stamp['commit']}`, "
+        f"Python {stamp['python']}, {versions}.\n\n"
+        + markdown(["parameter", "value"], parameters)
+        + "\n"
+        + markdown(["run", "device", "time", "commit", "data"], runs).rstrip("\n")
     )
     first, last = new_markdown_cell(cost), new_markdown_cell(end)
     first["id"], last["id"] = "stamp-cost", "stamp-end"
@@ -183,8 +175,7 @@ def publish(page: str, folder: Path, book: Path | None = None, *, smoke: bool = 
         record["run_records"] = {key: sha256(new / "runs" / key / "run.json") for key in record["runs"]}
         record["page_sha256"] = sha256(folder / f"{page}.ipynb")
         write_json(new / "page.json", record)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(new, target)
+        put_folder(new, target)
         (book / "papers").mkdir(exist_ok=True)
         shutil.copyfile(folder / f"{page}.ipynb", book / "papers" / f"{page}.ipynb")
     write_fragments(book)
@@ -192,8 +183,6 @@ def publish(page: str, folder: Path, book: Path | None = None, *, smoke: bool = 
 
 def verify(book: Path | None = None) -> list[str]:
     """Recompute every published number on this machine and return one sentence for everything that does not agree."""
-    from cellbook.book.fragments import stale_fragments
-
     book = book or notebooks.root() / "book"
     folders = sorted(path.parent for path in (book / "results").glob("*/page.json"))
     missing = sorted(set(notebooks.pages()) - {folder.name for folder in folders})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,12 @@ def lines(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if value is not None} for row in rows]
 
 
+def markdown(head: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()) -> str:
+    """A table in Markdown; the columns named in `right` are flush right."""
+    marks = ["---:" if name in right else "---" for name in head]
+    return "".join(f"| {' | '.join(map(str, row))} |\n" for row in (head, marks, *rows))
+
+
 def verdict_counts(table: pd.DataFrame) -> dict[str, int]:
     """How many rows of a table of verdicts got each of them."""
     return {verdict: int((table["verdict"] == verdict).sum()) if len(table) else 0 for verdict in VERDICTS}
@@ -61,10 +68,7 @@ def title(page: str) -> str:
 
 def summary(book: Path) -> str:
     """State of the results, two rows a page: verdicts on published numbers, and on claims."""
-    lines = [
-        "| page | judged | " + " | ".join(VERDICTS) + " | preset, device |",
-        "| --- | --- |" + " ---: |" * len(VERDICTS) + " --- |",
-    ]
+    rows = []
     for folder in published_pages(book):
         stamp = read_json(folder / "stamp.json")
         made = f"{stamp['parameters'].get('preset')}, {stamp['device']}"
@@ -72,38 +76,31 @@ def summary(book: Path) -> str:
         for kind, file in (("numbers", "verdicts"), ("claims", "claims")):
             table = read(folder / f"{file}.csv")
             if len(table):
-                counts = " | ".join(str(count) for count in verdict_counts(table).values())
-                lines.append(f"| {name} | {kind} | {counts} | {made} |")
+                rows.append([name, kind, *verdict_counts(table).values(), made])
                 name = made = ""
-    return "\n".join(lines) + "\n"
+    return markdown(["page", "judged", *VERDICTS, "preset, device"], rows, right=VERDICTS)
 
 
 def status(book: Path) -> str:
     """When, where and from what each page was made."""
-    lines = [
-        "| page | executed | wall time | memory | machine | commit | library | Python |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     for folder in published_pages(book):
         stamp = read_json(folder / "stamp.json")
-        lines.append(
-            f"| {title(folder.name)} | {stamp['executed'][:10]} | {stamp['wall_seconds']:.0f} s "
-            f"| {stamp['peak_memory_mib'] / 1024:.1f} GiB | {stamp['device']}; {stamp['system']} | `{stamp['commit']}` "
-            f"| `{stamp['code'][:10]}` | {stamp['python']} |"
-        )
-    return "\n".join(lines) + "\n"
+        cost = f"{stamp['wall_seconds']:.0f} s", f"{stamp['peak_memory_mib'] / 1024:.1f} GiB"
+        made = f"{stamp['device']}; {stamp['system']}", f"`{stamp['commit']}`", f"`{stamp['code'][:10]}`"
+        rows.append([title(folder.name), stamp["executed"][:10], *cost, *made, stamp["python"]])
+    return markdown(["page", "executed", "wall time", "memory", "machine", "commit", "library", "Python"], rows)
 
 
 def runs_table(book: Path) -> str:
     """Every run behind a published number."""
-    lines = ["| run | page | data | configuration | time |", "| --- | --- | --- | --- | --- |"]
+    rows = []
     for folder in published_pages(book):
         for run in read_json(folder / "stamp.json")["runs"]:
             config = "; ".join(f"{name} = {short(value)}" for name, value in run["config"].items())
-            lines.append(
-                f"| `{run['key']}` | {folder.name} | `{run['fingerprint'][:12]}` | {config} | {run['seconds']} s |"
-            )
-    return "\n".join(lines) + "\n"
+            data = f"`{run['fingerprint'][:12]}`"
+            rows.append([f"`{run['key']}`", folder.name, data, config, f"{run['seconds']} s"])
+    return markdown(["run", "page", "data", "configuration", "time"], rows)
 
 
 def short(value: Any) -> str:
@@ -117,21 +114,18 @@ def versions(book: Path) -> str:
         folder.name: read_json(folder / "stamp.json")["versions"] for folder in published_pages(book)
     }
     names = sorted({name for table in found.values() for name in table}, key=str.lower)
-    lines = ["| package | " + " | ".join(found) + " |", "| --- |" + " --- |" * len(found)]
-    lines += [f"| {name} | " + " | ".join(table.get(name, "–") for table in found.values()) + " |" for name in names]
-    return "\n".join(lines) + "\n"
+    rows = [[name, *(table.get(name, "–") for table in found.values())] for name in names]
+    return markdown(["package", *found], rows)
 
 
 def protocols() -> str:
     """The named protocols, each as a definition list of what it does."""
     from cellbook.metrics import PROTOCOLS, describe
 
-    lines: list[str] = []
-    for name, protocol in PROTOCOLS.items():
-        lines += [f"### `{name}`", "", "| what | how |", "| --- | --- |"]
-        lines += [f"| {what} | {how} |" for what, how in describe(protocol)]
-        lines.append("")
-    return "\n".join(lines) + "\n"
+    parts = [
+        f"### `{name}`\n\n" + markdown(["what", "how"], describe(protocol)) for name, protocol in PROTOCOLS.items()
+    ]
+    return "\n".join(parts) + "\n"
 
 
 def fragments(book: Path) -> dict[Path, str]:

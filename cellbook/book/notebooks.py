@@ -7,7 +7,6 @@ outputs, for plain papermill. An executed copy goes elsewhere and never back int
 from __future__ import annotations
 
 import ast
-import contextlib
 import io
 import logging
 import math
@@ -19,10 +18,10 @@ import tempfile
 import time
 import tokenize
 import typing
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import yaml
 
@@ -159,7 +158,7 @@ def execute(page: str, given: dict[str, Any], kept: Path, *, echo: bool = False)
         nbformat.write(read_source(source_path(page)), source)
         start = time.perf_counter()
         try:
-            with _environment(folder, Path(root(), given["results"], "caches")):
+            with patch.dict(os.environ, _environment(folder, Path(root(), given["results"], "caches"))):
                 papermill.execute_notebook(
                     source,
                     target,
@@ -208,8 +207,7 @@ def _kernel_class() -> type:
     return Kernel
 
 
-@contextlib.contextmanager
-def _environment(folder: str, caches: Path) -> Iterator[None]:
+def _environment(folder: str, caches: Path) -> dict[str, str]:
     """Variables of the kernel: figures are kept, no settings of the user's are read, and caches can be written.
 
     Where MPLBACKEND names a backend without display, the kernel would drop figures silently.
@@ -220,15 +218,7 @@ def _environment(folder: str, caches: Path) -> Iterator[None]:
     if not _can_write(usual):
         log.warning("%s cannot be written: caches of matplotlib and other libraries go to %s", usual, caches)
         changed |= {name: os.environ.get(name, str(caches)) for name in ("MPLCONFIGDIR", "NUMBA_CACHE_DIR")}
-    before = {name: os.environ.get(name) for name in changed}
-    os.environ.update(changed)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+    return changed
 
 
 def _can_write(folder: Path) -> bool:

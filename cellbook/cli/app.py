@@ -81,17 +81,8 @@ def train(
 
     module = find_method(method)
     config = configure(module, parse_given(given))
-    done = train_run(
-        module,
-        config,
-        CellSet.open(cells),
-        store,
-        device,
-        force=force,
-        checkpoint_seconds=checkpoint_seconds,
-        compiled=compiled,
-    )
-    print(done.folder)
+    how: dict[str, Any] = {"force": force, "checkpoint_seconds": checkpoint_seconds, "compiled": compiled}
+    print(train_run(module, config, CellSet.open(cells), store, device, **how).folder)
 
 
 @app.command()
@@ -182,21 +173,20 @@ def in_words_of_the_shell(message: str) -> str:
     return message
 
 
-def read(file: Path, feature: list[str] | None) -> tuple[Any, list[str]]:
-    """A profile table, and what there is to say of it: first the features, in one line for standard error."""
+def read(file: Path, feature: list[str] | None, as_json: bool) -> tuple[Any, str, list[str]]:
+    """A profile table, one line for standard error on its features, and notes for the report."""
     from cellbook.profiles import read_profiles
 
     notes: list[str] = []
-    try:
-        table = read_profiles(file, feature or [], notes)
-    except CellbookError as error:
-        raise CellbookError(in_words_of_the_shell(str(error))) from error
-    return table, [in_words_of_the_shell(note) for note in notes]
+    table = read_profiles(file, feature or [], notes)
+    notes = [in_words_of_the_shell(note) for note in notes]
+    first = 0 if as_json and "left out" in notes[0] else 1  # what was left out is also for programs
+    return table, notes[0], notes[first:]
 
 
-Feature = Annotated[
-    list[str] | None, typer.Option(metavar="NAME", help="count this column (or pattern) as a feature all the same")
-]
+Feature = Annotated[list[str] | None, typer.Option(metavar="NAME", help="column or pattern that is a feature, too")]
+Controls = Annotated[str, typer.Option(help="compound of the control rows")]
+DropUnusable = Annotated[bool, typer.Option(help="leave out NaN, infinite or constant features; refused otherwise")]
 
 
 @app.command()
@@ -205,11 +195,9 @@ def score(
     protocol: Annotated[str, typer.Option(help="named protocol; see the chapter on evaluation")],
     feature: Feature = None,
     as_json: Annotated[bool, typer.Option("--json", help="print a list of objects, one a measure and k")] = False,
-    controls: Annotated[str, typer.Option(help="compound of the control rows, which are not scored")] = "DMSO",
+    controls: Controls = "DMSO",
     drop_unlabelled: Annotated[bool, typer.Option(help="leave out rows without MOA instead of refusing them")] = False,
-    drop_unusable: Annotated[
-        bool, typer.Option(help="leave out NaN, infinite or constant features instead of refusing them")
-    ] = False,
+    drop_unusable: DropUnusable = False,
     seed: Annotated[int, typer.Option(min=0, help="of the resampling behind the intervals")] = 0,
 ) -> None:
     """Score a profile table (Parquet or CSV) under a named protocol."""
@@ -217,25 +205,14 @@ def score(
     from cellbook.metrics import score as score_profiles
     from cellbook.profiles import check_finite
 
-    table, said = read(file, feature)
-    try:
-        if not drop_unusable:
-            check_finite(table)  # of the controls too, which the scores do not see: a NaN there is a fault of the table
-        scores = score_profiles(
-            table,
-            protocol,
-            controls=controls,
-            drop_unlabelled=drop_unlabelled,
-            drop_unusable=drop_unusable,
-            seed=seed,
-        )
-    except CellbookError as error:
-        raise CellbookError(in_words_of_the_shell(str(error))) from error
-    rows = to_json(scores)
-    first = 0 if as_json and "left out" in said[0] else 1  # what was left out is also for programs
+    table, said, notes = read(file, feature, as_json)
+    if not drop_unusable:
+        check_finite(table)  # of the controls too, which the scores do not see: a NaN there is a fault of the table
+    options: dict[str, Any] = {"drop_unlabelled": drop_unlabelled, "drop_unusable": drop_unusable, "seed": seed}
+    rows = to_json(score_profiles(table, protocol, controls=controls, **options))
     for row in rows:
-        row["notes"] = [*said[first:], *row["notes"]]
-    print(said[0], file=sys.stderr)
+        row["notes"] = [*notes, *row["notes"]]
+    print(said, file=sys.stderr)
     if as_json:
         print(json.dumps(rows, indent=1))
         return
@@ -257,19 +234,20 @@ def correct(
     output: Annotated[Path, typer.Option(help="corrected table (Parquet or CSV), in a folder that exists")],
     feature: Feature = None,
     domain: Annotated[str, typer.Option(help="metadata column to correct for, with or without Metadata_")] = "batch",
-    controls: Annotated[str, typer.Option(help="compound of the control rows")] = "DMSO",
+    controls: Controls = "DMSO",
     ridge: Annotated[
-        float | None,
-        typer.Option(help="of coral (absolute) and of whitening (relative); 1 unless controls are too few for that"),
+        float | None, typer.Option(help="of coral and wdn, whitening (relative); 1, or for few controls more")
     ] = None,
-    preset: Annotated[str, typer.Option(help="of wdn: smoke, quick or paper")] = "quick",
+    preset: Annotated[
+        str, typer.Option(help="of wdn: relative (energy distance), or with critics smoke, quick or paper")
+    ] = "relative",
     given: Given = None,
     device: Annotated[str, typer.Option(help="of wdn: auto, cpu, cuda or cuda:1")] = "auto",
-    step: Annotated[int | None, typer.Option(help="of wdn: map step whose maps are applied; the last if none")] = None,
+    step: Annotated[
+        int | None, typer.Option(help="of wdn: map step that is applied; if none, held-out controls choose")
+    ] = None,
     fewest_controls: Annotated[int, typer.Option(help="of wdn: refuse a domain with fewer controls")] = 10,
-    drop_unusable: Annotated[
-        bool, typer.Option(help="leave out NaN, infinite or constant features instead of refusing them")
-    ] = False,
+    drop_unusable: DropUnusable = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> None:
     """Correct a profile table for its batches by their controls, and report what is left of the batch in these."""
@@ -278,19 +256,19 @@ def correct(
     from cellbook.configure import configure
     from cellbook.methods import wdn
     from cellbook.profiles import write_profiles
+    from cellbook.profiles.files import check_place
 
-    correct.check_output(output)
+    check_place(output)
     config = configure(wdn, {"preset": preset, **parse_given(given)})
-    table, said = read(file, feature)
-    profiles, notes = correct.usable(table, drop=drop_unusable)
+    table, said, notes = read(file, feature, as_json)
+    profiles, dropped = correct.usable(table, drop=drop_unusable)
     column = correct.column_of(profiles, domain)
     settings = corrections.Settings(column, ridge, config, device, config.seed, step, fewest_controls)
     found = corrections.correct(profiles, method, settings, controls)
     write_profiles(found.profiles, output)
     report = correct.report(found, method, settings, controls, str(output))
-    print(said[0], file=sys.stderr)
-    first = 0 if as_json and "left out" in said[0] else 1
-    report["notes"] = [*said[first:], *notes, *found.notes]
+    print(said, file=sys.stderr)
+    report["notes"] = [*notes, *dropped, *found.notes]
     print(json.dumps(report, indent=1) if as_json else correct.in_words(report))
 
 
@@ -338,7 +316,7 @@ def main() -> None:
     try:
         app()
     except CellbookError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_words_of_the_shell(str(error))}", file=sys.stderr)
         sys.exit(2)
     except Stopped as stop:
         print(stop, file=sys.stderr)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cellbook.corrections import METHODS, Corrected, Settings
-from cellbook.errors import CellbookError
-from cellbook.profiles.files import SUFFIXES
+from cellbook.errors import CellbookError, nearest
 from cellbook.profiles.table import check_finite, drop_unusable, features, metadata
 
 
@@ -22,11 +18,8 @@ def column_of(profiles: pd.DataFrame, name: str) -> str:
         if column in known:
             return column
     plain = [column.removeprefix("Metadata_") for column in known]
-    near = get_close_matches(name.removeprefix("Metadata_"), plain, n=1)
-    raise CellbookError(
-        f"domain {name!r} is no metadata column of the table{f', did you mean {near[0]!r}?' if near else ''}; "
-        f"there are {', '.join(plain) or 'none'}"
-    )
+    hint = nearest(name.removeprefix("Metadata_"), plain, f"there are {', '.join(plain) or 'none'}")
+    raise CellbookError(f"domain {name!r} is no metadata column of the table; {hint}")
 
 
 def usable(profiles: pd.DataFrame, *, drop: bool = False) -> tuple[pd.DataFrame, list[str]]:
@@ -35,22 +28,8 @@ def usable(profiles: pd.DataFrame, *, drop: bool = False) -> tuple[pd.DataFrame,
         kept, dropped = drop_unusable(profiles)
         found = bool(dropped.rows or dropped.not_finite or dropped.constant)
         return kept.reset_index(drop=True), [str(dropped)] if found else []
-    try:
-        check_finite(profiles)
-    except CellbookError as error:
-        # The table's own advice is a function; here the same is one argument away.
-        raise CellbookError(str(error).replace("with drop_unusable(df)", "with --drop-unusable")) from None
+    check_finite(profiles)
     return profiles, []
-
-
-def check_output(path: Path) -> None:
-    """Refuse a place where no table can be written before anything is computed."""
-    if not path.name.lower().endswith(SUFFIXES):
-        raise CellbookError(f"--output {path} has an unknown suffix; it must end with one of {', '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise CellbookError(f"--output {path}: there is no folder {path.parent}; make it first, or name another")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise CellbookError(f"--output {path} cannot be written: it is a folder, or its folder is read-only")
 
 
 def report(found: Corrected, method: str, settings: Settings, controls: str, output: str) -> dict[str, Any]:
@@ -92,11 +71,12 @@ def in_words(report: dict[str, Any]) -> str:
     else:
         lines.append(f"fewer than three {report['controls']} rows in a domain: leakage cannot be measured")
     if training := report["training"]:
-        lines.append(
-            f"map step {training['step']} of {training['steps']}: controls have {training['variance']:.3f} of their "
-            f"variance, the gap between domains goes from {training['gap_before']:.3f} to {training['gap']:.3f} "
-            "deviations"
-        )
+        lines.append(f"map steps after means and covariances: {training['steps']}; {training['stopped']}")
+        if "before" in training:
+            lines.append(
+                "distance between held-out controls (1 apart; 0, or less by chance, alike): {before:.4f} before, "
+                "{start:.4f} after means and covariances, {after:.4f} after the maps".format(**training)
+            )
     lines += [f"note: {note}" for note in report["notes"]]
     lines.append(f"written: {report['output']}, {report['rows']} rows, {report['features']} features")
     return "\n".join(lines)

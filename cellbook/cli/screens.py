@@ -24,7 +24,7 @@ SHOWN = 10  # failed fields that are named one by one; the report names all
 Plates = Annotated[list[str] | None, typer.Option(metavar="NAME", help="plates, by commas or one option each")]
 Force = Annotated[bool, typer.Option("--force", help="replace whatever is there")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")]
-Workers = Annotated[int, typer.Option(help="processes")]
+Workers = Annotated[int, typer.Option(min=1, help="processes")]
 Method = Annotated[str, typer.Option(help="how nuclei are found: otsu (centroids) or dog (maxima)")]
 Border = Annotated[str, typer.Option(help="crops over the edge: drop, reflect or zero")]
 Illumination = Annotated[bool, typer.Option(help="correct the illumination of each plate")]
@@ -42,9 +42,7 @@ def simulate(
     wells: Annotated[int | None, typer.Option(help="wells of a treatment")] = None,
     controls: Annotated[int | None, typer.Option(help="untreated wells a plate")] = None,
     positive_controls: Annotated[int | None, typer.Option(help="taxol wells a plate")] = None,
-    cells: Annotated[
-        int | None, typer.Option(help="cells of an untreated well, about; decides the size of fields")
-    ] = None,
+    cells: Annotated[int | None, typer.Option(help="cells of an untreated well, about; fields grow with it")] = None,
     sites: Annotated[int | None, typer.Option(help="fields of view a well")] = None,
     crop: Annotated[int | None, typer.Option(help="side of a cell's image in pixels")] = None,
     effect: Annotated[float | None, typer.Option(help="strength of treatments; as all strengths, 0 to 10")] = None,
@@ -63,14 +61,14 @@ def simulate(
     """Simulate a screen with known truth; the same arguments give the same fingerprint."""
     from dataclasses import replace
 
+    from cellbook.profiles.table import check_choice
     from cellbook.runs import choose_device
     from cellbook.screens import simulator
     from cellbook.screens.fields import FIELD_SIZE
     from cellbook.screens.simulated import write_cells, write_fields
     from cellbook.screens.simulator.simulate import field_shape
 
-    if design not in DESIGNS:
-        raise CellbookError(f"--design {design!r} is unknown; use one of {', '.join(DESIGNS)}")
+    check_choice("--design", design, tuple(DESIGNS))
     given = {"wells": wells, "controls": controls, "positive_controls": positive_controls, "cells": cells}
     given |= {"sites": sites, "crop": crop, "effect": effect, "compound_effect": compound_effect, "noise": noise}
     given |= {"week_effect": week_effect, "plate_effect": plate_effect, "position_effect": position_effect}
@@ -115,15 +113,9 @@ def download(
             f"{len(folders)} folders are given ({', '.join(folders)}); give one, and plates by --plates"
         )
     folder = Path(folders[0] if folders else "data/bbbc021")
-    done = download_bbbc021(
-        folder,
-        parse_plates([*(plates or []), *more]),
-        base_url=base_url or BASE_URL,
-        parallel=parallel,
-        checksums=checksums,
-        keep_archives=keep_archives,
-        progress=sys.stderr.isatty(),
-    )
+    how = {"base_url": base_url or BASE_URL, "parallel": parallel, "checksums": checksums}
+    how |= {"keep_archives": keep_archives, "progress": sys.stderr.isatty()}
+    done = download_bbbc021(folder, parse_plates([*(plates or []), *more]), **how)
     print(f"plates: {len(done.plates)}, {len(done.skipped)} of them were there already")
     print(f"folder: {done.folder}")
 
@@ -161,23 +153,10 @@ def extract(
         labels = bbbc021.moa_table(moa or folder)
     else:
         print(f"no {bbbc021.MOA_TABLE} in {folder}: the cells get no mechanisms; see --moa", file=sys.stderr)
-    result = extraction.extract(
-        rows,
-        images,
-        out,
-        moa=labels,
-        plates=parse_plates(plates),
-        workers=workers,
-        resume=not force,
-        progress=sys.stderr.isatty(),
-        size=size,
-        method=method,
-        border=border,
-        illumination=illumination,
-        field_size=parse_size(field_size),
-        plane=plane,
-        series=series,
-    )
+    how = {"workers": workers, "resume": not force, "progress": sys.stderr.isatty(), "illumination": illumination}
+    how |= {"size": size, "method": method, "border": border, "field_size": parse_size(field_size)}
+    how |= {"plane": plane, "series": series}
+    result = extraction.extract(rows, images, out, moa=labels, plates=parse_plates(plates), **how)
     tell(result.open(), result.report, out / extraction.REPORT)
 
 
@@ -188,9 +167,7 @@ def import_(
     out: Annotated[Path | None, typer.Option(metavar="OUT", help="folder of the cell set")] = None,
     pixel_um: Annotated[float | None, typer.Option(help="side of a pixel in micrometres")] = None,
     channels: Annotated[str, typer.Option(help="names by commas, DNA first")] = "DNA,Tubulin,Actin",
-    column: Annotated[
-        list[str] | None, typer.Option(metavar="OWN=NAME", help="own column that is plate, well, compound, ...")
-    ] = None,
+    column: Annotated[list[str] | None, typer.Option(metavar="OWN=NAME", help="own column for plate, well ...")] = None,
     files: Annotated[str | None, typer.Option(help="columns that name each channel's file, by commas")] = None,
     plates: Plates = None,
     controls: Annotated[str, typer.Option(help="compound of the control rows")] = "DMSO",
@@ -262,19 +239,15 @@ def features(
     from cellbook import features as encoders
     from cellbook.cells import CellSet
     from cellbook.profiles import drop_unusable, to_wells, write_profiles
-    from cellbook.profiles.files import SUFFIXES
+    from cellbook.profiles.files import check_place
+    from cellbook.profiles.table import check_choice
     from cellbook.runs import choose_device
 
-    if encoder not in ENCODERS:
-        raise CellbookError(f"--encoder {encoder!r} is unknown; use one of {', '.join(ENCODERS)}")
-    if level not in ("cell", "well"):
-        raise CellbookError(f"--level {level!r} is unknown; use cell or well")
+    check_choice("--encoder", encoder, ENCODERS)
+    check_choice("--level", level, ("cell", "well"))
     if encoder == "cell-count" and level == "cell":
         raise CellbookError("--encoder cell-count has no --level cell: a count belongs to a well")
-    if not out.name.lower().endswith(SUFFIXES):
-        raise CellbookError(f"{out} has an unknown suffix; a profile table ends with one of {', '.join(SUFFIXES)}")
-    if out.is_dir() or not out.parent.is_dir():
-        raise CellbookError(f"{out} is a folder, or lies in none; name a file in a folder that exists")
+    check_place(out)
     given = CellSet.open(cells)
     if encoder == "cell-count":
         table = encoders.cell_count(given)

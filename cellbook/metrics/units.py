@@ -129,7 +129,7 @@ def _controls(profiles: pd.DataFrame, controls: str) -> Bools:
     for column in ("Metadata_compound", "Metadata_moa"):
         text = profiles[column].astype("str")
         same = text.eq(controls).to_numpy(dtype=bool, na_value=False)
-        near = text.str.strip().str.lower().eq(controls.lower()).to_numpy(dtype=bool, na_value=False) & ~same
+        near = labels.like_controls(text, controls).to_numpy(dtype=bool, na_value=False)
         if near.any():
             found = text[near].iloc[0]
             raise CellbookError(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cellbook.errors import CellbookError
+from cellbook.errors import CellbookError, some
 from cellbook.profiles.table import FloatArray, check_choice, check_finite, features, metadata, require
 
 Statistic = Literal["mean", "median", "mean_sd"]
@@ -33,32 +33,26 @@ def aggregate(
 
     Parameters
     ----------
-    df : DataFrame
-        A profile table; features are finite.
-    by : str or sequence of str
-        Columns whose values define a group; none may be missing.
+    df : a profile table; features are finite.
+    by : columns whose values define a group; none may be missing.
     statistic : {"mean", "median", "mean_sd"}
         "mean_sd" gives two columns a feature, `<feature>_mean` for all features and then `<feature>_sd` (sample
         standard deviation, n - 1), the "Mean+S.D." profile of Lafarge et al. 2019.
-    weights : str, optional
-        Column of weights of the rows, zero or more, for "mean" alone.
+    weights : column of weights of the rows, zero or more, for "mean" alone.
     single : {"error", "nan", "zero"}
         What to do about the standard deviation of a group of one row, which is undefined.
-    constant : sequence of str
-        Metadata that must not vary within a group, on pain of an error.
+    constant : metadata that must not vary within a group, on pain of an error.
 
     Returns
     -------
-    DataFrame
-        One row a group, in order of first appearance. Metadata that is constant in every group is kept.
-        `Metadata_batch` that varies becomes the sorted names joined by "|", and `Metadata_cell_count` that varies is
-        summarised like a feature; other metadata that varies is dropped. `Metadata_n` is the number of rows aggregated.
+    One row a group, in order of first appearance. Metadata that is constant in every group is kept.
+    `Metadata_batch` that varies becomes the sorted names joined by "|", and `Metadata_cell_count` that varies is
+    summarised like a feature; other metadata that varies is dropped. `Metadata_n` is the number of rows aggregated.
 
     Raises
     ------
-    CellbookError
-        If a group's name is missing, a feature is not finite, a weight is negative or missing, a group weighs nothing,
-        a standard deviation is undefined, or metadata named in `constant` varies.
+    CellbookError : if a group's name is missing, a feature is not finite, a weight is negative or missing, a group
+        weighs nothing, a standard deviation is undefined, or metadata named in `constant` varies.
     """
     keys = [by] if isinstance(by, str) else list(by)
     _check_arguments(df, keys, statistic, weights, single)
@@ -174,7 +168,7 @@ def _complain_of_variation(df: pd.DataFrame, keys: list[str], name: str, group: 
     values = sorted({str(v) for v in df.loc[group == wrong[0], name]})
     raise CellbookError(
         f"{name} has more than one value in {len(wrong)} of {len(first)} groups, first in "
-        f"{_describe(df.iloc[[first[wrong[0]]]], keys)}: {', '.join(map(repr, values[:3]))}; "
+        f"{_describe(df.iloc[[first[wrong[0]]]], keys)}: {some(map(repr, values))}; "
         "correct the table so that all rows of a group agree"
     )
 
@@ -187,5 +181,4 @@ def _complain_of_singles(rows: pd.DataFrame, keys: list[str]) -> None:
 
 
 def _describe(rows: pd.DataFrame, keys: list[str]) -> str:
-    shown = [" ".join(str(v) for v in row) for row in rows[keys].head(3).itertuples(index=False)]
-    return ", ".join(shown) + (f" and {len(rows) - 3} more" if len(rows) > 3 else "")
+    return some(" ".join(map(str, row)) for row in rows[keys].itertuples(index=False))

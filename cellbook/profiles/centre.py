@@ -8,8 +8,8 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
-from cellbook.profiles.groups import control_groups, group_rows
-from cellbook.profiles.table import check_finite, features, replace_features
+from cellbook.profiles.groups import Correction, control_groups, group_rows
+from cellbook.profiles.table import features, replace_features
 
 
 @dataclass(eq=False)
@@ -26,7 +26,7 @@ class Nothing:
 
 
 @dataclass(eq=False)
-class Centre:
+class Centre(Correction):
     """Subtract the mean of the controls of each domain, and nothing else.
 
     Attributes
@@ -47,6 +47,6 @@ class Centre:
 
     def transform(self, profiles: pd.DataFrame) -> pd.DataFrame:
         """Centre all rows, controls and treatments."""
-        x = check_finite(profiles, self.features_)
+        x = self._fitted(profiles)
         codes = group_rows(profiles, self.by, self.groups_)[1]
         return replace_features(profiles, x - self.mean_[codes], self.features_)

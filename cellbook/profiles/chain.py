@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Self
 
 import pandas as pd
 
 from cellbook.profiles.coral import Coral
+from cellbook.profiles.groups import Step
 from cellbook.profiles.whitening import Whitening
-
-
-class Step(Protocol):
-    """Anything that is fitted on the controls of a profile table and maps all of its rows."""
-
-    def fit(self, profiles: pd.DataFrame, controls: str = "DMSO") -> Self:
-        """Fit on the rows whose `Metadata_compound` is `controls`."""
-
-    def transform(self, profiles: pd.DataFrame) -> pd.DataFrame:
-        """Map all rows."""
 
 
 @dataclass(eq=False)

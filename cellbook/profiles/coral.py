@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from cellbook.errors import CellbookError
-from cellbook.profiles.groups import FLOOR, apply_maps, control_groups, group_rows, steady
-from cellbook.profiles.table import FloatArray, check_choice, check_finite, features, replace_features
+from cellbook.profiles.groups import FLOOR, Correction, apply_maps, control_groups, group_rows, steady
+from cellbook.profiles.table import FloatArray, check_choice, features, replace_features
 
 
 @dataclass(eq=False)
-class Coral:
+class Coral(Correction):
     """Map the rows of batch d by R_d^(-1/2) R^(1/2), where R_d = C_d + eta I and R = C + eta I.
 
     C_d is the covariance of the batch's controls and C the reference. The defaults are those of Tabak et al. 2020,
@@ -23,30 +23,23 @@ class Coral:
 
     Parameters
     ----------
-    by : str
-        The column of batches.
-    eta : float
-        The ridge. It is absolute, so features should have been whitened or scaled before. As it goes to 0 the controls
-        of every batch get the covariance C.
+    by : the column of batches.
+    eta : the ridge. It is absolute, so features should have been whitened or scaled before. As it goes to 0 the
+        controls of every batch get the covariance C.
     reference : {"identity", "pooled"}
         C: the identity (Tabak et al. 2020; changes the scale of the factors against each other) or the covariance of
         all controls (Ando et al. 2017).
-    align_means : bool
-        Also move the mean of each batch's controls to the mean of all controls.
-    centre : bool
-        True takes covariances (n - 1), False second moments about zero (X'X / n), as the code published with Caicedo et
-        al. 2018 does.
+    align_means : also move the mean of each batch's controls to the mean of all controls.
+    centre : True takes covariances (n - 1), False second moments about zero (X'X / n), as the code published with
+        Caicedo et al. 2018 does.
 
     Attributes
     ----------
-    groups_ : list of str
-        The batches.
-    features_ : list of str
-        The features mapped.
+    groups_ : the batches.
+    features_ : the features mapped.
     centre_, offset_ : (batches, features) float64
         What is subtracted before the map and added after it; zero without `align_means`.
-    maps_ : (batches, features, features) float64
-        The maps.
+    maps_ : the maps, (batches, features, features) float64
     """
 
     by: str = "Metadata_batch"
@@ -70,9 +63,8 @@ class Coral:
 
         Raises
         ------
-        CellbookError
-            If there is one batch only, a batch has fewer than two controls, a feature is not finite, or a batch's
-            covariance with its ridge cannot be inverted.
+        CellbookError : if there is one batch only, a batch has fewer than two controls, a feature is not finite, or a
+            batch's covariance with its ridge cannot be inverted.
         """
         groups, rows = control_groups(profiles, self.by, controls)
         if len(groups) < 2:
@@ -106,15 +98,9 @@ class Coral:
 
     def transform(self, profiles: pd.DataFrame) -> pd.DataFrame:
         """Map all rows, controls and treatments, by the map of their batch."""
-        if not hasattr(self, "maps_"):
-            raise CellbookError("this Coral was not fitted; call fit first")
-        x = check_finite(profiles, self.features_)
-        _, codes = group_rows(profiles, self.by, self.groups_)
+        x = self._fitted(profiles)
+        codes = group_rows(profiles, self.by, self.groups_)[1]
         return replace_features(profiles, apply_maps(x, codes, self.centre_, self.maps_, self.offset_), self.features_)
-
-    def fit_transform(self, profiles: pd.DataFrame, controls: str = "DMSO") -> pd.DataFrame:
-        """Fit, then map the same table."""
-        return self.fit(profiles, controls).transform(profiles)
 
     def _moment(self, x: FloatArray) -> FloatArray:
         if self.centre:

@@ -13,12 +13,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 
 from cellbook.errors import CellbookError
-from cellbook.profiles.groups import FLOOR, control_groups, steady
-from cellbook.profiles.table import FloatArray, check_finite, features, replace_features
+from cellbook.profiles.groups import FLOOR, Correction, control_groups, steady
+from cellbook.profiles.table import FloatArray, features, replace_features
 
 
 @dataclass(eq=False)
-class FactorAnalysis:
+class FactorAnalysis(Correction):
     """Replace the features by the posterior means of factors that explain how the controls vary together.
 
     Maximum likelihood, by scikit-learn, with a full singular value decomposition at every step, hence without chance.
@@ -27,21 +27,15 @@ class FactorAnalysis:
 
     Parameters
     ----------
-    n_factors : int
-        Number of factors: 50 in Tabak et al. 2020, 20 in the table of Caicedo et al. 2018.
-    tol : float
-        Stop when the log-likelihood of the controls rises by less.
-    max_iter : int
-        Give up after so many steps.
+    n_factors : number of factors: 50 in Tabak et al. 2020, 20 in the table of Caicedo et al. 2018.
+    tol : stop when the log-likelihood of the controls rises by less.
+    max_iter : give up after so many steps.
 
     Attributes
     ----------
-    features_ : list of str
-        The features analysed.
-    iterations_ : int
-        Steps taken.
-    log_likelihood_ : float
-        Of the controls, at the last step.
+    features_ : the features analysed.
+    iterations_ : steps taken.
+    log_likelihood_ : of the controls, at the last step.
     """
 
     n_factors: int = 50
@@ -56,9 +50,8 @@ class FactorAnalysis:
 
         Raises
         ------
-        CellbookError
-            If there are not more controls and at least as many features as factors, a feature is constant among the
-            controls or not finite, or the likelihood still rises after `max_iter` steps.
+        CellbookError : if there are not more controls and at least as many features as factors, a feature is constant
+            among the controls or not finite, or the likelihood still rises after `max_iter` steps.
         """
         names = features(profiles)
         x = control_groups(profiles, None, controls)[1][0]
@@ -95,14 +88,9 @@ class FactorAnalysis:
 
     def transform(self, profiles: pd.DataFrame) -> pd.DataFrame:
         """Project all rows: `factor_0`, `factor_1`, ... in place of the features."""
-        if not hasattr(self, "log_likelihood_"):
-            raise CellbookError("this FactorAnalysis was not fitted; call fit first")
-        z = self._scaler.transform(check_finite(profiles, self.features_))
+        x = self._fitted(profiles)
+        z = self._scaler.transform(x)
         return replace_features(profiles, self._model.transform(z), [f"factor_{i}" for i in range(self.n_factors)])
-
-    def fit_transform(self, profiles: pd.DataFrame, controls: str = "DMSO") -> pd.DataFrame:
-        """Fit, then project the same table."""
-        return self.fit(profiles, controls).transform(profiles)
 
 
 def _compress(z: FloatArray) -> tuple[FloatArray, float]:

@@ -16,18 +16,50 @@ from typing import Any
 
 import pandas as pd
 
-from cellbook.errors import CellbookError
+from cellbook.errors import CellbookError, some
 from cellbook.files import write_atomically
 from cellbook.profiles import labels
 from cellbook.profiles.names import BOOKKEEPING, NUMBER_COLUMNS, TEXT_COLUMNS, left_out, simplify, standard_names
-from cellbook.profiles.table import features, matrix, metadata, some
+from cellbook.profiles.table import as_numbers, features, matrix, metadata
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
 READABLE = (*SUFFIXES, ".tsv", ".tsv.gz")
 # Text that means an empty cell, in any case and in every column.
 MISSING = frozenset(
-    ["", "na", "n/a", "#n/a", "#na", "<na>", "nan", "-nan", "none", "null", "nat", "1.#ind", "-1.#ind", "1.#qnan"]
-)
+    [
+        "na",
+        "n/a",
+        "n.a.",
+        "n.a",
+        "n/d",
+        "#n/a",
+        "#na",
+        "<na>",
+        "nan",
+        "-nan",
+        "none",
+        "null",
+        "nat",
+        "1.#ind",
+        "-1.#ind",
+        "1.#qnan",
+        "missing",
+        "undefined",
+        "(blank)",
+        "#ref!",
+        "#name?",
+        "#value!",
+        "#div/0!",
+        "#num!",
+        "#null!",
+        "-",
+        "--",
+        "–",
+        "—",
+        "?",
+        ".",
+    ]
+) | {"", "not available"}
 _TEXT = frozenset(map(simplify, TEXT_COLUMNS))
 _BOM = (b"\xff\xfe", b"\xfe\xff")
 
@@ -44,15 +76,12 @@ def read_table(path: str | os.PathLike[str], text: Collection[str] = ()) -> pd.D
 
     Parameters
     ----------
-    path : path
-    text : names of columns, optional
-        More columns that are text whatever they look like.
+    text : more columns that are text whatever they look like.
 
     Raises
     ------
-    CellbookError
-        If the file is missing, unreadable or cut short, of another kind, has no rows, a column name twice, rows of
-        other lengths than the header, or labels in a saved index.
+    CellbookError : if the file is missing, unreadable or cut short, of another kind, has no rows, a column name twice,
+        rows of other lengths than the header, or labels in a saved index.
     """
     path = Path(path)
     if path.is_dir():
@@ -93,17 +122,14 @@ def read_profiles(
 
     Parameters
     ----------
-    path : path
-    feature : sequence of str
-        Names or patterns of columns that are features although they look like bookkeeping.
-    notes : list of str, optional
-        Gets what was taken for features and why what was left out, then what was renamed and joined; logged without it.
+    feature : names or patterns of columns that are features although they look like bookkeeping.
+    notes : gets what was taken for features and why what was left out, then what was renamed and joined; logged without
+        it.
 
     Raises
     ------
-    CellbookError
-        As `read_table`; if there is no feature, one is not numeric, a label is not what it must be, or labels
-        contradict each other (`labels.check`).
+    CellbookError : as `read_table`; if there is no feature, one is not numeric, a label is not what it must be, or
+        labels contradict each other (`labels.check`).
     """
     df = read_table(path)
     try:
@@ -130,17 +156,13 @@ def write_profiles(df: pd.DataFrame, path: str | os.PathLike[str]) -> None:
 
     Raises
     ------
-    CellbookError
-        If a feature is not numeric, or if the file cannot be written.
+    CellbookError : if a feature is not numeric, or if the file cannot be written.
     """
     path = Path(path)
     suffix = _suffix(path)
-    if suffix not in SUFFIXES:
-        raise CellbookError(f"{path} has an unknown suffix; a profile table ends with one of {', '.join(SUFFIXES)}")
     matrix(df)
     df = df[metadata(df) + features(df)]
-    if not path.parent.is_dir():
-        raise CellbookError(f"cannot write {path}: there is no folder {path.parent}; make it or choose another one")
+    check_place(path)
 
     def write(part: Path) -> None:
         if suffix == ".parquet":
@@ -151,6 +173,16 @@ def write_profiles(df: pd.DataFrame, path: str | os.PathLike[str]) -> None:
             part.write_bytes(gzip.compress(df.to_csv(index=False, lineterminator="\n").encode(), mtime=0))
 
     write_atomically(path, write)
+
+
+def check_place(path: Path) -> None:
+    """Refuse a place where no profile table can be written, which is known before anything is computed."""
+    if _suffix(path) not in SUFFIXES:
+        raise CellbookError(f"{path} has an unknown suffix; a profile table ends with one of {', '.join(SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise CellbookError(f"cannot write {path}: there is no folder {path.parent}; make it or choose another one")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise CellbookError(f"cannot write {path}: it is a folder, or its folder is read-only; choose another place")
 
 
 def _suffix(path: Path) -> str:
@@ -181,11 +213,11 @@ def _parse(text: str, separator: str, names: Collection[str]) -> pd.DataFrame:
     options: dict[str, Any] = {"sep": separator, "keep_default_na": False, "low_memory": False}
     first = pd.read_csv(io.StringIO(text), header=None, nrows=1, dtype=str, **options)
     header = [str(name).strip() for name in first.iloc[0]]
-    other = next((c for c in (";", "\t", ",") if len(header) == 1 and c in header[0] and c != separator), None)
+    line = text.lstrip().partition("\n")[0]  # a name of a column may hold a comma as well
+    other = next((c for c in (";", "\t", ",", "|") if line.count(c) > line.count(separator)), None)
     if other or separator == ";":
-        raise CellbookError(
-            f"has {other or separator!r} between its columns; save it with commas there and a point in numbers"
-        )
+        shown = "tabs" if other == "\t" else repr(other or separator)
+        raise CellbookError(f"has {shown} between its columns; save it with commas there and a point in numbers")
     _check_unique(header)
     header = [name or f"(column {i})" for i, name in enumerate(header, 1)]
     kinds = {c: str for c in header if simplify(c) in _TEXT or c in names}
@@ -281,14 +313,7 @@ def _features_alone(df: pd.DataFrame, feature: Sequence[str]) -> tuple[pd.DataFr
 
 def _typed(df: pd.DataFrame) -> pd.DataFrame:
     matrix(df)  # refuses features that are not numbers
-    numbers = {c: pd.to_numeric(df[c], errors="coerce") for c in NUMBER_COLUMNS if c in df}
-    for name, column in numbers.items():
-        bad = df.loc[column.isna() & df[name].notna(), name]
-        if len(bad):
-            raise CellbookError(
-                f"{name} is not a number in {len(bad)} of {len(df)} rows (first: {str(bad.iloc[0])!r}); "
-                f"write the bare number{', in micromolar' if name == 'Metadata_concentration' else ''}"
-            )
+    numbers = {c: as_numbers(df[c]) for c in NUMBER_COLUMNS if c in df}
     if "Metadata_concentration" in numbers:
         numbers["Metadata_concentration"] = numbers["Metadata_concentration"].astype("float64")
     return df.assign(**numbers)

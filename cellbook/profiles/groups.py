@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Protocol, Self
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cellbook.errors import CellbookError
-from cellbook.profiles.table import FloatArray, check_finite, controls_mask, require, some
+from cellbook.errors import CellbookError, some
+from cellbook.profiles.table import FloatArray, check_finite, controls_mask, require
 
 Codes = npt.NDArray[np.intp]
 POOLED = "all"  # the name of the one group when rows are not grouped
@@ -17,17 +19,40 @@ POOLED = "all"  # the name of the one group when rows are not grouped
 FLOOR = 1e-6
 
 
+class Step(Protocol):
+    """Anything that is fitted on the controls of a profile table and maps all of its rows."""
+
+    def fit(self, profiles: pd.DataFrame, controls: str = "DMSO") -> Self:
+        """Fit on the rows whose `Metadata_compound` is `controls`."""
+
+    def transform(self, profiles: pd.DataFrame) -> pd.DataFrame:
+        """Map all rows."""
+
+
+class Correction(Step):
+    """A step that is fitted on the controls, feature by feature or on all features together."""
+
+    features_: list[str]
+
+    def fit_transform(self, profiles: pd.DataFrame, controls: str = "DMSO") -> pd.DataFrame:
+        """Fit, then map the same table."""
+        return self.fit(profiles, controls).transform(profiles)
+
+    def _fitted(self, profiles: pd.DataFrame) -> FloatArray:
+        """The features of fit, (rows, features), finite."""
+        if not hasattr(self, "features_"):
+            raise CellbookError(f"this {type(self).__name__} was not fitted; call fit first")
+        return check_finite(profiles, self.features_)
+
+
 def group_rows(df: pd.DataFrame, by: str | None, known: list[str] | None = None) -> tuple[list[str], Codes]:
     """Name the groups of `df` and number the rows by them.
 
     Parameters
     ----------
-    df : DataFrame
-        A profile table.
-    by : str or None
-        The grouping column; None puts all rows in one group.
-    known : list of str, optional
-        The groups seen in fit; rows of any other group are an error.
+    df : a profile table.
+    by : the grouping column; None puts all rows in one group.
+    known : the groups seen in fit; rows of any other group are an error.
 
     Returns
     -------
@@ -61,8 +86,7 @@ def control_groups(
 
     Raises
     ------
-    CellbookError
-        If a group has no control at all, or fewer than `least`, or if a feature is not finite.
+    CellbookError : if a group has no control at all, or fewer than `least`, or if a feature is not finite.
     """
     x, mask = check_finite(df), controls_mask(df, controls)
     names, codes = group_rows(df, by)

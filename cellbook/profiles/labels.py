@@ -14,7 +14,8 @@ from cellbook.errors import CellbookError
 
 NAMES = ("Metadata_plate", "Metadata_well", "Metadata_batch", "Metadata_compound", "Metadata_moa")
 SAME_DOSE = 1e-4  # relative: doses that agree to four digits are one
-_WELL = re.compile(r"([A-Za-z]{1,2})0*(\d{1,2})")
+_NO_MOA = r"(?i)unknown( (moa|mechanism)( of action)?)?|not (known|annotated|determined|assigned)|tbd"
+_WELL = re.compile(r"([A-Za-z]{1,2})[\s_-]*0*(\d{1,2})")
 
 
 def join(df: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -34,6 +35,13 @@ def join(df: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     for name in (c for c in NAMES if c in df):
         bare = {v: v.strip() for v in df[name].dropna().unique() if isinstance(v, str) and v != v.strip()}
         df = _replace(df, name, bare, "spaces at their ends taken off", notes)
+    if "Metadata_moa" in df:
+        unknown = df["Metadata_moa"].astype("str").str.fullmatch(_NO_MOA).eq(True)
+        if unknown.any():
+            notes.append(
+                f"Metadata_moa: {df.loc[unknown, 'Metadata_moa'].iloc[0]!r} means none in {unknown.sum()} rows"
+            )
+            df = df.assign(Metadata_moa=df["Metadata_moa"].astype(object).mask(unknown, None))
     if "Metadata_well" in df:
         forms = {v: _well(v) for v in df["Metadata_well"].dropna().unique() if isinstance(v, str)}
         count = pd.Series(list(forms.values()), dtype=object).value_counts()
@@ -50,8 +58,7 @@ def check(df: pd.DataFrame) -> None:
 
     Raises
     ------
-    CellbookError
-        With the number of names or wells, the first of them, and the mend.
+    CellbookError : with the number of names or wells, the first of them, and the mend.
     """
     for column in (c for c in NAMES if c in df and c != "Metadata_well"):
         text = df[column].dropna().astype("str")
@@ -111,7 +118,18 @@ def _well(name: str) -> str:
 
 
 def _key(name: str) -> str:
-    """Equal for names that differ in case, kind of space or hyphen, or, of numbers, in zeros at their ends."""
-    text = re.sub(r"(?<=\w)[\s_\-]+(?=\w)", " ", unicodedata.normalize("NFKC", name).casefold().strip())
-    number = re.fullmatch(r"0*(\d+)(?:\.0*)?", text)
+    """Equal for names that differ in case, spaces, hyphens, unseen characters, or zeros at the ends of a number."""
+    text = unicodedata.normalize("NFKC", name).casefold().strip()
+    text = "".join("-" if unicodedata.category(c) == "Pd" else c for c in text if unicodedata.category(c) != "Cf")
+    text = re.sub(r"(?<=\d)[\s_-]+(?=\d)", " ", text)  # P1_11 is not P11_1
+    text = re.sub(r"(?<=\w)[\s_-]+(?=[^\W\d])|(?<=[^\W\d])[\s_-]+(?=\w)", "", text)
+    text = re.sub(r"(?<![\d.,])0+(?=\d)", "", text)
+    number = re.fullmatch(r"(\d+)\.0*", text)
     return number[1] if number else text
+
+
+def like_controls(names: pd.Series, controls: str) -> pd.Series:
+    """Which names are not that of the controls, but look like it: dmso, "DMSO 0.1 %", "DMSO_0.1", "Vehicle (DMSO)"."""
+    kind = r"(control|ctrl|vehicle|solvent|negative|neg|only|[\d.,]+\s*%|0[.,]\d+)"
+    form = rf"(?i)\s*({kind}[\s_(,:-]*)*{re.escape(controls.strip())}([\s_(,:-]*{kind})*[\s)]*(v/v)?[\s)]*"
+    return names.astype("str").str.fullmatch(form) & names.ne(controls)

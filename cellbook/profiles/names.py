@@ -29,16 +29,23 @@ BOOKKEEPING = "that name or place an image or object"
 _FEWEST_COUNTED = 8  # rows below which 1, 2, 3, ... may be a measurement
 # CellProfiler: where a cell lies, what it is called, how many pieces it has. The numbers of a cell's neighbours stay.
 _CELLPROFILER = re.compile(
-    r"(?:^|_)(?:Location|Parent|Children|Number)_|_Center_[XYZ]$|_BoundingBox(?:Minimum|Maximum)_[XYZ]$|_EulerNumber$",
+    r"(?:^|_)(?:Location|Parent|Children|Number|TrackObjects)_|_Center_[XYZ]$|_BoundingBox(?:Minimum|Maximum)_[XYZ]$"
+    r"|_EulerNumber$|^(?:Frame|Series|Scaling|Group)_|\bObject No in "
+    r"|(?:^|[\W_])ID$|(?-i:[a-z]ID$)",
     re.IGNORECASE,
 )
 # The same in the words of other programs, as `simplify` writes them: whole names, or how they end or begin.
-_COUNTERS = re.compile(r"index|(index)?level\d+|rownames?|row(id|index|number)|obs|unnamed\d*")
+_COUNTERS = re.compile(
+    r"((orig|original|old)?index|no|nr|num|number|sno|srno|lfdnr|order)|(index)?level\d+|rownames?|row(id|index|number)|obs|unnamed\d*"
+)
 _OTHER = re.compile(
     r"""(?x) (rows?|col|columns?|fov|fieldofview|frame|plane|slice|timepoint|barcode|label|name|id|uuid|guid|image)
+    | (abs)?time(s|stamp)? | .*date | day | week | cluster | fold | split | seed
+    | (log(10)?)?(dose|conc|concentration)(um|nm|mm|m|ugml|level)?
     | [xyzt] | [xy]m | b[xy] | [xyz](um|m|px|pixels?|pos|position|coord|coordinate|centroid|center|centre|location)
-    | .*(image|object|table|track|field|site|fov|well|plate|row|column|group|series|label)
-        (number|no|id|index|name|label|position|barcode)
+    | .*(image|object|table|track|field|site|fov|well|plate|row|column|group|series|label|compound|drug|treatment|moa
+        |batch)(number|no|id|index|name|label|position|barcode|code|encoded)
+    | [xyz](cell|nuc|nucleus|nuclei|obj|object|spot|crop) | (cell|nuc|nucleus|nuclei|obj|object|spot|crop)[xyz]
     | .*(cell|nucleus|nuclei)(id|label|name)
     | .*(centroid|center|centre|centerofmass|position|pos|location|coord|boundingbox|cg)[xyz](um|m|px|pixels?)?
     | .*(centroid|bbox|boundingbox)\d
@@ -49,7 +56,7 @@ _OTHER = re.compile(
 
 def simplify(name: object) -> str:
     """Lower case, without punctuation and the prefix: "Image_Metadata_Cell Count" is "cellcount"."""
-    return re.sub(r"[^a-z0-9]", "", re.sub(r"^(image_)?metadata_", "", str(name).lower()))
+    return re.sub(r"[^a-z0-9]", "", re.sub(r"^(image[_. ])?metadata[_. ]", "", str(name).lower()))
 
 
 def standard_names(names: Iterable[object], given: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -57,16 +64,13 @@ def standard_names(names: Iterable[object], given: Mapping[str, str] | None = No
 
     Parameters
     ----------
-    names
-        All columns of a table.
-    given
-        Own name -> label (``{"Drug": "compound"}``). Columns named like a label in any case, with or without
+    names : all columns of a table.
+    given : own name -> label (``{"Drug": "compound"}``). Columns named like a label in any case, with or without
         ``Metadata_``, need no entry.
 
     Raises
     ------
-    CellbookError
-        If a given column is missing, a label is unknown, or two columns claim one name.
+    CellbookError : if a given column is missing, a label is unknown, or two columns claim one name.
     """
     own_names, given = [str(name) for name in names], dict(given or {})
     standard = {simplify(label): f"Metadata_{label}" for label in LABELS}
@@ -92,16 +96,12 @@ def left_out(df: pd.DataFrame, names: Sequence[str], kept: Sequence[str] = ()) -
 
     Parameters
     ----------
-    df : DataFrame
-    names : sequence of str
-        Columns that are not metadata.
-    kept : sequence of str
-        Names, or patterns such as ``*_Number_*``, of columns that are features all the same.
+    names : columns that are not metadata.
+    kept : names, or patterns such as ``*_Number_*``, of columns that are features all the same.
 
     Raises
     ------
-    CellbookError
-        If an entry of `kept` fits no column.
+    CellbookError : if an entry of `kept` fits no column.
     """
     if wrong := [pattern for pattern in kept if not any(fnmatchcase(name, pattern) for name in names)]:
         raise CellbookError(
@@ -118,18 +118,19 @@ def is_bookkeeping(name: str) -> bool:
 
 
 def _reason(name: str, column: pd.Series) -> str:
-    if not name.strip() or re.match(r"Unnamed: \d|\(column \d+\)", name):
+    if not re.search(r"\w", name) or re.match(r"Unnamed: \d|\(column \d+\)", name):
         return NO_NAME
+    name = re.sub(r"\.\d$", "", name)  # a second column of one name, as pandas calls it
     if _COUNTERS.fullmatch(simplify(name)) or _counts(column):
         return COUNTER
     return BOOKKEEPING if is_bookkeeping(name) else ""
 
 
 def _counts(column: pd.Series) -> bool:
-    """Whether the values are whole numbers that rise by one from row to row."""
+    """Whether the values are whole numbers that rise, or fall, from each row to the next."""
     if len(column) < _FEWEST_COUNTED or not pd.api.types.is_numeric_dtype(column.dtype):
         return False
-    x = column.head(_FEWEST_COUNTED).to_numpy(np.float64, na_value=np.nan)
-    if not (x[0].is_integer() and (np.diff(x) == 1).all()):
-        return False
-    return bool((np.diff(column.to_numpy(np.float64, na_value=np.nan)) == 1).all())
+    x = column.to_numpy(np.float64, na_value=np.nan)
+    with np.errstate(invalid="ignore"):
+        step = np.diff(x)
+    return bool(((step > 0).all() or (step < 0).all()) and (x == np.floor(x)).all())

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cellbook.errors import CellbookError
-from cellbook.profiles.groups import FLOOR, control_groups, group_rows, hardly_varies
-from cellbook.profiles.table import FloatArray, check_choice, check_finite, features, replace_features
+from cellbook.errors import CellbookError, some
+from cellbook.profiles.groups import FLOOR, Correction, control_groups, group_rows, hardly_varies
+from cellbook.profiles.table import FloatArray, check_choice, features, replace_features
 
 
 @dataclass(eq=False)
-class PlateScaler:
+class PlateScaler(Correction):
     """Shift and scale each feature of each plate so that the plate's controls have a set place and spread.
 
     Parameters
@@ -24,8 +24,7 @@ class PlateScaler:
         "percentile" sends the controls' 1st percentile to 0 and their 99th to 1, without clipping (Ljosa et al. 2013);
         percentiles between two controls are interpolated. "standardise" gives the controls mean 0 and standard
         deviation 1, with n - 1 in the variance as in every covariance here. "robust" is (x - median) / (1.4826 MAD).
-    by : str or None
-        The column to scale by; None scales all rows alike.
+    by : the column to scale by; None scales all rows alike.
     on_constant : {"error", "drop"}
         What to do about a feature whose controls have no spread on some plate (less than `groups.FLOOR` of their
         magnitude, or of the spread of all controls): refuse it, or drop it from all plates (the rule of Ljosa et al.
@@ -33,12 +32,9 @@ class PlateScaler:
 
     Attributes
     ----------
-    groups_ : list of str
-        The plates.
-    features_, dropped_ : list of str
-        Features scaled, and features dropped.
-    centre_, spread_ : (plates, features) float64
-        What is subtracted, and what is divided by.
+    groups_ : the plates.
+    features_, dropped_ : features scaled, and features dropped.
+    centre_, spread_ : what is subtracted, and what is divided by, (plates, features) float64
     """
 
     method: Literal["percentile", "standardise", "robust"] = "percentile"
@@ -59,8 +55,7 @@ class PlateScaler:
 
         Raises
         ------
-        CellbookError
-            If a plate has fewer than two controls, a feature is not finite, or its controls have no spread.
+        CellbookError : if a plate has fewer than two controls, a feature is not finite, or its controls have no spread.
         """
         groups, rows = control_groups(profiles, self.by, controls)
         measured = [self._measure(x) for x in rows]
@@ -78,15 +73,9 @@ class PlateScaler:
 
     def transform(self, profiles: pd.DataFrame) -> pd.DataFrame:
         """Scale all rows, controls and treatments; features named in `dropped_` are left out."""
-        if not hasattr(self, "spread_"):
-            raise CellbookError("this PlateScaler was not fitted; call fit first")
-        x = check_finite(profiles.drop(columns=self.dropped_, errors="ignore"), self.features_)
-        _, codes = group_rows(profiles, self.by, self.groups_)
+        x = self._fitted(profiles.drop(columns=getattr(self, "dropped_", []), errors="ignore"))
+        codes = group_rows(profiles, self.by, self.groups_)[1]
         return replace_features(profiles, (x - self.centre_[codes]) / self.spread_[codes], self.features_)
-
-    def fit_transform(self, profiles: pd.DataFrame, controls: str = "DMSO") -> pd.DataFrame:
-        """Fit, then scale the same table."""
-        return self.fit(profiles, controls).transform(profiles)
 
     def _measure(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         if self.method == "percentile":
@@ -106,7 +95,5 @@ class PlateScaler:
         raise CellbookError(
             f"{len(columns)} of {len(names)} features have no spread (method {self.method!r}), or less than {FLOOR:g} "
             f"of their size or of what all controls vary by, among the controls of {len(where)} of {len(groups)} "
-            f"groups by {self.by}: features {', '.join(columns[:3])}"
-            f"{' and more' if len(columns) > 3 else ''}; groups {', '.join(where[:3])}"
-            f"{' and more' if len(where) > 3 else ''}; {mend}"
+            f"groups by {self.by}: features {some(columns)}; groups {some(where)}; {mend}"
         )

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cellbook.errors import CellbookError
+from cellbook.errors import CellbookError, some
 from cellbook.profiles.names import simplify
 
 FloatArray = npt.NDArray[np.float64]
@@ -30,8 +30,7 @@ def features(df: pd.DataFrame) -> list[str]:
 
     Raises
     ------
-    CellbookError
-        If a column name is not text or occurs twice, or if there is no feature at all.
+    CellbookError : if a column name is not text or occurs twice, or if there is no feature at all.
     """
     names = _names(df)
     described = set(metadata(df))
@@ -49,15 +48,12 @@ def matrix(df: pd.DataFrame, columns: Sequence[str] | None = None) -> FloatArray
 
     Parameters
     ----------
-    df : DataFrame
-        A profile table.
-    columns : sequence of str, optional
-        The features expected, in the order wanted; by default the table's own. The table must have exactly these.
+    df : a profile table.
+    columns : the features expected, in the order wanted; by default the table's own. The table must have exactly these.
 
     Raises
     ------
-    CellbookError
-        If a feature is not numeric, or if the features differ from `columns`.
+    CellbookError : if a feature is not numeric, or if the features differ from `columns`.
     """
     found = features(df)
     if columns is not None:
@@ -65,9 +61,11 @@ def matrix(df: pd.DataFrame, columns: Sequence[str] | None = None) -> FloatArray
         found = list(columns)
     bad = {c: _not_numbers(df[c]) for c in found if not pd.api.types.is_numeric_dtype(df[c].dtype)}
     if bad:
-        shown = ", ".join(f"{c!r} ({n} of {len(df)} cells are not numbers)" for c, n in list(bad.items())[:3])
+        shown = some(
+            f"{c!r} ({len(n)} of {len(df)} cells are not numbers, first {str(n.iloc[0])!r})" for c, n in bad.items()
+        )
         raise CellbookError(
-            f"{len(bad)} of {len(found)} feature columns are not numeric: {shown}{_more(bad)}; "
+            f"{len(bad)} of {len(found)} feature columns are not numeric: {shown}; "
             "drop or convert them, or start their names with 'Metadata_' if they describe the row"
         )
     # A copy, as pandas hands out its own memory read-only, and only sometimes.
@@ -88,7 +86,7 @@ def require(df: pd.DataFrame, columns: str | Iterable[str]) -> None:
         return
     parts = []
     for name in missing:
-        near = _near_miss(name, [str(c) for c in df.columns if c not in wanted])
+        near = near_miss(name, [c for c in df.columns if c not in wanted])
         parts.append(f"{name!r} (rename {near!r} to {name!r})" if near else repr(name))
     have = [str(c) for c in df.columns if str(c).startswith("Metadata_")]
     raise CellbookError(
@@ -100,7 +98,7 @@ def require(df: pd.DataFrame, columns: str | Iterable[str]) -> None:
 def check_finite(df: pd.DataFrame, columns: Sequence[str] | None = None) -> FloatArray:
     """Return `matrix(df, columns)`, or raise CellbookError if it holds NaN or infinity."""
     x = matrix(df, columns)
-    bad = ~np.isfinite(x)
+    bad = ~_usable(x)
     if bad.any():
         raise CellbookError(_unusable_message(list(columns or features(df)), bad, np.zeros(x.shape[1], bool)))
     return x
@@ -112,7 +110,7 @@ def check_features(df: pd.DataFrame) -> None:
     A table of one row has no constant feature.
     """
     x = matrix(df)
-    bad, constant = ~np.isfinite(x), _constant(x)
+    bad, constant = ~_usable(x), _constant(x)
     if bad.any() or constant.any():
         raise CellbookError(_unusable_message(features(df), bad, constant))
 
@@ -123,12 +121,9 @@ class Dropped:
 
     Attributes
     ----------
-    rows : tuple
-        Index labels of rows without a single finite feature.
-    not_finite : tuple of str
-        Features with NaN or infinity in another row.
-    constant : tuple of str
-        Features with one value in all rows kept.
+    rows : index labels of rows without a single finite feature.
+    not_finite : features with NaN or infinity in another row.
+    constant : features with one value in all rows kept.
     """
 
     rows: tuple[object, ...]
@@ -154,16 +149,15 @@ def drop_unusable(df: pd.DataFrame) -> tuple[pd.DataFrame, Dropped]:
 
     Raises
     ------
-    CellbookError
-        If nothing would be left.
+    CellbookError : if nothing would be left.
     """
     x, names = matrix(df), np.array(features(df), dtype=object)
-    rows: BoolArray = np.asarray(np.isfinite(x).any(axis=1))
-    not_finite = ~np.isfinite(x[rows]).all(axis=0)
+    rows: BoolArray = np.asarray(_usable(x).any(axis=1))
+    not_finite = ~_usable(x[rows]).all(axis=0)
     constant = _constant(x[rows]) & ~not_finite
     if not rows.any() or (not_finite | constant).all():
         raise CellbookError(
-            _unusable_message([str(c) for c in names], ~np.isfinite(x), constant) + ": nothing would be left of it"
+            _unusable_message([str(c) for c in names], ~_usable(x), constant) + ": nothing would be left of it"
         )
     report = Dropped(
         rows=tuple(df.index[~rows]),
@@ -179,8 +173,7 @@ def controls_mask(df: pd.DataFrame, controls: str = "DMSO") -> BoolArray:
 
     Raises
     ------
-    CellbookError
-        If there is none.
+    CellbookError : if there is none.
     """
     require(df, "Metadata_compound")
     mask = df["Metadata_compound"].eq(controls).to_numpy(dtype=bool, na_value=False)
@@ -188,17 +181,27 @@ def controls_mask(df: pd.DataFrame, controls: str = "DMSO") -> BoolArray:
         names = sorted({str(c) for c in df["Metadata_compound"].dropna()})
         same = [c for c in names if c.strip().lower() == controls.strip().lower()]
         hint = f"; did you mean controls={same[0]!r}?" if same else ""
-        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-        raise CellbookError(
-            f"no row of {len(df)} has Metadata_compound {controls!r}; the compounds are: {shown or 'none'}{hint}"
-        )
+        shown = some(names, 8) or "none"
+        raise CellbookError(f"no row of {len(df)} has Metadata_compound {controls!r}; the compounds are: {shown}{hint}")
     return mask
+
+
+def as_numbers(column: pd.Series, where: str = "") -> pd.Series:
+    """The column as numbers; text in it is refused, empty cells stay missing."""
+    values = pd.to_numeric(column, errors="coerce")
+    bad = column[values.isna() & column.notna()]
+    if len(bad):
+        raise CellbookError(
+            f"{where}{column.name} is not a number in {len(bad)} of {len(column)} rows ({some(bad)}); write plain "
+            "numbers, concentrations in micromolar"
+        )
+    return values
 
 
 def check_choice(argument: str, value: object, known: Sequence[str]) -> None:
     """Raise CellbookError if `value` is not among the `known` values of `argument`."""
     if value not in known:
-        raise CellbookError(f"{argument} is {value!r}; it must be one of {', '.join(map(repr, known))}")
+        raise CellbookError(f"{argument} is {value!r}; use one of {', '.join(known)}")
 
 
 def _names(df: pd.DataFrame) -> list[str]:
@@ -215,16 +218,17 @@ def _names(df: pd.DataFrame) -> list[str]:
     return list(df.columns)
 
 
-def _near_miss(name: str, columns: list[str]) -> str | None:
-    simple = {simplify(c): c for c in reversed(columns)}
+def near_miss(name: str, columns: Iterable[object]) -> str | None:
+    """The column that is named almost like `name`, punctuation and capitals aside; None if there is none."""
+    simple = {simplify(c): str(c) for c in reversed(list(columns))}
     close = difflib.get_close_matches(simplify(name), list(simple), n=1, cutoff=0.8)
     return simple[close[0]] if close else None
 
 
-def _not_numbers(column: pd.Series) -> int:
+def _not_numbers(column: pd.Series) -> pd.Series:
     if pd.api.types.is_datetime64_any_dtype(column.dtype) or pd.api.types.is_timedelta64_dtype(column.dtype):
-        return int(column.notna().sum())
-    return int((pd.to_numeric(column, errors="coerce").isna() & column.notna()).sum())
+        return column.dropna()
+    return column[pd.to_numeric(column, errors="coerce").isna() & column.notna()]
 
 
 def _check_same(found: list[str], expected: Sequence[str]) -> None:
@@ -232,7 +236,7 @@ def _check_same(found: list[str], expected: Sequence[str]) -> None:
     extra = sorted(set(found) - set(expected))
     if missing or extra:
         parts = [
-            f"{len(names)} {what} ({', '.join(map(repr, names[:3]))}{_more(names)})"
+            f"{len(names)} {what} ({some(map(repr, names))})"
             for what, names in (("missing", missing), ("not seen in fit", extra))
             if names
         ]
@@ -242,6 +246,11 @@ def _check_same(found: list[str], expected: Sequence[str]) -> None:
         )
 
 
+def _usable(x: FloatArray) -> BoolArray:
+    """Numbers, and none of those that are written for a missing or infinite one (1.8e308)."""
+    return np.asarray(np.abs(x) < 1e300)
+
+
 def _constant(x: FloatArray) -> BoolArray:
     if len(x) < 2:
         return np.zeros(x.shape[1], dtype=bool)
@@ -249,28 +258,13 @@ def _constant(x: FloatArray) -> BoolArray:
 
 
 def _unusable_message(names: list[str], bad: BoolArray, constant: BoolArray) -> str:
-    columns = bad.any(axis=0)
+    rows = int(bad.any(axis=1).sum())
     parts = []
-    if columns.any():
-        named = [names[i] for i in np.flatnonzero(columns)]
-        parts.append(
-            f"{len(named)} of {len(names)} features hold NaN or infinity in {int(bad.any(axis=1).sum())} of {len(bad)} "
-            f"rows ({', '.join(map(repr, named[:3]))}{_more(named)})"
-        )
-    if constant.any():
-        named = [names[i] for i in np.flatnonzero(constant)]
-        parts.append(
-            f"{len(named)} of {len(names)} features have the same value in all {len(bad)} rows "
-            f"({', '.join(map(repr, named[:3]))}{_more(named)})"
-        )
+    for columns, fault in (
+        (bad.any(axis=0), f"hold NaN or infinity in {rows} of {len(bad)} rows"),
+        (constant, f"have the same value in all {len(bad)} rows"),
+    ):
+        if columns.any():
+            named = some(repr(names[i]) for i in np.flatnonzero(columns))
+            parts.append(f"{int(columns.sum())} of {len(names)} features {fault} ({named})")
     return " and ".join(parts) + "; drop them with drop_unusable(df)"
-
-
-def some(names: Sequence[str], n: int = 3) -> str:
-    """Name up to `n` of them and count the rest."""
-    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")
-
-
-def _more(names: Iterable[str]) -> str:
-    rest = len(list(names)) - 3
-    return f" and {rest} more" if rest > 0 else ""

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from cellbook.errors import CellbookError
-from cellbook.profiles.groups import FLOOR, POOLED, apply_maps, control_groups, group_rows, steady
-from cellbook.profiles.table import FloatArray, check_choice, check_finite, features, replace_features
+from cellbook.profiles.groups import FLOOR, POOLED, Correction, apply_maps, control_groups, group_rows, steady
+from cellbook.profiles.table import FloatArray, check_choice, features, replace_features
 
 
 @dataclass(eq=False)
-class Whitening:
+class Whitening(Correction):
     """Map x to (x - mean) V (L + ridge)^(-1/2), where V L V' is the covariance of the controls.
 
     With a ridge of 0 the controls get mean 0 and covariance I (n - 1 in the covariance). Tabak et al. 2020 call this
@@ -23,36 +23,26 @@ class Whitening:
 
     Parameters
     ----------
-    ridge : float
-        Added to every eigenvalue of the covariance; 1.0 in the code published with Caicedo et al. 2018. With fewer
+    ridge : added to every eigenvalue of the covariance; 1.0 in the code published with Caicedo et al. 2018. With fewer
         controls than features it must be positive, and with few controls it decides the result.
-    relative : bool
-        Take `ridge` in units of the mean eigenvalue, so that it means the same for features of any scale.
+    relative : take `ridge` in units of the mean eigenvalue, so that it means the same for features of any scale.
     kind : {"pca", "zca"}
         "pca" leaves the result in the principal axes, `whitened_0` having the largest variance before; "zca" turns it
         back by V' and keeps the feature names. Distances and cosines are the same.
-    by : str or None
-        None pools all controls. A column, such as "Metadata_plate" (one reading of Lafarge et al. 2019), whitens each
+    by : None pools all controls. A column, such as "Metadata_plate" (one reading of Lafarge et al. 2019), whitens each
         plate by its own; this needs "zca", as principal axes of two plates are not comparable.
-    scale_first : bool
-        Divide each feature by its controls' standard deviation first ("zca" is then known as ZCA-cor).
+    scale_first : divide each feature by its controls' standard deviation first ("zca" is then known as ZCA-cor).
     components : int, "rank" or None
         Keep this many principal axes, or as many as the controls span; None keeps all.
 
     Attributes
     ----------
-    groups_ : list of str
-        The plates, or "all".
-    features_ : list of str
-        The features whitened.
-    rank_ : (groups,) int
-        Dimensions spanned by the controls.
-    eigenvalues_ : (groups, features) float64
-        Of the covariance, without the ridge, largest first.
-    mean_ : (groups, features) float64
-        The controls' mean.
-    maps_ : (groups, features, outputs) float64
-        The whitening matrices.
+    groups_ : the plates, or "all".
+    features_ : the features whitened.
+    rank_ : dimensions spanned by the controls, (groups,) int
+    eigenvalues_ : of the covariance, without the ridge, largest first, (groups, features) float64
+    mean_ : the controls' mean, (groups, features) float64
+    maps_ : the whitening matrices, (groups, features, outputs) float64
     """
 
     ridge: float = 1.0
@@ -84,9 +74,8 @@ class Whitening:
 
         Raises
         ------
-        CellbookError
-            If a group has fewer than two controls, their covariance is singular and there is no ridge, or a feature is
-            not finite.
+        CellbookError : if a group has fewer than two controls, their covariance is singular and there is no ridge, or a
+            feature is not finite.
         """
         names = features(profiles)
         if isinstance(self.components, int) and self.components > len(names):
@@ -102,18 +91,12 @@ class Whitening:
 
     def transform(self, profiles: pd.DataFrame) -> pd.DataFrame:
         """Whiten all rows, controls and treatments."""
-        if not hasattr(self, "maps_"):
-            raise CellbookError("this Whitening was not fitted; call fit first")
-        x = check_finite(profiles, self.features_)
-        _, codes = group_rows(profiles, self.by, self.groups_)
+        x = self._fitted(profiles)
+        codes = group_rows(profiles, self.by, self.groups_)[1]
         outputs = self.maps_.shape[2]
         white = apply_maps(x, codes, self.mean_, self.maps_, np.zeros((len(self.groups_), outputs)))
         names = self.features_ if self.kind == "zca" else [f"whitened_{i}" for i in range(outputs)]
         return replace_features(profiles, white, names)
-
-    def fit_transform(self, profiles: pd.DataFrame, controls: str = "DMSO") -> pd.DataFrame:
-        """Fit, then whiten the same table."""
-        return self.fit(profiles, controls).transform(profiles)
 
     def _fit_group(self, x: FloatArray, group: str, names: list[str]) -> tuple[FloatArray, FloatArray, int]:
         """Return the whitening matrix (d, k), the eigenvalues (d,) and the rank for controls x (n, d)."""

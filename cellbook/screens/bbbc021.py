@@ -5,7 +5,7 @@ treatments, a treatment being a compound at a concentration. Every function take
 them, or a reader's own in the same layout, and checks them before it answers.
 """
 
-import difflib
+from collections.abc import Sequence
 from importlib.resources import files
 from os import PathLike
 from pathlib import Path
@@ -13,22 +13,17 @@ from typing import Literal
 
 import pandas as pd
 
-from cellbook.errors import CellbookError
+from cellbook.errors import CellbookError, nearest, some
 from cellbook.profiles.aggregate import TREATMENT, WELL
 from cellbook.profiles.files import read_table
 from cellbook.profiles.names import is_bookkeeping
-from cellbook.screens import foreign, locate
-from cellbook.screens.foreign import some
+from cellbook.profiles.table import as_numbers, check_choice, near_miss
+from cellbook.screens import locate
 
 SOURCE = "https://bbbc.broadinstitute.org/BBBC021"
 CITATION = (
     "We used image set BBBC021v1 [Caie et al., Molecular Cancer Therapeutics, 2010], available from the Broad Bioimage "
     "Benchmark Collection [Ljosa et al., Nature Methods, 2012]."
-)
-FEATURES_CITATION = "Ljosa et al., Journal of Biomolecular Screening 18 (2013) 1321"
-LICENCE = (
-    "Images and ground truth: copyright AstraZeneca Pharmaceuticals; republished by the Image Data Resource as idr0035 "
-    "under CC BY 4.0. Tables and features: as distributed in cytomining/cytominergallery (Broad Institute, BSD-style)."
 )
 
 CONTROL = "DMSO"
@@ -55,7 +50,7 @@ IMAGE_TABLE = "BBBC021_v1_image.csv.gz"
 MOA_TABLE = "BBBC021_v1_moa.csv"
 LJOSA_TABLE = "ljosa_jbiomolscreen_2013_per_well_mean.csv.gz"
 
-_IMAGE_COLUMNS = {
+IMAGE_COLUMNS = {
     "Image_Metadata_Plate_DAPI": "Metadata_plate",
     "Image_Metadata_Well_DAPI": "Metadata_well",
     "Image_Metadata_Compound": "Metadata_compound",
@@ -90,23 +85,20 @@ def image_table(path: StrPath | None = None) -> pd.DataFrame:
 
     Parameters
     ----------
-    path : path, optional
-        A folder with ``BBBC021_v1_image.csv`` (or ``.csv.gz``), or such a file. By default the published table.
+    path : a folder with ``BBBC021_v1_image.csv`` (or ``.csv.gz``), or such a file. By default the published table.
 
     Returns
     -------
-    DataFrame
-        The published table has 13,200 rows and 13 columns.
+    The published table has 13,200 rows and 13 columns.
 
     Raises
     ------
-    CellbookError
-        The file is missing, damaged, lacks a column, has missing values in one, or lists a field twice.
+    CellbookError : the file is missing, damaged, lacks a column, has missing values in one, or lists a field twice.
     """
     table, where = _read(IMAGE_TABLE, path)
-    foreign.require(table, [*_IMAGE_COLUMNS, "Image_FileName_DAPI", "Image_PathName_DAPI"], where)
+    _require(table, [*IMAGE_COLUMNS, "Image_FileName_DAPI", "Image_PathName_DAPI"], where)
     for column in ("Image_Metadata_Concentration", "Replicate"):
-        table[column] = foreign.numbers(table[column], where)
+        table[column] = as_numbers(table[column], f"{where}: ").astype("float64")
     table["Replicate"] = table["Replicate"].astype("int64")
     twice = table.duplicated(["Image_PathName_DAPI", "Image_FileName_DAPI"])
     if twice.any():
@@ -122,27 +114,43 @@ def moa_table(path: StrPath | None = None) -> pd.DataFrame:
 
     Parameters
     ----------
-    path : path, optional
-        A folder with ``BBBC021_v1_moa.csv``, or such a file. By default the published table.
+    path : a folder with ``BBBC021_v1_moa.csv``, or such a file. By default the published table.
 
     Raises
     ------
-    CellbookError
-        The file is missing, damaged, lacks a column or values, labels a treatment twice, or uses an unknown MOA.
+    CellbookError : the file is missing, damaged, lacks a column or values, labels a treatment twice, or uses an unknown
+        MOA.
     """
     table, where = _read(MOA_TABLE, path)
-    foreign.require(table, list(_MOA_COLUMNS), where)
-    table["concentration"] = foreign.numbers(table["concentration"], where)
+    _require(table, list(_MOA_COLUMNS), where)
+    table["concentration"] = as_numbers(table["concentration"], f"{where}: ").astype("float64")
     unknown = table.loc[~table["moa"].isin([*MOAS, CONTROL]), "moa"]
     if len(unknown):
-        near = difflib.get_close_matches(unknown.iloc[0], MOAS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"the known ones are {', '.join(MOAS)} and {CONTROL}"
+        hint = nearest(unknown.iloc[0], MOAS, f"the known ones are {', '.join(MOAS)} and {CONTROL}")
         raise CellbookError(f"{where} labels {len(unknown)} of {len(table)} rows with {some(unknown)}: no MOA; {hint}")
     twice = table.duplicated(["compound", "concentration"])
     if twice.any():
         named = table.loc[twice, "compound"] + " " + table.loc[twice, "concentration"].map("{:g}".format)
         raise CellbookError(f"{where} labels {twice.sum()} of its treatments twice ({some(named)}); keep one row each")
     return table
+
+
+def field_labels(table: pd.DataFrame) -> pd.DataFrame:
+    """Plate, well, compound, concentration and replicate of each row of an image table, as metadata columns.
+
+    Raises
+    ------
+    CellbookError : a well has two treatments or replicates.
+    """
+    fields = table[list(IMAGE_COLUMNS)].rename(columns=IMAGE_COLUMNS).reset_index(drop=True)
+    wells = fields.drop_duplicates()
+    twice = wells.duplicated(WELL)
+    if twice.any():
+        raise CellbookError(
+            f"the image table gives {twice.sum()} of {len(wells) - twice.sum()} wells more than one compound, "
+            f"concentration or replicate ({some(_named(wells[twice]))}); give all fields of a well the same values"
+        )
+    return fields
 
 
 def wells(folder: StrPath | None = None) -> pd.DataFrame:
@@ -154,30 +162,20 @@ def wells(folder: StrPath | None = None) -> pd.DataFrame:
 
     Parameters
     ----------
-    folder : path, optional
-        A folder with both official tables. By default the published ones: 3,300 wells, 962 of them labelled.
+    folder : a folder with both official tables. By default the published ones: 3,300 wells, 962 of them labelled.
 
     Returns
     -------
-    DataFrame
-        Wells in the order of the image table.
+    Wells in the order of the image table.
 
     Raises
     ------
-    CellbookError
-        As ``image_table`` and ``moa_table``; a well with two treatments; a plate name without a week; no treatment that
-        both tables have.
+    CellbookError : as ``image_table`` and ``moa_table``; a well with two treatments; a plate name without a week; no
+        treatment that both tables have.
     """
     if folder is not None and Path(folder).is_file():
         raise CellbookError(f"folder is {str(folder)!r}, a file; give the folder that holds it and the other table")
-    fields = image_table(folder)[list(_IMAGE_COLUMNS)].rename(columns=_IMAGE_COLUMNS)
-    table = fields.drop_duplicates().reset_index(drop=True)
-    twice = table.duplicated(WELL)
-    if twice.any():
-        raise CellbookError(
-            f"the image table gives {twice.sum()} of {len(table) - twice.sum()} wells more than one compound, "
-            f"concentration or replicate ({some(_named(table[twice]))}); give all fields of a well the same values"
-        )
+    table = field_labels(image_table(folder)).drop_duplicates(ignore_index=True)
     no_week = table.loc[~table["Metadata_plate"].str.contains("_"), "Metadata_plate"]
     if len(no_week):
         raise CellbookError(
@@ -217,33 +215,29 @@ def ljosa2013(features: Literal["phenotype", "all"] = "phenotype", folder: StrPa
     features : {"phenotype", "all"}
         "phenotype" (464) leaves out positions, parents, children, object numbers and Euler numbers; the numbers of a
         cell's neighbours, which tell little but the cell count, stay in. "all" is 516.
-    folder : path, optional
-        A folder with the feature table and both official tables. By default the published ones.
+    folder : a folder with the feature table and both official tables. By default the published ones.
 
     Returns
     -------
-    DataFrame
-        Profile table with plate, well, batch, compound, concentration, mechanism, replicate, role and cell count.
+    Profile table with plate, well, batch, compound, concentration, mechanism, replicate, role and cell count.
 
     Raises
     ------
-    CellbookError
-        As ``wells``; unknown value of ``features``; duplicate wells; wells or plates that the image table does not
-        have; compounds without mechanism; features that are not numbers.
+    CellbookError : as ``wells``; unknown value of ``features``; duplicate wells; wells or plates that the image table
+        does not have; compounds without mechanism; features that are not numbers.
 
     References
     ----------
     Ljosa et al., Journal of Biomolecular Screening 18 (2013) 1321.
     """
-    if features not in ("phenotype", "all"):
-        raise CellbookError(f"features is {features!r}; use 'phenotype' or 'all'")
+    check_choice("features", features, ("phenotype", "all"))
     table, where = _read(LJOSA_TABLE, folder)
-    foreign.require(table, [*_FEATURE_COLUMNS, _OBJECT_NUMBER], where)
+    _require(table, [*_FEATURE_COLUMNS, _OBJECT_NUMBER], where)
     table = table.rename(columns=_FEATURE_COLUMNS)
     measured = [column for column in table.columns if column not in WELL]
     for column in measured:
         if not pd.api.types.is_numeric_dtype(table[column]):
-            table[column] = foreign.numbers(table[column], where)
+            table[column] = as_numbers(table[column], f"{where}: ").astype("float64")
     described = _described(table[WELL], wells(folder), where)
     described["Metadata_cell_count"] = 2 * table[_OBJECT_NUMBER] - 1
     values = table[measured]
@@ -285,9 +279,38 @@ def _described(measured: pd.DataFrame, layout: pd.DataFrame, where: str) -> pd.D
 
 def _read(name: str, path: StrPath | None) -> tuple[pd.DataFrame, str]:
     """Read an official table, the published one or a reader's own; also the name to give it in messages."""
-    file = locate.find(name) if path is None else foreign.own_file(name, path)
+    file = locate.find(name) if path is None else _own_file(name, path)
     return read_table(file, _NAMES), str(file)
 
 
 def _named(table: pd.DataFrame) -> pd.Series:
     return table["Metadata_plate"] + " " + table["Metadata_well"]
+
+
+def _own_file(name: str, path: str | PathLike[str]) -> Path:
+    """Find a table by its official name, gzipped or not, in a reader's folder; a path to a file is taken as it is."""
+    path = Path(path).expanduser()
+    if path.is_file():
+        return path
+    plain = name.removesuffix(".gz")
+    candidates = [path / name, path / plain, path / f"{plain}.gz"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    if not path.exists():
+        raise CellbookError(f"path is {str(path)!r}, which does not exist; give a folder with {plain}, or that file")
+    raise CellbookError(f"the folder {path} has neither {plain} nor {plain}.gz; put it there")
+
+
+def _require(table: pd.DataFrame, columns: Sequence[str], where: str) -> None:
+    """Refuse a table that lacks one of `columns` or has empty cells there."""
+    for column in columns:
+        if column not in table.columns:
+            found = near_miss(column, [c for c in table.columns if c not in columns])
+            mend = f"rename {found!r} to {column!r}" if found else f"its columns are {some(table.columns, 8)}"
+            raise CellbookError(f"{where} ({len(table)} rows) has no column {column!r}; {mend}")
+        empty = table[column].isna().sum()
+        if empty:
+            raise CellbookError(f"column {column!r} of {where} is empty in {empty} of {len(table)} rows; fill them in")
+        if not pd.api.types.is_numeric_dtype(table[column].dtype):
+            table[column] = table[column].astype("str").str.strip()

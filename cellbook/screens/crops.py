@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from cellbook.errors import CellbookError
+from cellbook.profiles.table import check_choice
 from cellbook.screens.fields import CHANNELS, FIELD_SIZE, PIXEL_UM
 from cellbook.screens.nuclei import METHODS
-from cellbook.screens.tiff import parse_plane
+from cellbook.screens.planes import parse_plane
 
 BORDERS = ("drop", "reflect", "zero")
 
@@ -31,6 +32,11 @@ class Settings:
     plane: str = ""  # what to take of files with more axes than channels, see `tiff.read_planes`
     series: int = 0
 
+    @property
+    def wanted(self) -> dict[str, Any]:
+        """What an image file must be, and what is taken of it: keywords of `tiff.read_planes`."""
+        return {"size": self.field_size, "dtype": self.dtype, "plane": self.plane, "series": self.series}
+
 
 def make_settings(**values: Any) -> Settings:
     """`Settings` from keywords, checked."""
@@ -38,15 +44,12 @@ def make_settings(**values: Any) -> Settings:
     if unknown:
         raise CellbookError(f"unknown setting {', '.join(unknown)}; the settings are {', '.join(asdict(Settings()))}")
     settings = replace(Settings(), **values)
-    if settings.method not in METHODS:
-        raise CellbookError(f"method is {settings.method!r}; use one of {', '.join(METHODS)}")
-    if settings.border not in BORDERS:
-        raise CellbookError(f"border is {settings.border!r}; use one of {', '.join(BORDERS)}")
+    check_choice("method", settings.method, METHODS)
+    check_choice("border", settings.border, BORDERS)
+    check_choice("dtype", settings.dtype, ("uint8", "uint16"))
     largest = min(settings.field_size) if settings.field_size else 1 << 15
     if not isinstance(settings.size, int) or not 2 <= settings.size <= largest:
         raise CellbookError(f"size is {settings.size!r}; give whole pixels from 2 to {largest}")
-    if settings.dtype not in ("uint8", "uint16"):
-        raise CellbookError(f"dtype is {settings.dtype!r}; use uint16 or uint8")
     if not 0 < settings.pixel_um < math.inf:
         raise CellbookError(f"pixel_um is {settings.pixel_um:g}; give the side of a pixel in micrometres")
     if len(set(settings.channels)) < len(settings.channels) or not all(settings.channels):
@@ -62,14 +65,10 @@ def crop(image: np.ndarray, centres: np.ndarray, size: int = 68, border: str = "
 
     Parameters
     ----------
-    image
-        (C, H, W).
-    centres
-        (n, 2) integers y, x.
-    size
-        Side of the window; rows ``y - size // 2`` to ``y - size // 2 + size - 1``, columns alike.
-    border
-        What happens to a window that reaches over the edge: "drop" it, or fill by "reflect" or "zero".
+    image : (C, H, W).
+    centres : (n, 2) integers y, x.
+    size : side of the window; rows ``y - size // 2`` to ``y - size // 2 + size - 1``, columns alike.
+    border : what happens to a window that reaches over the edge: "drop" it, or fill by "reflect" or "zero".
 
     Returns
     -------
@@ -80,11 +79,10 @@ def crop(image: np.ndarray, centres: np.ndarray, size: int = 68, border: str = "
 
     Raises
     ------
-    CellbookError
-        If the border rule is unknown, the size is not positive or larger than the field, or a centre lies outside.
+    CellbookError : if the border rule is unknown, the size is not positive or larger than the field, or a centre lies
+        outside.
     """
-    if border not in BORDERS:
-        raise CellbookError(f"border is {border!r}; use one of {', '.join(BORDERS)}")
+    check_choice("border", border, BORDERS)
     height, width = image.shape[-2:]
     if not 0 < size <= min(height, width):
         raise CellbookError(

@@ -6,7 +6,6 @@ plate that is unpacked is remembered by a small receipt and never fetched again.
 
 from __future__ import annotations
 
-import difflib
 import errno
 import hashlib
 import json
@@ -32,6 +31,7 @@ from tqdm import tqdm
 
 from cellbook import files
 from cellbook.errors import CellbookError
+from cellbook.screens.fields import known_plates
 
 BASE_URL = "https://data.broadinstitute.org/bbbc/BBBC021/"
 IMAGE_TABLE = "BBBC021_v1_image.csv"
@@ -66,30 +66,19 @@ def download_bbbc021(
 
     Parameters
     ----------
-    out
-        Folder for the tables, and for the images in ``<plate>/``.
-    plates
-        Plate names such as "Week1_22123"; None takes all 55 (41 GB zipped).
-    base_url
-        Where the files lie; a mirror with the same names will do.
-    parallel
-        Archives fetched at once.
-    checksums
-        A file of lines ``<hash> <file name>`` (MD5, SHA-1 or SHA-256, told by length); archives it lists are checked.
-    keep_archives
-        Keep the zips after unpacking.
-    progress
-        Show a progress bar in bytes.
-
-    Returns
-    -------
-    Download
+    out : folder for the tables, and for the images in ``<plate>/``.
+    plates : plate names such as "Week1_22123"; None takes all 55 (41 GB zipped).
+    base_url : where the files lie; a mirror with the same names will do.
+    parallel : archives fetched at once.
+    checksums : a file of lines ``<hash> <file name>`` (MD5, SHA-1 or SHA-256, told by length); archives it lists are
+        checked.
+    keep_archives : keep the zips after unpacking.
+    progress : show a progress bar in bytes.
 
     Raises
     ------
-    CellbookError
-        If a plate is unknown, or anything failed: with the reason of the first, after the others were finished. The
-        same call then goes on where it stopped, also after Ctrl-C or a full disk.
+    CellbookError : if a plate is unknown, or anything failed: with the reason of the first, after the others were
+        finished. The same call then goes on where it stopped, also after Ctrl-C or a full disk.
     """
     if parallel < 1:
         raise CellbookError(f"parallel is {parallel}; give 1 or more")
@@ -142,13 +131,7 @@ def _check_plates(table: Path, plates: Iterable[str] | None) -> list[str]:
         known = list(pd.read_csv(table)["Image_Metadata_Plate_DAPI"].astype(str).unique())
     except (KeyError, ValueError) as error:
         raise CellbookError(f"{table} is not the official image table ({error}); delete it and call again") from error
-    wanted = known if plates is None else list(dict.fromkeys(plates))
-    unknown = [plate for plate in wanted if plate not in known]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"plates are named like {known[0]!r}"
-        raise CellbookError(f"{len(unknown)} of {len(wanted)} plates are unknown, first {unknown[0]!r}; {hint}")
-    return wanted
+    return known_plates(plates, known)
 
 
 def _read_checksums(path: Path) -> dict[str, str]:
@@ -179,20 +162,15 @@ def fetch(
 
     Parameters
     ----------
-    url, target
-        From where to where; an existing target is kept if it agrees with the checksum (or none is given).
-    checksum
-        Expected MD5, SHA-1 or SHA-256 in hexadecimal.
-    stop
-        Leaves what has arrived and returns early when set.
-    report
-        Called with the number of bytes of each block.
+    url, target : from where to where; an existing target is kept if it agrees with the checksum (or none is given).
+    checksum : expected MD5, SHA-1 or SHA-256 in hexadecimal.
+    stop : leaves what has arrived and returns early when set.
+    report : called with the number of bytes of each block.
 
     Raises
     ------
-    CellbookError
-        If the server has no such file or cannot be reached, the connection breaks three times, the disk is full, or
-        the checksum differs (the file is then deleted).
+    CellbookError : if the server has no such file or cannot be reached, the connection breaks three times, the disk is
+        full, or the checksum differs (the file is then deleted).
     """
     target, stop = Path(target), stop or threading.Event()
     part, note = target.with_name(target.name + ".part"), target.with_name(target.name + ".part.json")
@@ -279,10 +257,9 @@ def safe_extract(archive: str | Path, out: str | Path) -> list[Path]:
 
     Raises
     ------
-    CellbookError
-        If an entry would land outside the folder (absolute, ``..``), is a link or a device, is there twice or holds
-        another, or all are more than 100 times as large as the archive (then nothing is written); if the archive is
-        damaged (it is deleted); or if the disk is too small.
+    CellbookError : if an entry would land outside the folder (absolute, ``..``), is a link or a device, is there twice
+        or holds another, or all are more than 100 times as large as the archive (then nothing is written); if the
+        archive is damaged (it is deleted); or if the disk is too small.
     """
     archive, out = Path(archive), Path(out)
     scratch = out / f".unpacking-{archive.stem}"

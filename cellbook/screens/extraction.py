@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 MIN_FIELDS = 20  # a plate with fewer fields is not corrected: its mean image would still show the cells
 SETTINGS, REPORT = "extraction.json", "fields.csv"
+KEYS = ("Metadata_plate", "Metadata_well", "Metadata_site", "Metadata_field")
 _ILLUMINATION_STEP = 40  # fields a task adds to the running mean of its plate
 
 log = logging.getLogger(__name__)
@@ -68,27 +69,16 @@ def extract(
 
     Parameters
     ----------
-    image_table
-        The official image table, or rows of it.
-    images_folder
-        Folder of the unpacked images, see `fields.index_fields`.
-    out
-        Folder of the cell set to be written.
-    moa
-        Table ``compound``, ``concentration``, ``moa``; adds ``Metadata_moa`` (missing for unlabelled treatments).
-    plates
-        Only these; None takes every plate of which an image is there, see `fields.choose_plates`.
-    how
-        See `extract_fields`.
-
-    Returns
-    -------
-    Extraction
+    image_table : the official image table, or rows of it.
+    images_folder : folder of the unpacked images, see `fields.index_fields`.
+    out : folder of the cell set to be written.
+    moa : table ``compound``, ``concentration``, ``moa``; adds ``Metadata_moa`` (missing for unlabelled treatments).
+    plates : only these; None takes every plate of which an image is there, see `fields.choose_plates`.
+    how : see `extract_fields`.
 
     Raises
     ------
-    CellbookError
-        As `extract_fields`; and if `moa` labels none of the treated wells of the table.
+    CellbookError : as `extract_fields`; and if `moa` labels none of the treated wells of the table.
     """
     fields = index_fields(image_table, images_folder)
     if moa is not None:
@@ -118,19 +108,14 @@ def extract_fields(
 
     Parameters
     ----------
-    fields
-        One row a field: ``Metadata_plate``, any other ``Metadata_`` columns, and ``path_<channel>`` for each channel.
-    out
-        Folder of the cell set. Beside it, ``<out>.parts`` holds finished fields until all is done, so twice the space
+    fields : one row a field: ``Metadata_plate``, any other ``Metadata_`` columns, and ``path_<channel>`` for each
+        channel.
+    out : folder of the cell set. Beside it, ``<out>.parts`` holds finished fields until all is done, so twice the space
         of the cells is needed for a while; it stays if fields failed, and the next call tries those again.
-    workers
-        Processes; 1 works in this one.
-    resume
-        Go on with finished fields of an earlier call with the same settings and fields; False starts anew.
-    progress
-        Show a progress bar.
-    given
-        Fields of `crops.Settings`: ``size``, ``method``, ``border``, ``illumination``, ``field_size`` ...
+    workers : processes; 1 works in this one.
+    resume : go on with finished fields of an earlier call with the same settings and fields; False starts anew.
+    progress : show a progress bar.
+    given : fields of `crops.Settings`: ``size``, ``method``, ``border``, ``illumination``, ``field_size`` ...
 
     Returns
     -------
@@ -139,9 +124,8 @@ def extract_fields(
 
     Raises
     ------
-    CellbookError
-        If no field is given, all failed or hold no cell, the folder belongs to other settings, or the disk is full.
-        Finished fields are kept; so they are on Ctrl-C.
+    CellbookError : if no field is given, all failed or hold no cell, the folder belongs to other settings, or the disk
+        is full. Finished fields are kept; so they are on Ctrl-C.
     """
     settings = make_settings(**given)
     out = Path(out)
@@ -171,24 +155,16 @@ def extract_fields(
                     "resume=False (--force)"
                 )
             if other or not resume:
-                _empty(parts)
+                shutil.rmtree(parts)
+                parts.mkdir()
             files.write_json(parts / SETTINGS, state)
             report = _work(fields, parts, settings, workers, progress)
             return _assemble(fields, report, parts, out, settings, state)
 
 
-def _empty(parts: Path) -> None:
-    for item in parts.iterdir():
-        if item.is_dir():
-            shutil.rmtree(item)
-        else:
-            item.unlink()
-
-
 def _state(fields: pd.DataFrame, settings: Settings) -> dict[str, Any]:
     # Names only: a missing file that appears later must not look like another screen.
-    keys = ("Metadata_plate", "Metadata_well", "Metadata_site", "Metadata_field")
-    rows = fields[[column for column in keys if column in fields]].astype(str).to_numpy().tolist()
+    rows = fields[[column for column in KEYS if column in fields]].astype(str).to_numpy().tolist()
     told = {name: value for name, value in asdict(settings).items() if value or name not in ("plane", "series")}
     return json.loads(json.dumps({"settings": told, "fields": len(fields), "digest": files.digest(rows)}))
 
@@ -234,8 +210,9 @@ def _work(fields: pd.DataFrame, parts: Path, settings: Settings, workers: int, p
             outcomes[row] = outcome
             bar.update()
     for row in set(range(len(fields))) - set(outcomes):
-        outcomes[row] = _read_outcome(_part(parts, row))
-    keys = [c for c in ("Metadata_plate", "Metadata_well", "Metadata_site", "Metadata_field") if c in fields]
+        with np.load(_part(parts, row)) as stored:
+            outcomes[row] = "done", len(stored["centres"]), str(stored["note"])
+    keys = [column for column in KEYS if column in fields]
     result = pd.DataFrame([outcomes[row] for row in range(len(fields))], columns=["status", "cells", "note"])
     return pd.concat([fields[keys], result], axis=1)
 
@@ -266,25 +243,15 @@ def _illumination(paths: list[list[Any]], target: Path, settings: Settings, run:
     if shape is None or means[shape].count < MIN_FIELDS:
         return False
     function = illumination.illumination_function(means[shape])
-    files.write_atomically(target, lambda temporary: _save_array(temporary, function))
+    files.write_atomically(target, lambda temporary: np.save(temporary, function))
     return True
-
-
-def _save_array(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as stream:
-        np.save(stream, array)
-
-
-def _read(paths: list[Any], settings: Settings) -> tuple[np.ndarray, list[str]]:
-    how = settings.field_size, settings.channels, (settings.dtype,), settings.plane, settings.series
-    return read_field(paths, *how)
 
 
 def _mean_images(paths: list[list[Any]], settings: Settings) -> dict[tuple[int, ...], illumination.MeanImage]:
     means: dict[tuple[int, ...], illumination.MeanImage] = {}
     for field in paths:
         try:
-            image = _read(field, settings)[0]
+            image, _ = read_field(field, settings.channels, **settings.wanted)
             means.setdefault(image.shape, illumination.MeanImage()).add(image)
         except CellbookError:  # reported once, where the field is cut
             continue
@@ -299,7 +266,7 @@ def _function(path: Path) -> np.ndarray:
 def _cut(paths: list[Any], target: Path, function: Path | None, settings: Settings) -> tuple[str, int, str]:
     """Read, correct, detect and crop one field; what is wrong with the field is an answer, not an exception."""
     try:
-        field, notes = _read(paths, settings)
+        field, notes = read_field(paths, settings.channels, **settings.wanted)
         notes += field_warnings(field, settings.channels)
         if function is not None:
             _check_size(paths[0], field.shape[-2:], _function(function).shape[-2:])
@@ -325,11 +292,6 @@ def _check_size(path: Any, size: tuple[int, ...], usual: tuple[int, ...]) -> Non
             f"{path} is {size[0]} x {size[1]} pixels, most fields of its plate {usual[0]} x {usual[1]}, and a "
             "plate is corrected as one; replace the field, give it a plate of its own, or leave the correction out"
         )
-
-
-def _read_outcome(part: Path) -> tuple[str, int, str]:
-    with np.load(part) as stored:
-        return "done", len(stored["centres"]), str(stored["note"])
 
 
 def _assemble(
@@ -366,10 +328,7 @@ def _assemble(
     report.to_csv(work / REPORT, index=False, lineterminator="\n")
     files.write_json(work / SETTINGS, state)
     cells.complete(work, table, settings.channels, settings.pixel_um)
-    if out.exists():
-        os.replace(out, parts / "replaced")
-    os.replace(work, out)
-    shutil.rmtree(parts / "replaced", ignore_errors=True)
+    files.put_folder(work, out)
     if not len(failed):
         shutil.rmtree(parts, ignore_errors=True)
     return _summary(out, report)

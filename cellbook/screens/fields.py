@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cellbook.errors import CellbookError
+from cellbook.errors import CellbookError, nearest
+from cellbook.profiles.aggregate import WELL
+from cellbook.screens.bbbc021 import IMAGE_COLUMNS, field_labels
 from cellbook.screens.tiff import check_planes, read_planes
 
 CHANNELS = ("DNA", "Tubulin", "Actin")
@@ -25,57 +27,40 @@ SATURATED_SHARE = 0.01
 
 log = logging.getLogger(__name__)
 
-_OFFICIAL = {
-    "Image_Metadata_Plate_DAPI": "Metadata_plate",
-    "Image_Metadata_Well_DAPI": "Metadata_well",
-    "Replicate": "Metadata_replicate",
-    "Image_Metadata_Compound": "Metadata_compound",
-    "Image_Metadata_Concentration": "Metadata_concentration",
-}
-
 
 def read_field(
-    paths: Sequence[str | Path],
-    size: tuple[int, int] | None = None,
-    names: Sequence[str] = CHANNELS,
-    dtypes: Sequence[str] = ("uint16",),
-    plane: str = "",
-    series: int = 0,
+    paths: Sequence[str | Path], names: Sequence[str] = CHANNELS, **wanted: Any
 ) -> tuple[np.ndarray, list[str]]:
     """The channels of one field as a (C, H, W) array, in the order of `paths`, and notes on what was chosen in a file.
 
-    One path for all channels means one file that holds them all, see `tiff.read_planes`, also for the arguments.
+    One path for all channels means one file that holds them all, see `tiff.read_planes`, also for `wanted`.
 
     Raises
     ------
-    CellbookError
-        As `tiff.read_planes`; and if a channel has no path, or the channels differ in size.
+    CellbookError : as `tiff.read_planes`; and if a channel has no path, or the channels differ in size.
     """
     for path, name in zip(paths, names, strict=True):
         if path is None or pd.isna(path) or str(path) == "":
             raise CellbookError(f"the {name} image of this field was not found; the field cannot be cut without it")
-    if len(names) > 1 and len(set(map(str, paths))) == 1:
-        return read_planes(paths[0], len(names), size, dtypes, plane, series)
-    parts = [read_planes(path, 1, size, dtypes, plane, series) for path in paths]
+    if _one_file(paths):
+        return read_planes(paths[0], len(names), **wanted)
+    parts = [read_planes(path, 1, **wanted) for path in paths]
     _same_size([planes.shape[1:] for planes, _ in parts], names, paths[0])
     notes = dict.fromkeys(note for _, notes in parts for note in notes)
     return np.concatenate([planes for planes, _ in parts]), list(notes)
 
 
-def check_field(
-    paths: Sequence[str | Path],
-    size: tuple[int, int] | None = None,
-    names: Sequence[str] = CHANNELS,
-    dtypes: Sequence[str] = ("uint16",),
-    plane: str = "",
-    series: int = 0,
-) -> tuple[int, int]:
+def check_field(paths: Sequence[str | Path], names: Sequence[str] = CHANNELS, **wanted: Any) -> tuple[int, int]:
     """Height and width of the field that `read_field` would read, without reading pixels; errors likewise."""
-    if len(names) > 1 and len(set(map(str, paths))) == 1:
-        return check_planes(paths[0], len(names), size, dtypes, plane, series)
-    sizes = [check_planes(path, 1, size, dtypes, plane, series) for path in paths]
+    if _one_file(paths):
+        return check_planes(paths[0], len(names), **wanted)
+    sizes = [check_planes(path, 1, **wanted) for path in paths]
     _same_size(sizes, names, paths[0])
     return sizes[0]
+
+
+def _one_file(paths: Sequence[str | Path]) -> bool:
+    return len(paths) > 1 and len(set(map(str, paths))) == 1
 
 
 def _same_size(sizes: Sequence[tuple[int, int]], names: Sequence[str], path: str | Path) -> None:
@@ -104,10 +89,8 @@ def index_fields(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
 
     Parameters
     ----------
-    table
-        The official image table (``Image_FileName_DAPI``, ``Image_PathName_DAPI``, ...).
-    folder
-        Folder that holds the images at any depth.
+    table : the official image table (``Image_FileName_DAPI``, ``Image_PathName_DAPI``, ...).
+    folder : folder that holds the images at any depth.
 
     Returns
     -------
@@ -117,10 +100,10 @@ def index_fields(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
 
     Raises
     ------
-    CellbookError
-        If columns are missing, the folder does not exist, a field occurs twice, or a well holds two treatments.
+    CellbookError : if columns are missing, the folder does not exist, a field occurs twice, or a well holds two
+        treatments.
     """
-    needed = [*_OFFICIAL, *(f"Image_{part}_{stain}" for stain in STAINS for part in ("FileName", "PathName"))]
+    needed = [*IMAGE_COLUMNS, *(f"Image_{part}_{stain}" for stain in STAINS for part in ("FileName", "PathName"))]
     if missing := [column for column in needed if column not in table]:
         raise CellbookError(
             f"the image table ({len(table)} rows) lacks {', '.join(missing)}; use BBBC021_v1_image.csv as published"
@@ -128,26 +111,18 @@ def index_fields(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
     folder = Path(folder)
     if not folder.is_dir():
         raise CellbookError(f"the images folder {folder} does not exist; give the folder the archives were unpacked to")
-    fields = table[list(_OFFICIAL)].rename(columns=_OFFICIAL).reset_index(drop=True)
+    fields = field_labels(table)
     names = table["Image_FileName_DAPI"].astype(str).reset_index(drop=True)
     fields["Metadata_batch"] = fields["Metadata_plate"].astype(str).str.split("_").str[0]
     fields["Metadata_field"] = names.str.replace(r"\.tiff?$", "", case=False, regex=True)
     sites = names.str.extract(r"_s(\d+)_w", flags=re.IGNORECASE)[0]
-    order = fields.groupby(["Metadata_plate", "Metadata_well"]).cumcount() + 1
+    order = fields.groupby(WELL).cumcount() + 1
     fields["Metadata_site"] = pd.to_numeric(sites).fillna(order).astype(int)
     doubled = fields.duplicated(["Metadata_plate", "Metadata_field"])
     if doubled.any():
         raise CellbookError(
             f"{int(doubled.sum())} fields of {len(fields)} occur twice in the image table, first "
             f"{fields['Metadata_field'][doubled].iloc[0]}; remove the doubled rows"
-        )
-    wells = fields[list(_OFFICIAL.values())].drop_duplicates()
-    twice = wells.duplicated(["Metadata_plate", "Metadata_well"])
-    if twice.any():
-        first = wells[twice].iloc[0]
-        raise CellbookError(
-            f"{int(twice.sum())} wells of the image table have two compounds, concentrations or replicates, first "
-            f"{first['Metadata_plate']} {first['Metadata_well']}; give all fields of a well the same values"
         )
     named = table["Image_PathName_DAPI"].astype(str).str.extract(r"(Week\d+_\d+)[\\/]?$")[0].reset_index(drop=True)
     other = named.notna() & (named != fields["Metadata_plate"])
@@ -173,17 +148,10 @@ def choose_plates(fields: pd.DataFrame, plates: Sequence[str] | None = None) -> 
 
     Raises
     ------
-    CellbookError
-        If a plate is not in the table, or none of its images (without names: no image at all) is there.
+    CellbookError : if a plate is not in the table, or none of its images (without names: no image at all) is there.
     """
     there = fields.filter(like="path_").notna().any(axis=1).groupby(fields["Metadata_plate"], sort=False).any()
-    if plates is not None and (unknown := [plate for plate in plates if plate not in there.index]):
-        near = difflib.get_close_matches(unknown[0], list(there.index), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"plates are named like {there.index[0]!r}"
-        raise CellbookError(
-            f"{len(unknown)} of {len(plates)} plates are not in the table, first {unknown[0]!r}; {hint}"
-        )
-    wanted = list(there.index if plates is None else dict.fromkeys(plates))
+    wanted = known_plates(plates, list(there.index))
     absent = [plate for plate in wanted if not there[plate]]
     if absent and (plates is not None or len(absent) == len(wanted)):
         raise CellbookError(
@@ -195,6 +163,15 @@ def choose_plates(fields: pd.DataFrame, plates: Sequence[str] | None = None) -> 
             "%d of %d plates have no image here and are left out, first %s", len(absent), len(wanted), absent[0]
         )
     return fields[fields["Metadata_plate"].isin(set(wanted) - set(absent))].reset_index(drop=True)
+
+
+def known_plates(plates: Iterable[str] | None, known: Sequence[str]) -> list[str]:
+    """The plates that are asked for, each once; all without names. One that is not known is an error."""
+    wanted = list(known if plates is None else dict.fromkeys(plates))
+    if unknown := [plate for plate in wanted if plate not in known]:
+        hint = nearest(unknown[0], known, f"there are {len(known)}, named like {known[0]!r}")
+        raise CellbookError(f"{len(unknown)} of {len(wanted)} plates are unknown, first {unknown[0]!r}; {hint}")
+    return wanted
 
 
 def _files_below(folder: Path) -> dict[str, list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -25,17 +25,11 @@ class MeanImage:
 
     total: np.ndarray | None = None  # (C, H/4, W/4) float64
     count: int = 0
-    size: tuple[int, int] = field(default=(0, 0))
+    size: tuple[int, int] = (0, 0)
 
     def add(self, image: np.ndarray) -> None:
         """Add one (C, H, W) field."""
-        small = _shrink(np.asarray(image))
-        if self.total is None:
-            self.total, self.size = np.zeros(small.shape), image.shape[-2:]
-        elif image.shape[-2:] != self.size:
-            raise CellbookError(f"a field of {image.shape[-2:]} pixels joins a plate of {self.size}; use one size")
-        self.total += small
-        self.count += 1
+        self.merge(MeanImage(_shrink(np.asarray(image)), 1, image.shape[-2:]))
 
     def merge(self, other: MeanImage) -> None:
         """Add all fields of another running mean."""
@@ -44,7 +38,7 @@ class MeanImage:
         if self.total is None:
             self.total, self.size = np.zeros_like(other.total), other.size
         elif other.size != self.size:
-            raise CellbookError(f"fields of {self.size} and of {other.size} pixels lie on one plate; state field_size")
+            raise CellbookError(f"fields of {self.size} and of {other.size} pixels lie on one plate; use one size")
         self.total += other.total
         self.count += other.count
 
@@ -65,31 +59,22 @@ def _shrink(image: np.ndarray) -> np.ndarray:
     return blocks.mean(axis=(-3, -1), dtype=np.float64)
 
 
-def illumination_function(mean: MeanImage, radius: int = RADIUS, percentile: float = ROBUST_MINIMUM) -> np.ndarray:
+def illumination_function(mean: MeanImage) -> np.ndarray:
     """Illumination function of one plate: how much brighter than its darkest part each place of the field is.
 
     Steps: mean of the plate's fields at a quarter of the size, median filter with a disk, back to full size, clip
     below the robust minimum (a percentile), divide by it.
-
-    Parameters
-    ----------
-    mean
-        Running mean of the plate's fields.
-    radius
-        Radius of the disk in pixels of the reduced image.
-    percentile
-        Percentile that is the robust minimum.
 
     Returns
     -------
     (C, H, W) float32, at least 1 everywhere; 1 throughout for a channel that is zero on the whole plate.
     """
     functions = np.ones((len(mean.mean), *mean.size), np.float32)
-    footprint = disk(radius)
+    footprint = disk(RADIUS)
     for channel, small in enumerate(mean.mean):
         smooth = ndimage.median_filter(small, footprint=footprint, mode="reflect")
         full = resize(smooth, mean.size, order=1, mode="edge", anti_aliasing=False, preserve_range=True)
-        minimum = np.percentile(full, percentile)
+        minimum = np.percentile(full, ROBUST_MINIMUM)
         if minimum > 0:
             functions[channel] = np.maximum(full, minimum) / minimum
     return functions

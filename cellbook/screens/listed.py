@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def check_files(
     absent = [column for column in columns if column not in table]
     for column in absent:
         yield "error", column, "no such column; it must name the image file of each field"
+    for column in {column for column in columns if columns.count(column) > 1}:
+        yield "error", column, "is named for two channels: name the file of each channel"
     if absent:
         return
     paths = pd.DataFrame({column: [image_path(folder, name) for name in table[column]] for column in columns})
@@ -47,7 +50,7 @@ def check_files(
             level = "error" if len(missing) == named.nunique() else "warning"
             shown = Path(missing[0]).relative_to(folder) if Path(missing[0]).is_relative_to(folder) else missing[0]
             yield level, column, f"{len(missing)} of {named.nunique()} files are not in {folder}, first {shown}"
-    yield from _named_twice(paths)
+    yield from _named_twice(paths.map(os.path.realpath, na_action="ignore"))
     if settings is not None:
         channels = [paths[column] for column in columns] * (len(settings.channels) if len(columns) == 1 else 1)
         yield from _look(pd.concat(channels, axis=1), table, settings)
@@ -73,8 +76,11 @@ def _named_twice(paths: pd.DataFrame) -> Iterable[Said]:
 
 def _look(paths: pd.DataFrame, table: pd.DataFrame, settings: Settings) -> Iterable[Said]:
     """Open the files of many fields, and cut the first that can be read."""
-    how = settings.field_size, settings.channels, (settings.dtype,), settings.plane, settings.series
-    there = [row for row, names in enumerate(paths.to_numpy(object)) if all(n and Path(n).is_file() for n in names)]
+    there = [
+        row
+        for row, names in enumerate(paths.to_numpy(object))
+        if all(isinstance(n, str) and Path(n).is_file() for n in names)
+    ]
     if not there:
         return
     rows = [there[i] for i in np.linspace(0, len(there) - 1, min(len(there), LOOKED_INTO)).round().astype(int)]
@@ -82,7 +88,7 @@ def _look(paths: pd.DataFrame, table: pd.DataFrame, settings: Settings) -> Itera
     faults: list[str] = []
     for row in rows:
         try:
-            sizes[row] = check_field(paths.iloc[row].tolist(), *how)
+            sizes[row] = check_field(paths.iloc[row].tolist(), settings.channels, **settings.wanted)
             if min(sizes[row]) < settings.size:
                 del sizes[row]
                 raise CellbookError(
@@ -93,7 +99,7 @@ def _look(paths: pd.DataFrame, table: pd.DataFrame, settings: Settings) -> Itera
     read = False
     for row in list(sizes)[:3]:  # pixels may be refused where the description is not
         try:
-            field, notes = read_field(paths.iloc[row].tolist(), *how)
+            field, notes = read_field(paths.iloc[row].tolist(), settings.channels, **settings.wanted)
         except CellbookError as error:
             faults.append(str(error))
             del sizes[row]

@@ -5,21 +5,21 @@ and in the user's cache. Its size and SHA-256 are compared with the published on
 truncated download stops with a name and not with a wrong number. ``CELLBOOK_OFFLINE=1`` forbids downloads.
 """
 
-import difflib
+import csv
 import logging
 import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
 from urllib.parse import urlsplit
 
-from cellbook.errors import CellbookError, DataNotFound
+from cellbook.errors import CellbookError, DataNotFound, nearest
 from cellbook.files import sha256
 
-_GALLERY = "https://github.com/cytomining/cytominergallery/raw/master/inst/extdata/"
 _TIMEOUT = (5, 20)  # seconds to connect and to wait for bytes: no network must be noticed quickly
 
 
@@ -38,92 +38,13 @@ class KnownFile:
         return self.path.rsplit("/", 1)[-1]
 
 
-_FILES = (
-    KnownFile(
-        "bbbc021/metadata/BBBC021_v1_image.csv.gz",
-        1_115_198,
-        "28df679a0979aa98b9369473d9c8248de2524d64f8ed5fabfd4a8540bcaef034",
-        _GALLERY + "BBBC021_v1_image.csv.gz",
-    ),
-    KnownFile(
-        "bbbc021/metadata/BBBC021_v1_moa.csv",
-        4_404,
-        "cddb6c6b72c043fd25f3a41d84624d4817927a1d76fe87dc829674181dd62719",
-        _GALLERY + "BBBC021_v1_moa.csv",
-    ),
-    KnownFile(
-        "bbbc021/features/ljosa_jbiomolscreen_2013_per_well_mean.csv.gz",
-        2_863_850,
-        "f723a6f78bf66ce7713226c890eb499a2687f22bc095968d5043f6a40e7847ee",
-        _GALLERY + "ljosa_jbiomolscreen_2013_per_well_mean.csv.gz",
-    ),
-    KnownFile(
-        "bbbc021/metadata/idr0035-screenA-annotation.csv",
-        713_912,
-        "57735f8906a349c40d545f879aa990f9ae278f86d6c714565b4a8726ab928b6c",
-    ),
-    KnownFile(
-        "bbbc021/crops/crops_all_treatments.npz",
-        31_142_774,
-        "42cd6225e20d03e05ae324b8a90f7554646b8d176e3eb67eea952aa2c0de648a",
-    ),
-    KnownFile(
-        "bbbc021/crops/crops_all_treatments.csv",
-        523_981,
-        "17dded5751d97d0c725fb6a4352e8a552db2077342272a8bff13a66ab4a6343e",
-    ),
-    KnownFile(
-        "bbbc021/crops/crops_dense_wells.npz",
-        14_871_764,
-        "27f1bb58966ca7ba189f0fab4ede10bd9ed0f4a0490364e5e2dd0aaf7eb8728e",
-    ),
-    KnownFile(
-        "bbbc021/crops/crops_dense_wells.csv",
-        265_002,
-        "92339e56abeb3f7979606ae22d8c901393313a0dd0bee76c71b428d2d142ff1c",
-    ),
-    KnownFile(
-        "bbbc021/fields_reassembled/fields.csv",
-        637,
-        "13257710daa83144f1b8787e75a771d8e9dec1bb10b0c4e84acbd7d8e300cc9b",
-    ),
-    KnownFile(
-        "bbbc021/fields_reassembled/B02_s1_w1B1A7ADEA-8896-4C7D-8C63-663265374B72.npz",
-        1_828_114,
-        "04cf70a47c58cb1047bb8323cb95fa3e54f8421860479a7cc37a4687e89b7326",
-    ),
-    KnownFile(
-        "bbbc021/fields_reassembled/B02_s2_w125CF833D-7519-4E5D-A1A5-2A12E42E41E7.npz",
-        3_094_172,
-        "c80b9a8d62a1f280a78f07c288ee7453e6fcee07c02b676ab9933e034f5174a5",
-    ),
-    KnownFile(
-        "bbbc021/fields_reassembled/B02_s3_w115844D21-28B9-4615-8AE8-ADD4D19520E2.npz",
-        1_889_670,
-        "2146fdb3c3e7d75d62a01fc1768922b8553ba2969fecc4c0be22c218dd4d63c0",
-    ),
-    KnownFile(
-        "bbbc021/fields_reassembled/B02_s3_w163EBC7C9-2C15-4D4A-AA4D-64D94CF89087.npz",
-        1_120_280,
-        "7d6ab895178ddf0c7f9fc569cf97d1a6e7a07cd84889465f60e8e7147d614459",
-    ),
-    KnownFile(
-        "bbbc021/fields_reassembled/B02_s3_w1AE61D0E7-AF34-42E7-89FE-7D22560989F4.npz",
-        2_087_156,
-        "d873d4f38d8b2e7fbc3055f7f274d4de465c7afecb20db61ea26396f5e816cfb",
-    ),
-    KnownFile(
-        "bbbc021/images/Week1_150607_C02_s3_w1E54F0108-F44A-4F6E-9637-6A9DE80F0823.tif",
-        2_625_458,
-        "575804311f0bd93b38cfdfc09bef53cb65b1d42557767d7d382934ac09a1f61b",
-    ),
-    KnownFile(
-        "bbbc022/IXMtest_A02_s9.tif",
-        1_650_195,
-        "8cfade4710cb926b56828fdc13147338332713006dce0961e55ad50f4317fd2d",
-    ),
-)
-KNOWN_FILES = {file.name: file for file in _FILES}
+def _known_files() -> Iterator[KnownFile]:
+    with (files("cellbook.screens") / "known_files.csv").open(encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            yield KnownFile(row["path"], int(row["size"]), row["sha256"], row["url"] or None)
+
+
+KNOWN_FILES = {file.name: file for file in _known_files()}
 
 
 def find(name: str) -> Path:
@@ -131,38 +52,30 @@ def find(name: str) -> Path:
 
     Parameters
     ----------
-    name : str
-        File name without folder; ``KNOWN_FILES`` lists them.
-
-    Returns
-    -------
-    Path
+    name : file name without folder; ``KNOWN_FILES`` lists them.
 
     Raises
     ------
-    CellbookError
-        Unknown name; ``$CELLBOOK_DATA`` is not a folder; the file is nowhere and cannot be fetched; the file is not the
-        published one (truncated or changed).
+    CellbookError : unknown name; ``$CELLBOOK_DATA`` is not a folder; the file is nowhere and cannot be fetched; the
+        file is not the published one (truncated or changed).
     """
     file = _known(name)
-    looked = []
-    for folder in _folders():
-        for candidate in (folder / file.path, folder / file.name):
-            if candidate.is_file():
-                return _checked(candidate, file)
-        looked.append(str(folder))
-    cached = cache_folder() / file.name
-    if cached.is_file():
-        return _checked(cached, file)
-    looked.append(str(cache_folder()))
-    return _download(file, looked)
+    for place in _places(file):
+        if place.is_file():
+            return _checked(place, file)
+    return _download(file)
 
 
 def is_local(name: str) -> bool:
     """Whether a known file lies on this machine already; neither downloads nor checks it."""
-    file = _known(name)
-    places = [place for folder in _folders() for place in (folder / file.path, folder / file.name)]
-    return any(place.is_file() for place in [*places, cache_folder() / file.name])
+    return any(place.is_file() for place in _places(_known(name)))
+
+
+def _places(file: KnownFile) -> Iterator[Path]:
+    """Where a file may lie, in the order in which it is looked for."""
+    for folder in _folders():
+        yield from (folder / file.path, folder / file.name)
+    yield cache_folder() / file.name
 
 
 def cache_folder() -> Path:
@@ -173,8 +86,7 @@ def cache_folder() -> Path:
 def _known(name: str) -> KnownFile:
     if name in KNOWN_FILES:
         return KNOWN_FILES[name]
-    near = difflib.get_close_matches(name, KNOWN_FILES, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"the known files are: {', '.join(sorted(KNOWN_FILES))}"
+    hint = nearest(name, KNOWN_FILES, f"the known files are: {', '.join(sorted(KNOWN_FILES))}")
     raise CellbookError(f"{name!r} is not a known data file; {hint}")
 
 
@@ -225,8 +137,8 @@ def _sha256(path: Path, size: int, mtime_ns: int) -> str:
         raise CellbookError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from error
 
 
-def _download(file: KnownFile, looked: list[str]) -> Path:
-    where = ", ".join(looked)
+def _download(file: KnownFile) -> Path:
+    where = ", ".join(map(str, [*_folders(), cache_folder()]))
     missing = f"{file.name} ({file.size:,} bytes) was not found, neither as such nor as {file.path}, in {where}"
     if file.url is None:
         raise DataNotFound(

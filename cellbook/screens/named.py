@@ -48,8 +48,7 @@ def load(screen: str, simulated: SimulatedScreen, store: str | Path, device: str
 
     Raises
     ------
-    CellbookError
-        If there is no such screen, or nothing of it can be scored.
+    CellbookError : if there is no such screen, or nothing of it can be scored.
     """
     if screen == SIMULATED:
         cells = simulated_cells(simulated, store, device)

@@ -10,11 +10,11 @@ Within 2 pixels "dog" finds 40 % of the centres and "otsu" 95 %, as a maximum is
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import ndimage
 from scipy.spatial import cKDTree
 from skimage.feature import peak_local_max
@@ -22,6 +22,7 @@ from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
 from cellbook.errors import CellbookError
+from cellbook.profiles.table import check_choice
 
 METHODS = ("dog", "otsu")
 DOG_SIGMAS = (6.0, 16.0)  # pixels; a nucleus of MCF-7 at 20x is 25 to 40 pixels across
@@ -47,33 +48,16 @@ class Matching(NamedTuple):
         return 2 * self.precision * self.recall / total if total else 0.0
 
 
-def detect(
-    image: np.ndarray,
-    method: str = "otsu",
-    *,
-    known: np.ndarray | None = None,
-    sigmas: tuple[float, float] = DOG_SIGMAS,
-    threshold: float = DOG_THRESHOLD,
-    min_distance: int | None = None,
-    min_area: int = OTSU_AREA,
-) -> np.ndarray:
+def detect(image: np.ndarray, method: str = "otsu", *, known: np.ndarray | None = None) -> np.ndarray:
     """Centres of the nuclei of one field.
 
     Parameters
     ----------
-    image
-        (H, W) DNA channel, any real type; the scale of the grey values does not matter.
-    method
-        "dog": maxima of a difference of Gaussians (Glastonbury 2018 finds cells so; its parameters are not published).
-        "otsu": Otsu's threshold, distance transform, watershed, centroids (Caicedo 2018 segments with Otsu).
-    known
-        (H, W) boolean; pixels outside are neither filtered, thresholded nor searched.
-    sigmas, threshold
-        The two widths in pixels and the smallest response, for "dog".
-    min_distance
-        Smallest distance of two centres in pixels.
-    min_area
-        Smallest object in pixels, for "otsu".
+    image : (H, W) DNA channel, any real type; the scale of the grey values does not matter.
+    method : "dog": maxima of a difference of Gaussians (Glastonbury 2018 finds cells so; its parameters are not
+        published). "otsu": Otsu's threshold, distance transform, watershed, centroids (Caicedo 2018 segments with
+        Otsu).
+    known : (H, W) boolean; pixels outside are neither filtered, thresholded nor searched.
 
     Returns
     -------
@@ -81,11 +65,10 @@ def detect(
 
     Raises
     ------
-    CellbookError
-        If the method is unknown, the image is not two-dimensional or holds NaN, or `known` has another shape.
+    CellbookError : if the method is unknown, the image is not two-dimensional or holds NaN, or `known` has another
+        shape.
     """
-    if method not in METHODS:
-        raise CellbookError(f"method is {method!r}; use one of {', '.join(METHODS)}")
+    check_choice("method", method, METHODS)
     image = np.asarray(image)
     if image.ndim != 2:
         raise CellbookError(
@@ -102,9 +85,9 @@ def detect(
     if contrast is None:
         centres = np.empty((0, 2), np.int64)
     elif method == "dog":
-        centres = _dog(contrast, mask, sigmas, threshold, min_distance or DOG_DISTANCE)
+        centres = _dog(contrast, mask)
     else:
-        centres = _otsu(contrast, mask, level, min_distance or OTSU_DISTANCE, min_area)
+        centres = _otsu(contrast, mask, level)
     return centres[np.lexsort(centres.T[::-1])]
 
 
@@ -140,33 +123,27 @@ def _contrast(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray | None, f
     return np.clip((smooth - background) / span, -0.5, 1.5), (otsu - background) / span
 
 
-def _dog(
-    contrast: np.ndarray, mask: np.ndarray, sigmas: tuple[float, float], threshold: float, distance: int
-) -> np.ndarray:
-    response = _smooth(contrast, mask, sigmas[0]) - _smooth(contrast, mask, sigmas[1])
+def _dog(contrast: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    response = _smooth(contrast, mask, DOG_SIGMAS[0]) - _smooth(contrast, mask, DOG_SIGMAS[1])
     response[~mask] = -1
-    return peak_local_max(response, min_distance=distance, threshold_abs=threshold, exclude_border=False).astype(
-        np.int64
-    )
+    peaks = peak_local_max(response, min_distance=DOG_DISTANCE, threshold_abs=DOG_THRESHOLD, exclude_border=False)
+    return peaks.astype(np.int64)
 
 
-def _otsu(contrast: np.ndarray, mask: np.ndarray, level: float, distance: int, min_area: int) -> np.ndarray:
+def _otsu(contrast: np.ndarray, mask: np.ndarray, level: float) -> np.ndarray:
     foreground = ndimage.binary_fill_holes((contrast > level) & mask)
     foreground = ndimage.binary_opening(foreground, iterations=2)
     depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(foreground).astype(np.float32), SPLIT_SIGMA)
     regions, _ = ndimage.label(foreground)
-    seeds = peak_local_max(depth, min_distance=distance, labels=regions, exclude_border=False)
+    seeds = peak_local_max(depth, min_distance=OTSU_DISTANCE, labels=regions, exclude_border=False)
     markers = np.zeros(contrast.shape, np.int32)
     markers[tuple(seeds.T)] = np.arange(1, len(seeds) + 1)
     labels = watershed(-depth, markers, mask=foreground)
     area = np.bincount(labels.ravel(), minlength=len(seeds) + 1)
-    keep = np.flatnonzero(area[1:] >= min_area) + 1
+    keep = np.flatnonzero(area[1:] >= OTSU_AREA) + 1
     if not keep.size:
         return np.empty((0, 2), np.int64)
-    y, x = np.nonzero(labels)
-    which = labels[y, x]
-    sums = np.stack([np.bincount(which, weights=v, minlength=len(area)) for v in (y, x)], axis=1)
-    return np.round(sums[keep] / area[keep, None]).astype(np.int64)
+    return np.round(ndimage.center_of_mass(labels > 0, labels, keep)).astype(np.int64)
 
 
 def match_centres(found: np.ndarray, truth: np.ndarray, radius: float = 10.0) -> Matching:
@@ -189,13 +166,5 @@ def nuclei_csv(path: str | Path, method: str = "otsu", plane: str = "", series: 
     """Centres of one DNA image as CSV text: the header `y,x`, then one line a nucleus; see `tiff.read_planes`."""
     from cellbook.screens.tiff import read_tiff
 
-    text = io.StringIO()
-    np.savetxt(
-        text,
-        detect(read_tiff(path, plane=plane, series=series), method),
-        fmt="%d",
-        delimiter=",",
-        header="y,x",
-        comments="",
-    )
-    return text.getvalue()
+    centres = detect(read_tiff(path, plane=plane, series=series), method)
+    return pd.DataFrame(centres, columns=["y", "x"]).to_csv(index=False, lineterminator="\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,39 +43,26 @@ def import_screen(
 
     Parameters
     ----------
-    images
-        An array of crops, ``.npy`` or ``.npz`` (N, C, H, W); or a folder of TIFF fields.
-    table
-        CSV or Parquet: one row a crop, or one row a field.
-    out
-        Folder of the cell set.
-    channels
-        Names in the order of the array, or of `files`; DNA first. They are stored in this order.
-    pixel_um
-        Side of a pixel in micrometres.
-    columns
-        Own column name -> "plate", "well", "batch", "compound", "concentration", "moa", "replicate", "site", "field".
-    files
-        For fields: the columns that name each channel's file, or one column if a file holds all channels. By default
-        ``File_<channel>``, or ``File``.
-    controls
-        Compound name of the negative control.
-    workers, progress, settings
-        For fields: see `extraction.extract_fields` and `crops.Settings` (``size``, ``method``, ``illumination`` ...).
-
-    Returns
-    -------
-    CellSet
+    images : an array of crops, ``.npy`` or ``.npz`` (N, C, H, W); or a folder of TIFF fields.
+    table : CSV or Parquet: one row a crop, or one row a field.
+    out : folder of the cell set.
+    channels : names in the order of the array, or of `files`; DNA first. They are stored in this order.
+    pixel_um : side of a pixel in micrometres.
+    columns : own column name -> "plate", "well", "batch", "compound", "concentration", "moa", "replicate", "site",
+        "field".
+    files : for fields: the columns that name each channel's file, or one column if a file holds all channels. By
+        default ``File_<channel>``, or ``File``.
+    controls : compound name of the negative control.
+    workers, progress, settings : for fields: see `extraction.extract_fields` and `crops.Settings` (``size``,
+        ``method``, ``illumination`` ...).
 
     Raises
     ------
-    CellbookError
-        If the preflight finds errors (the message holds the first and their number), or as the extraction does.
-        Warnings are logged; `check_screen` lists everything without importing.
+    CellbookError : if the preflight finds errors (the message holds the first and their number), or as the extraction
+        does. Warnings are logged; `check_screen` lists everything without importing.
     """
-    given = {"channels": tuple(channels), "pixel_um": pixel_um} | settings
-    images, frame, used, joined, how = _load(images, table, columns, files, given)
-    findings = _findings(images, frame, used, joined, channels, controls)
+    screen = _load(images, table, columns, files, channels=tuple(channels), pixel_um=pixel_um, **settings)
+    findings = screen.findings(controls)
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
         more = f" (and {len(errors) - 1} more; check_screen, or --check, lists them)" if len(errors) > 1 else ""
@@ -83,22 +70,21 @@ def import_screen(
     for finding in findings:
         if finding.level == "warning":
             log.warning("%s: %s", finding.subject, finding.message)
-    frame = _complete(frame)
-    if isinstance(images, np.ndarray):
+    frame = _complete(screen.table)
+    if isinstance(screen.images, np.ndarray):
         kept = [c for c in frame if str(c).startswith(("Metadata_", "truth_"))]
-        return CellSet(images, frame[kept], tuple(channels), pixel_um).save(out)
-    for channel, column in zip(channels, used if len(used) > 1 else list(used) * len(channels), strict=True):
+        return CellSet(screen.images, frame[kept], tuple(channels), pixel_um).save(out)
+    used = screen.files if len(screen.files) > 1 else screen.files * len(channels)
+    for channel, column in zip(channels, used, strict=True):
         frame[f"path_{channel}"] = [image_path(images, name) for name in frame[column]]
     kept = [c for c in frame if str(c).startswith(("Metadata_", "path_"))]
-    result = extract_fields(frame[kept], out, workers=workers, progress=progress, **asdict(how))
-    return result.open()
+    return extract_fields(frame[kept], out, workers=workers, progress=progress, **asdict(screen.settings)).open()
 
 
 def check_screen(
     images: str | Path,
     table: str | Path,
     *,
-    channels: Sequence[str] = ("DNA", "Tubulin", "Actin"),
     columns: Mapping[str, str] | None = None,
     files: Sequence[str] | None = None,
     plates: Sequence[str] | None = None,
@@ -110,19 +96,32 @@ def check_screen(
     Takes the arguments of `import_screen` and writes nothing. Of fields it opens the files, of a large screen those of
     a thousand fields, but reads the pixels of the first alone.
     """
-    loaded, frame, used, joined, how = _load(images, table, columns, files, {"channels": tuple(channels)} | settings)
-    return _findings(loaded, frame, used, joined, channels, controls, plates, how)
+    return _load(images, table, columns, files, **settings).findings(controls, plates, look=True)
+
+
+@dataclass(frozen=True)
+class _Screen:
+    """A table and what it describes: crops, or images in a folder, of which columns name the files."""
+
+    images: np.ndarray | Path
+    table: pd.DataFrame
+    files: tuple[str, ...]
+    joined: list[str]  # what was joined in the table
+    settings: Settings
+
+    def findings(self, controls: str, plates: Sequence[str] | None = None, *, look: bool = False) -> list[Finding]:
+        """The preflight; with `look` files are opened."""
+        kind: dict[str, Any] = {"images": self.images}
+        if isinstance(self.images, Path):
+            kind = {"files": self.files, "folder": self.images, "settings": self.settings if look else None}
+        known = {"channels": self.settings.channels, "plates": plates, "controls": controls, "joined": self.joined}
+        return preflight(self.table, **known, **kind)
 
 
 def _load(
-    images: str | Path,
-    table: str | Path,
-    columns: Mapping[str, str] | None,
-    files: Sequence[str] | None,
-    given: dict[str, Any],
-) -> tuple[np.ndarray | Path, pd.DataFrame, tuple[str, ...], list[str], Settings]:
-    """The crops or the folder, the table, the columns that name files, what was joined in it, and the settings."""
-    images, channels = Path(images), given["channels"]
+    images: str | Path, table: str | Path, columns: Mapping[str, str] | None, files: Sequence[str] | None, **given: Any
+) -> _Screen:
+    images = Path(images)
     frame = read_table(table, tuple(columns or ()))
     frame, joined = labels.join(frame.rename(columns=standard_names(frame.columns, columns)))
     # before the batch is needed anywhere: the project's rule for plate names
@@ -131,52 +130,33 @@ def _load(
         if plates.str.contains("_").all():
             frame["Metadata_batch"] = plates.str.split("_").str[0]
     if images.is_dir():
-        each = tuple(f"File_{channel}" for channel in channels)
+        settings = make_settings(**{"field_size": None} | given)
+        each = tuple(f"File_{channel}" for channel in settings.channels)
         used = tuple(files) if files is not None else ("File",) if "File" in frame else each
-        if len(used) not in (1, len(channels)):
-            raise CellbookError(f"files names {len(used)} columns for {len(channels)} channels; give one each, or one")
-        return images, frame, used, joined, make_settings(**{"field_size": None} | given)
+        if len(used) not in (1, len(each)):
+            raise CellbookError(f"files names {len(used)} columns for {len(each)} channels; give one each, or one")
+        return _Screen(images, frame, used, joined, settings)
     if images.suffix not in (".npy", ".npz") or not images.is_file():
         raise CellbookError(f"images={images} is neither a folder nor an existing .npy or .npz file; give one of these")
     if unknown := sorted(set(given) - {"channels", "pixel_um"}):
         raise CellbookError(f"{', '.join(unknown)} cannot be set for an array of crops: they are cut already")
-    return _read_array(images), frame, (), joined, make_settings(**given)
+    return _Screen(_read_array(images), frame, (), joined, make_settings(**given))
 
 
 def _read_array(path: Path) -> np.ndarray:
     try:
-        if path.suffix == ".npy":
-            return _native(np.load(path, mmap_mode="r"))
-        with np.load(path) as stored:
-            name = "images" if "images" in stored.files else stored.files[0] if len(stored.files) == 1 else None
-            if name is None:
-                raise CellbookError(f"{path} holds {', '.join(stored.files)}; name the crops 'images'")
-            return _native(stored[name])
+        stored = np.load(path, mmap_mode="r")
+        if not isinstance(stored, np.ndarray):
+            with stored:
+                name = "images" if "images" in stored.files or len(stored.files) != 1 else stored.files[0]
+                if name not in stored.files:
+                    raise CellbookError(f"{path} holds {', '.join(stored.files)}; name the crops 'images'")
+                stored = stored[name]
+        return stored.astype(stored.dtype.newbyteorder("="), copy=False)  # in the machine's byte order
     except CellbookError:
         raise
     except (ValueError, OSError, EOFError, IndexError, zipfile.BadZipFile) as error:
         raise CellbookError(f"{path} is damaged or no array ({error}); save it again with numpy") from error
-
-
-def _native(array: np.ndarray) -> np.ndarray:
-    """The same numbers in the machine's byte order."""
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
-
-
-def _findings(
-    images: np.ndarray | Path,
-    frame: pd.DataFrame,
-    used: tuple[str, ...],
-    joined: list[str],
-    channels: Sequence[str],
-    controls: str,
-    plates: Sequence[str] | None = None,
-    settings: Settings | None = None,
-) -> list[Finding]:
-    known: dict[str, Any] = {"channels": channels, "plates": plates, "controls": controls, "joined": joined}
-    if isinstance(images, np.ndarray):
-        return preflight(frame, images=images, **known)
-    return preflight(frame, files=used, folder=images, settings=settings, **known)
 
 
 def _complete(frame: pd.DataFrame) -> pd.DataFrame:

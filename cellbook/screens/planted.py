@@ -53,30 +53,23 @@ def planted_wells(
 
     Parameters
     ----------
-    seed : int
-        The same seed gives the same screen.
-    n_features : int
-        At least 2.
-    moa_effect, compound_effect, week_effect, plate_effect, noise : float
-        Sizes relative to the default, not negative. ``week_effect`` scales R, A, W and log g.
-    wells : int
-        Replicate wells a treatment.
-    controls : int
-        DMSO wells a plate.
-    constant : int
-        Extra features that have the same value in every well.
+    seed : the same seed gives the same screen.
+    n_features : at least 2.
+    moa_effect, compound_effect, week_effect, plate_effect, noise : sizes relative to the default, not negative.
+        ``week_effect`` scales R, A, W and log g.
+    wells : replicate wells a treatment.
+    controls : DMSO wells a plate.
+    constant : extra features that have the same value in every well.
 
     Returns
     -------
-    DataFrame
-        Profile table, 639 rows by default; features ``planted_0`` ..., uncentred and of very different sizes. Besides
-        the usual metadata ``Metadata_truth_strength`` (s_t, 0 to 1) and ``Metadata_truth_response`` (length of
-        s_t * (M_m + C_c); a well's noise z has a length of about 4.5).
+    Profile table, 639 rows by default; features ``planted_0`` ..., uncentred and of very different sizes. Besides
+    the usual metadata ``Metadata_truth_strength`` (s_t, 0 to 1) and ``Metadata_truth_response`` (length of
+    s_t * (M_m + C_c); a well's noise z has a length of about 4.5).
 
     Raises
     ------
-    CellbookError
-        An effect or a number out of range, or more wells than a plate's 60 positions.
+    CellbookError : an effect or a number out of range, or more wells than a plate's 60 positions.
 
     Notes
     -----
@@ -85,20 +78,10 @@ def planted_wells(
     seeds of 5 and 8. The published features of the real screen give 79 % and 68 % in the same way, and 94 % and 77 %
     by factor analysis (Ljosa 2013). Without week effects both are 99 %; with permuted labels they fall to chance.
     """
-    sizes = {
-        "moa_effect": moa_effect,
-        "compound_effect": compound_effect,
-        "week_effect": week_effect,
-        "plate_effect": plate_effect,
-        "noise": noise,
-    }
-    counts = {
-        "seed": (seed, 0),
-        "n_features": (n_features, 2),
-        "wells": (wells, 1),
-        "controls": (controls, 1),
-        "constant": (constant, 0),
-    }
+    sizes = {"moa_effect": moa_effect, "compound_effect": compound_effect, "week_effect": week_effect}
+    sizes |= {"plate_effect": plate_effect, "noise": noise}
+    counts = {"seed": (seed, 0), "n_features": (n_features, 2), "wells": (wells, 1), "controls": (controls, 1)}
+    counts |= {"constant": (constant, 0)}
     _check(sizes, counts)
     table = _layout(wells, controls)
     # one stream a part: to change one part, or to have more of it, does not move the others

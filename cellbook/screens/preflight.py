@@ -61,22 +61,14 @@ def preflight(
 
     Parameters
     ----------
-    table
-        One row a cell or field, with the standard names (see `names.standard_names`).
-    images
-        (N, C, H, W) crops, one for each row.
-    files, folder
-        Columns that name image files, and the folder they lie in.
-    channels
-        Names of the channels, DNA first.
-    plates
-        Plates that exist; others in the table are errors.
-    controls
-        Compound name of the negative control.
-    settings
-        How fields will be cut: their files are then opened too, see `listed.check_files`.
-    joined
-        What was joined when the table was read: each becomes a warning.
+    table : one row a cell or field, with the standard names (see `names.standard_names`).
+    images : (N, C, H, W) crops, one for each row.
+    files, folder : columns that name image files, and the folder they lie in.
+    channels : names of the channels, DNA first.
+    plates : plates that exist; others in the table are errors.
+    controls : compound name of the negative control.
+    settings : how fields will be cut: their files are then opened too, see `listed.check_files`.
+    joined : what was joined when the table was read: each becomes a warning.
 
     Returns
     -------
@@ -191,7 +183,7 @@ def _controls(table: pd.DataFrame, controls: str) -> Iterable[Finding]:
         return
     for column in ("Metadata_compound", "Metadata_moa"):
         text = table[column].dropna().astype(str) if column in table else pd.Series(dtype=str)
-        alike = text[(text.str.strip().str.lower() == controls.strip().lower()) & (text != controls)]
+        alike = text[labels.like_controls(text, controls)]
         if len(alike):
             said = f"{alike.iloc[0]!r} in {len(alike)} of {len(table)} rows looks like the controls {controls!r}"
             yield Finding("error", column, f"{said}: rename it, or say --controls")
@@ -256,8 +248,8 @@ def usable_rows(table: pd.DataFrame, controls: str = "DMSO", *, batches: int = 1
 
     Raises
     ------
-    CellbookError
-        If nothing could be scored, or no correction fitted: known from the table, before anything is trained.
+    CellbookError : if nothing could be scored, or no correction fitted: known from the table, before anything is
+        trained.
     """
     needed = ("plate", "well", "batch", "compound", "concentration", "moa")
     if missing := [f"Metadata_{name}" for name in needed if f"Metadata_{name}" not in table]:

@@ -14,42 +14,30 @@ import pandas as pd
 
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
+from cellbook.profiles.table import check_choice
 from cellbook.screens.fields import CHANNELS, PIXEL_UM
 from cellbook.screens.locate import find
 
 NOISE_BELOW = 0.5  # autocorrelation at one pixel: cells have 0.9 and more, pure camera noise about 0
 
 _STORED_ORDER = (0, 2, 1)  # the files hold DAPI, actin, tubulin
-_COLUMNS = {
-    "plate": "Metadata_plate",
-    "well": "Metadata_well",
-    "batch": "Metadata_batch",
-    "compound": "Metadata_compound",
-    "concentration": "Metadata_concentration",
-    "moa": "Metadata_moa",
-    "replicate": "Metadata_replicate",
-    "site": "Metadata_site",
-    "field": "Metadata_field",
-    "cell": "Metadata_cell",
-    "dapi_centre_ratio": "Metadata_dapi_centre_ratio",
-}
-_PARTS = {"all_treatments": ("all_treatments",), "dense_wells": ("dense_wells",)}
-_PARTS["both"] = _PARTS["all_treatments"] + _PARTS["dense_wells"]
+_COLUMNS = ["plate", "well", "batch", "compound", "concentration", "moa", "replicate", "site", "field", "cell"]
+_COLUMNS += ["dapi_centre_ratio"]
+PARTS = ("all_treatments", "dense_wells")
 
 log = logging.getLogger(__name__)
 
 
-def bbbc021_sample(which: str = "all_treatments", drop_noise: bool = True) -> CellSet:
+def bbbc021_sample(which: str = "all_treatments") -> CellSet:
     """Real 68 x 68 crops of BBBC021 in the project's channel order.
+
+    Crops that hold no cell (autocorrelation at one pixel below 0.5 in any channel) are left out; their number is logged
+    and kept in ``table.attrs["noise_crops"]``.
 
     Parameters
     ----------
-    which
-        "all_treatments": 1,996 cells of all 103 treatments and DMSO; "dense_wells": 985 cells of few wells (DMSO,
-        cycloheximide, taxol), none of them in the first; "both".
-    drop_noise
-        Leave out the crops that hold no cell (autocorrelation at one pixel below 0.5 in any channel). Their number is
-        logged and kept in ``table.attrs["noise_crops"]``; with False they stay, marked in ``Metadata_noise``.
+    which : "all_treatments": 1,996 cells of all 103 treatments and DMSO; "dense_wells": 985 cells of few wells (DMSO,
+        cycloheximide, taxol), none of them in the first.
 
     Returns
     -------
@@ -61,22 +49,18 @@ def bbbc021_sample(which: str = "all_treatments", drop_noise: bool = True) -> Ce
 
     Raises
     ------
-    CellbookError
-        If `which` is unknown, or a file is missing or damaged.
+    CellbookError : if `which` is unknown, or a file is missing or damaged.
     """
-    if which not in _PARTS:
-        raise CellbookError(f"which is {which!r}; use one of {', '.join(_PARTS)}")
-    images, tables = zip(*(_part(part) for part in _PARTS[which]), strict=True)
-    stack, table = np.concatenate(images), pd.concat(tables, ignore_index=True)
-    noise = table["Metadata_noise"].to_numpy()
-    if drop_noise:
-        stack, table = stack[~noise], table.loc[~noise].drop(columns="Metadata_noise").reset_index(drop=True)
-        log.info("%d of %d crops hold only noise and were dropped", noise.sum(), len(noise))
+    check_choice("which", which, PARTS)
+    images, table, noise = _part(which)
+    log.info("%d of %d crops hold only noise and were dropped", noise.sum(), len(noise))
+    table = table[~noise].reset_index(drop=True)
     table.attrs["noise_crops"] = int(noise.sum())
-    return CellSet(stack, table, CHANNELS, PIXEL_UM)
+    return CellSet(images[~noise], table, CHANNELS, PIXEL_UM)
 
 
-def _part(part: str) -> tuple[np.ndarray, pd.DataFrame]:
+def _part(part: str) -> tuple[np.ndarray, pd.DataFrame, np.ndarray]:
+    """The crops, their table, and which of them hold no cell."""
     with np.load(find(f"crops_{part}.npz")) as stored:
         images = stored["images"][:, _STORED_ORDER]
     source = pd.read_csv(find(f"crops_{part}.csv"), dtype={"plate": str, "well": str, "compound": str})
@@ -84,12 +68,11 @@ def _part(part: str) -> tuple[np.ndarray, pd.DataFrame]:
         raise CellbookError(
             f"crops_{part}.csv has {len(source)} rows for {len(images)} crops; use the two files as they were published"
         )
-    table = source[list(_COLUMNS)].rename(columns=_COLUMNS)
+    table = source[_COLUMNS].add_prefix("Metadata_")
     table["Metadata_concentration"] = table["Metadata_concentration"].astype(float)
     control = table["Metadata_compound"] == "DMSO"
     role = np.where(source["in_ljosa_wells"], "treatment", "positive control")
     table["Metadata_role"] = np.where(control, "negative control", role)
     table["Metadata_sample"] = part
     lag = source[[f"lag1_{channel}" for channel in ("dapi", "actin", "tubulin")]]
-    table["Metadata_noise"] = (lag < NOISE_BELOW).any(axis=1)
-    return images, table
+    return images, table, (lag < NOISE_BELOW).any(axis=1).to_numpy()

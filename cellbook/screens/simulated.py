@@ -17,6 +17,7 @@ import pandas as pd
 from cellbook import files
 from cellbook.cells import HEADER, TABLE, CellSet, save_parts
 from cellbook.errors import CellbookError
+from cellbook.screens.fields import known_plates
 from cellbook.screens.simulator import SimulatedScreen, plate_map, simulate, simulate_fields
 from cellbook.screens.simulator.export import IMAGE_TABLE, TRUTH
 from cellbook.screens.simulator.simulate import AREA_PER_CELL
@@ -41,19 +42,14 @@ def write_cells(
 
     Parameters
     ----------
-    config, plates
-        See `simulator.simulate`; its cells are the same.
-    out
-        Folder of the cell set. A simulated screen or an empty folder that is there is replaced.
-    force
-        Replace anything else, too.
-    how
-        ``device``, ``progress``: see `simulator.simulate`.
+    config, plates : see `simulator.simulate`; its cells are the same.
+    out : folder of the cell set. A simulated screen or an empty folder that is there is replaced.
+    force : replace anything else, too.
+    how : ``device``, ``progress``: see `simulator.simulate`.
 
     Raises
     ------
-    CellbookError
-        If a plate is unknown, the folder is taken, or the disk is full.
+    CellbookError : if a plate is unknown, the folder is taken, or the disk is full.
     """
     drawn = in_turns(config, plates, **how)
     with replacing(Path(out), force) as work:
@@ -79,8 +75,7 @@ def write_fields(
 
     Raises
     ------
-    CellbookError
-        As `write_cells`, and if the disk has too little room, before the first field is drawn.
+    CellbookError : as `write_cells`, and if the disk has too little room, before the first field is drawn.
     """
     if config.field is None:
         raise CellbookError("field is None; give the height and width of fields in pixels")
@@ -100,15 +95,7 @@ def write_fields(
 def _plates(config: SimulatedScreen, plates: Sequence[str] | None) -> pd.DataFrame:
     """Wells of the plates asked for."""
     wells = plate_map(config)
-    if plates is None:
-        return wells
-    known = list(wells["Metadata_plate"].unique())
-    if unknown := [plate for plate in plates if plate not in known]:
-        raise CellbookError(
-            f"{len(unknown)} of {len(plates)} plates are unknown, first {unknown[0]!r}; this design has {known[0]} to "
-            f"{known[-1]}, {len(known)} in all"
-        )
-    return wells[wells["Metadata_plate"].isin(list(plates))]
+    return wells[wells["Metadata_plate"].isin(known_plates(plates, list(wells["Metadata_plate"].unique())))]
 
 
 def folder_fingerprint(folder: Path) -> str:
@@ -127,9 +114,8 @@ def replacing(out: Path, force: bool = False) -> Iterator[Path]:
 
     Raises
     ------
-    CellbookError
-        If `out` is a file, holds something that is no simulated screen (without `force`), is the home or working
-        folder or above it, is being written by another run, or cannot be written.
+    CellbookError : if `out` is a file, holds something that is no simulated screen (without `force`), is the home or
+        working folder or above it, is being written by another run, or cannot be written.
     """
     whole = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -140,24 +126,15 @@ def replacing(out: Path, force: bool = False) -> Iterator[Path]:
         home = Path(os.path.expanduser("~"))  # a user of a container may have none
         if any(place.resolve().is_relative_to(whole) for place in (Path.cwd(), home)):
             raise CellbookError(f"{out} holds the working or home folder and is not replaced; give another folder")
-    work, old = (whole.with_name(f".{whole.name}.{kind}") for kind in ("new", "old"))
+    work = whole.with_name(f".{whole.name}.new")
     with files.writing(out), files.alone(whole, wait=False):
         try:
-            for left in (work, old):
-                shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(work, ignore_errors=True)
             work.mkdir()
             yield work / whole.name
-            if whole.exists():
-                os.replace(whole, old)
-            try:
-                os.replace(work / whole.name, whole)
-            except OSError:
-                if old.exists():
-                    os.replace(old, whole)
-                raise
+            files.put_folder(work / whole.name, whole)
         finally:
-            for left in (work, old):
-                shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _made(folder: Path) -> bool:

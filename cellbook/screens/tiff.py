@@ -3,76 +3,28 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from cellbook.errors import CellbookError
-
-PAGES = "page"  # the axis of planes of which the file does not say what they are
-_NAMES = {"Z": "depth", "T": "time", "C": "channel", "S": "sample", "P": "position"}
-_UNDESCRIBED = frozenset("IQ")  # tifffile's letters for such planes
-_PLAIN = ("generic", "uniform", "shaped")  # series that tifffile made of pages that no description orders
-_DESCRIBED = ("ome", "imagej", "stk", "lsm", "fluoview", "mmstack")
-# Of what tifffile logs and then passes over, this means that pixels are missing; the rest are odd but harmless tags.
-_BROKEN = re.compile(r"tag list|page offset|offset to page|circular|missing data|ImageJ series metadata invalid")
-_HUGE = 1 << 28  # bytes of a plane above which its size must be plausible for the size of the file
-_RATIO = 2000  # what deflate and LZW can reach
-_MANY = 1 << 20  # planes that no file of a field has
+from cellbook.screens.planes import OpenFile, Planes, check_segments, find_planes
 
 
-class Planes(NamedTuple):
-    """The planes of a file that were asked for: what they are, and how to read them."""
-
-    size: tuple[int, int]  # height, width
-    dtype: str
-    notes: list[str]  # what was chosen among several planes, and why
-    handles: list[Any]  # one a plane: a page, or its number among the planes of the series
-    series: Any
-
-    def pixels(self) -> np.ndarray:
-        """(planes, H, W), in the machine's byte order."""
-        whole = None
-        planes = []
-        for handle in self.handles:
-            if not isinstance(handle, int):
-                if handle.parent.filehandle.closed:  # another file of the set; it is closed with the first
-                    handle.parent.filehandle.open()
-                _check_segments(handle)
-                plane = handle.asarray()
-            elif self.series.dataoffset is not None and self.series.get_axes(True).endswith("YX"):
-                kind = np.dtype(self.series.keyframe.parent.byteorder + self.series.dtype.char)
-                start = self.series.dataoffset + handle * math.prod(self.size) * kind.itemsize
-                plane = self.series.parent.filehandle.read_array(kind, math.prod(self.size), start)
-            else:
-                whole = _planes_first(self.series) if whole is None else whole
-                plane = whole[handle]
-            planes.append(plane.reshape(self.size))
-        stack = np.stack(planes)
-        return stack.astype(stack.dtype.newbyteorder("="), copy=False)
-
-
-def read_tiff(
-    path: str | Path,
-    size: tuple[int, int] | None = None,
-    dtypes: Sequence[str] = ("uint16",),
-    plane: str = "",
-    series: int = 0,
-) -> np.ndarray:
+def read_tiff(path: str | Path, **wanted: Any) -> np.ndarray:
     """One plane of a TIFF as an (H, W) array; arguments and errors as in `read_planes`."""
-    return read_planes(path, 1, size, dtypes, plane, series)[0][0]
+    return read_planes(path, 1, **wanted)[0][0]
 
 
 def read_planes(
     path: str | Path,
     channels: int,
     size: tuple[int, int] | None = None,
-    dtypes: Sequence[str] = ("uint16",),
+    dtype: str = "uint16",
     plane: str = "",
     series: int = 0,
 ) -> tuple[np.ndarray, list[str]]:
@@ -84,18 +36,13 @@ def read_planes(
 
     Parameters
     ----------
-    path
-        The file.
-    channels
-        How many it must hold.
-    size
-        (H, W) that it must have; None accepts any.
-    dtypes
-        Accepted pixel types. Other numbers are accepted where all are whole and fit.
-    plane
-        What to take of other axes, such as "Z=2" or "Z=2,T=1", counted from 1; pages without description are "page".
-    series
-        Which image of a file that holds several, counted from 1; 0 where there is one.
+    path : the file.
+    channels : how many it must hold.
+    size : (H, W) that it must have; None accepts any.
+    dtype : type of the pixels. Other numbers are accepted where all are whole and fit.
+    plane : what to take of other axes, such as "Z=2" or "Z=2,T=1", counted from 1; pages without description are
+        "page".
+    series : which image of a file that holds several, counted from 1; 0 where there is one.
 
     Raises
     ------
@@ -103,49 +50,32 @@ def read_planes(
         If the file is missing, empty, damaged or no TIFF; if planes are ambiguous or missing; of another type or size.
     """
     with _opened(Path(path)) as file:
-        found = _find(file, channels, plane, series)
-        _check_kind(file.path, found, size, dtypes)
+        found = find_planes(file, channels, plane, series)
+        _check_kind(file.path, found, size, dtype)
         pixels = found.pixels()
-    return _exact(file.path, pixels, dtypes), found.notes
+    return _exact(file.path, pixels, dtype), found.notes
 
 
 def check_planes(
     path: str | Path,
     channels: int,
     size: tuple[int, int] | None = None,
-    dtypes: Sequence[str] = ("uint16",),
+    dtype: str = "uint16",
     plane: str = "",
     series: int = 0,
 ) -> tuple[int, int]:
     """Height and width of what `read_planes` would read, from the file's directories alone; errors likewise."""
     with _opened(Path(path)) as file:
-        found = _find(file, channels, plane, series)
-        _check_kind(file.path, found, size, dtypes)
+        found = find_planes(file, channels, plane, series)
+        _check_kind(file.path, found, size, dtype)
         for page in found.handles:
             if not isinstance(page, int):
-                _check_segments(page)
+                check_segments(page)
     return found.size
 
 
-def parse_plane(text: str) -> dict[str, int]:
-    """Axis -> number counted from 1, of a text like "Z=2,T=1"."""
-    chosen = {}
-    for word in filter(None, (part.strip() for part in text.split(","))):
-        match = re.fullmatch(r"([A-Za-z]|page)\s*=\s*([1-9]\d{0,8})", word, flags=re.IGNORECASE)
-        if match is None:
-            raise CellbookError(f"plane is {text!r}; write an axis and a number counted from 1, such as Z=2 or page=1")
-        chosen[PAGES if len(match[1]) > 1 else match[1].upper()] = int(match[2])
-    return chosen
-
-
-class _File(NamedTuple):
-    path: Path
-    tif: Any
-    said: list[str]  # what tifffile logged about it
-
-
 @contextmanager
-def _opened(path: Path) -> Iterator[_File]:
+def _opened(path: Path) -> Iterator[OpenFile]:
     """A TIFF with what tifffile says of it; whatever it raises becomes one sentence that names the file."""
     import tifffile
 
@@ -162,7 +92,7 @@ def _opened(path: Path) -> Iterator[_File]:
     logger.addHandler(heard)
     try:
         with tifffile.TiffFile(path) as tif:
-            yield _File(path, tif, heard.said)
+            yield OpenFile(path, tif, heard.said)
     except CellbookError:
         raise
     except PermissionError as error:
@@ -201,193 +131,10 @@ def _fault(path: Path, error: Exception) -> str:
     return f"is truncated or damaged ({path.stat().st_size} bytes: {reason}); copy it again from where it was made"
 
 
-def _find(file: _File, channels: int, plane: str, number: int) -> Planes:
-    """The planes that are asked for, without reading pixels."""
-    path, chosen = file.path, parse_plane(plane)
-    series, grid, letters, notes = _grid(file, number)
-    if broken := next((text for text in file.said if _BROKEN.search(text)), None):
-        raise CellbookError(f"{path} is truncated or damaged: its list of pages is broken; copy it again ({broken})")
-    size = tuple(side for side, letter in zip(_shape(series), series.get_axes(True), strict=True) if letter in "YX")
-    nbytes, held = math.prod(size) * series.dtype.itemsize, path.stat().st_size
-    if nbytes == 0 or (nbytes > _HUGE and nbytes > _RATIO * held):
-        raise CellbookError(f"{path} is damaged: it claims {size[0]} x {size[1]} pixels in {held} bytes")
-    if series.keyframe.photometric == 0:
-        raise CellbookError(f"{path} says that 0 is white, as inverted pictures do; save it with 0 as black")
-    grid, letters = _taken(path, grid, letters, chosen, notes)
-    whole, own = grid, _own(grid, file.tif)
-    axis = _channel_axis(own, letters, channels)
-    grid = own
-    if axis is None and channels > 1:
-        axis, grid = _channel_axis(whole, letters, channels), whole
-    _check_axes(path, grid, letters, axis, channels)
-    handles = grid.ravel().tolist()
-    if absent := sum(handle is None for handle in handles):
-        named = re.findall(r"failed to read '([^']+)'", " ".join(file.said))
-        raise CellbookError(
-            f"{path} describes {grid.size} planes, {absent} of which are missing"
-            f"{f', such as the file {named[0]}' if named else ''}; put the whole set into one folder"
-        )
-    if axis is not None and letters[axis] == PAGES:
-        notes.append(f"its {channels} pages, of which it does not say what they are, are taken for the channels")
-    return Planes(size, str(series.dtype), notes, handles, series)  # type: ignore[arg-type]
-
-
-def _shape(series: Any) -> tuple[int, ...]:
-    return tuple(int(side) for side in series.get_shape(True))
-
-
-def _grid(file: _File, number: int) -> tuple[Any, np.ndarray, list[str], list[str]]:
-    """The chosen series, its planes as an array of handles, the letter of each of its axes, and notes."""
-    text = file.tif.ome_metadata or ""
-    sides = [max(map(int, re.findall(rf'Size{axis}="(\d{{1,18}})', text)), default=1) for axis in "ZCT"]
-    _check_number(file.path, math.prod(sides))  # before tifffile makes a list of them
-    every = [series for series in file.tif.series if math.prod(_shape(series))]
-    full = [series for series in every if not (series.keyframe.is_reduced or series.keyframe.is_mask)] or every
-    if not full:
-        raise CellbookError(f"{file.path} is truncated or damaged: it holds no image; copy it again")
-    kinds = {series.kind for series in full}
-    described = next((name for name in _DESCRIBED if getattr(file.tif, f"is_{name}")), None)
-    if described and kinds <= set(_PLAIN) and (len(full) > 1 or math.prod(_shape(full[0])[:-2]) > 1):
-        raise CellbookError(
-            f"{file.path} has a description of its planes ({described}) that does not agree with its {len(full)} "
-            "images, or lies in another file; export it again as one file"
-        )
-    same = {(series.get_axes(True)[-2:], _shape(series)[-2:], str(series.dtype)) for series in full}
-    plain = all(set(series.get_axes(True)[:-2]) <= _UNDESCRIBED for series in full)
-    if number == 0 and len(full) > 1 and len(same) == 1 and plain and kinds <= set(_PLAIN):
-        pages = [page for series in full for page in _handles(series)]
-        if all(not isinstance(page, int) for page in pages):  # pages written one by one
-            pages.sort(key=lambda page: np.atleast_1d(page.index).tolist())
-            return full[0], _as_array(pages, (len(pages),)), [PAGES], []
-    if number > len(full) or (number == 0 and len(full) > 1):
-        sizes = ", ".join(" x ".join(map(str, _shape(series))) for series in full[:4])
-        raise CellbookError(
-            f"{file.path} holds {len(full)} images ({sizes}{' ...' if len(full) > 4 else ''}); say which by --series, "
-            "counted from 1, or export one a file"
-        )
-    series = full[max(number - 1, 0)]
-    notes = [f"image {number} of {len(full)} taken"] if len(full) > 1 else []
-    axes, shape = series.get_axes(True), _shape(series)
-    if "Y" not in axes or "X" not in axes:
-        raise CellbookError(f"{file.path} holds no plane of pixels: its axes are {axes}; export images")
-    lead = [(letter, side) for letter, side in zip(axes, shape, strict=True) if letter not in "YX"]
-    letters, sides = [letter for letter, _ in lead], tuple(side for _, side in lead)
-    if letters and set(letters) <= _UNDESCRIBED:
-        letters, sides = [PAGES], (math.prod(sides),)
-    lengths = (file.tif.stk_metadata or {}).get("Wavelengths", ()) if series.kind == "stk" else ()
-    if len(sides) == 1 and len(set(map(str, lengths))) == sides[0]:  # MetaMorph's planes, each of its own colour
-        letters = ["C"]
-    return series, _as_array(_handles(series), sides), letters, notes
-
-
-def _as_array(handles: list[Any], shape: tuple[int, ...]) -> np.ndarray:
-    array = np.empty(len(handles), dtype=object)
-    array[:] = handles
-    return array.reshape(shape)
-
-
-def _handles(series: Any) -> list[Any]:
-    """Pages, where each is one plane of the series; else the numbers of its planes."""
-    axes, shape = series.get_axes(True), _shape(series)
-    planes = math.prod(side for letter, side in zip(axes, shape, strict=True) if letter not in "YX")
-    _check_number(series.keyframe.parent.filehandle.name, planes)
-    one_each = axes.endswith("YX") and len(series) == planes and series.keyframe.shape == shape[-2:]
-    return list(series) if one_each else list(range(planes))
-
-
-def _check_number(path: str | Path, planes: int) -> None:
-    if planes > _MANY:
-        raise CellbookError(f"{path} is described as {planes:,} planes; is it damaged? Export it again")
-
-
-def _planes_first(series: Any) -> np.ndarray:
-    axes = series.get_axes(True)
-    lead = [place for place, letter in enumerate(axes) if letter not in "YX"]
-    whole = series.asarray().reshape(_shape(series))
-    return whole.transpose(*lead, axes.index("Y"), axes.index("X")).reshape(
-        -1, *(whole.shape[axes.index(a)] for a in "YX")
-    )
-
-
-def _taken(
-    path: Path, grid: np.ndarray, letters: list[str], chosen: dict[str, int], notes: list[str]
-) -> tuple[np.ndarray, list[str]]:
-    """The grid at the chosen places of its axes."""
-    for axis, place in chosen.items():
-        if axis not in letters and place == 1:
-            continue
-        number = grid.shape[letters.index(axis)] if axis in letters else 1
-        if place > number:
-            raise CellbookError(f"{path} has {number} planes along {axis}; there is no {axis}={place}")
-        grid = grid.take(place - 1, axis=letters.index(axis))
-        grid, letters = np.asarray(grid, dtype=object), [letter for letter in letters if letter != axis]
-        notes.append(f"{axis} {place} of {number} taken")
-    return grid, letters
-
-
-def _own(grid: np.ndarray, tif: Any) -> np.ndarray:
-    """Of a set of several files, the planes that lie in this one, if they are a block of the whole."""
-    mine = np.array([handle is not None and (isinstance(handle, int) or handle.parent is tif) for handle in grid.flat])
-    if mine.all() or not mine.any():
-        return grid
-    places = [np.unique(place) for place in np.nonzero(mine.reshape(grid.shape))]
-    block = grid[np.ix_(*places)]
-    return block if block.size == mine.sum() else grid
-
-
-def _channel_axis(grid: np.ndarray, letters: list[str], channels: int) -> int | None:
-    """Which axis holds the channels; None if there is none of that many."""
-    if channels == 1:
-        return None
-    wanted = next((letter for letter in "CS" if letter in letters and grid.shape[letters.index(letter)] > 1), PAGES)
-    if wanted in letters and grid.shape[letters.index(wanted)] == channels:
-        return letters.index(wanted)
-    return None
-
-
-def _check_axes(path: Path, grid: np.ndarray, letters: list[str], axis: int | None, channels: int) -> None:
-    """Refuse planes of which nobody said which is meant."""
-    sides = {
-        letter: side for place, (letter, side) in enumerate(zip(letters, grid.shape, strict=True)) if place != axis
-    }
-    rest = {letter: side for letter, side in sides.items() if side > 1}
-    if not rest and (channels == 1 or axis is not None):
-        return
-    first, count = next(iter(rest.items()), ("", 1))
-    shown = " and ".join(f"{side} along {_NAMES.get(letter, letter)} ({letter})" for letter, side in rest.items())
-    if not rest:
-        what = f"holds one plane, {channels} channels are named: name a file for each"
-    elif channels > 1 and axis is None:
-        what = (
-            f"holds planes that are not {channels} channels: {shown}; name the channels there are, or a file for each"
-        )
-    elif list(rest) == ["S"]:
-        what = (
-            f"is a colour image of {count} samples a pixel; split it, or export the raw camera image, one grey channel"
-        )
-    elif list(rest) == [PAGES]:
-        what = f"has {count} pages and does not say what they are; split them, or say which to take by --plane page=1"
-    else:
-        what = f"is a stack of planes, {shown}; say which to take by --plane {first}=1 (from 1), or export a projection"
-    raise CellbookError(f"{path} {what}")
-
-
-def _check_segments(page: Any) -> None:
-    """Refuse a page of which a strip or tile is absent or reaches over the end: it would be read as zeros."""
-    first, held = page.keyframe, page.parent.filehandle.size
-    segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
-    wanted = 1 if first.is_contiguous else math.prod(first.chunked)
-    if first.is_contiguous:
-        segments = [(start, first.nbytes) for start in page.dataoffsets[:1]]
-    good = sum(start > 0 and 0 < count <= held - start for start, count in segments)
-    if good < wanted:
-        raise ValueError(f"{wanted - good} of {wanted} strips or tiles are cut short or missing")
-
-
-def _check_kind(path: Path, found: Planes, size: tuple[int, int] | None, dtypes: Sequence[str]) -> None:
+def _check_kind(path: Path, found: Planes, size: tuple[int, int] | None, dtype: str) -> None:
     kind = np.dtype(found.dtype)
-    if found.dtype not in dtypes and (kind.kind not in "iuf" or kind.itemsize < np.dtype(dtypes[0]).itemsize):
-        raise CellbookError(_wrong_kind(path, found.dtype, dtypes))
+    if found.dtype != dtype and (kind.kind not in "iuf" or kind.itemsize < np.dtype(dtype).itemsize):
+        raise CellbookError(_wrong_kind(path, found.dtype, dtype))
     if size is not None and found.size != tuple(size):
         raise CellbookError(
             f"{path} is {found.size[0]} x {found.size[1]} pixels, expected {size[0]} x {size[1]}; give the true field "
@@ -395,22 +142,22 @@ def _check_kind(path: Path, found: Planes, size: tuple[int, int] | None, dtypes:
         )
 
 
-def _wrong_kind(path: Path, found: str, dtypes: Sequence[str], why: str = "") -> str:
+def _wrong_kind(path: Path, found: str, dtype: str, why: str = "") -> str:
     return (
-        f"{path} holds {found} pixels{why}, {' or '.join(dtypes)} are needed; use the raw camera images, not a "
+        f"{path} holds {found} pixels{why}, {dtype} are needed; use the raw camera images, not a "
         f"rendering{', or --dtype uint8' if found == 'uint8' else ''}"
     )
 
 
-def _exact(path: Path, pixels: np.ndarray, dtypes: Sequence[str]) -> np.ndarray:
-    """Pixels in an accepted type, if none changes by it."""
-    if str(pixels.dtype) in dtypes:
+def _exact(path: Path, pixels: np.ndarray, dtype: str) -> np.ndarray:
+    """Pixels in the wanted type, if none changes by it."""
+    if str(pixels.dtype) == dtype:
         return pixels
-    limits = np.iinfo(dtypes[0])
+    limits = np.iinfo(dtype)
     if not (np.isfinite(pixels).all() and limits.min <= pixels.min() and pixels.max() <= limits.max):
         why = f" outside {limits.min} to {limits.max}"
     elif (pixels != np.floor(pixels)).any():
         why = " that are no whole numbers"
     else:
-        return pixels.astype(dtypes[0])
-    raise CellbookError(_wrong_kind(path, str(pixels.dtype), dtypes, why))
+        return pixels.astype(dtype)
+    raise CellbookError(_wrong_kind(path, str(pixels.dtype), dtype, why))

@@ -7,7 +7,6 @@ under another name and moved into place, and read without executing anything tha
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,12 +15,10 @@ from torch import Tensor
 from cellbook.errors import CellbookError
 from cellbook.files import write_atomically
 from cellbook.training import replicas
+from cellbook.training.history import History
+from cellbook.training.state import CHECKPOINT, State
 
-if TYPE_CHECKING:
-    from cellbook.training.history import History
-    from cellbook.training.state import State
-
-CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.safetensors"
+WEIGHTS = "weights.safetensors"
 
 
 def save_weights(state: State, path: Path) -> None:
@@ -52,6 +49,7 @@ def save_checkpoint(state: State, history: History, identity: str) -> None:
     content = {
         "identity": identity,
         "device": state.device.type,
+        "bf16": state.bf16,
         "networks": {name: network.state_dict() for name, network in state.networks.items()},
         "optimisers": {name: optimiser.state_dict() for name, optimiser in state.optimisers.items()},
         "sampler": state.sampler.generator.get_state(),
@@ -82,6 +80,7 @@ def resume(state: State, history: History, identity: str) -> None:
             f"{path} was left by another configuration, data set, kind of device or number of processes: "
             "go on as it began, or remove it to train from the start"
         )
+    state.bf16 = content.get("bf16", state.bf16)  # a training ends in the precision it began in
     for name, network in state.networks.items():
         network.load_state_dict(content["networks"][name])
     for name, optimiser in state.optimisers.items():

@@ -1,4 +1,4 @@
-"""What is done with the trained networks of any method: codes of cells, a few at a time, and the products they make."""
+"""What is done with the trained networks of any method: codes of cells and images of codes, a few at a time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from cellbook.cells import CellSet
-from cellbook.files import write_atomically
 from cellbook.pixels import channel_max
 from cellbook.runs import save_table
-from cellbook.training.state import State, treatment_codes
+from cellbook.training.state import State
 
 BLOCK = 256  # cells at a time
 
@@ -55,23 +54,6 @@ def code_table(cells: CellSet, codes: np.ndarray) -> pd.DataFrame:
     return cells.feature_table(codes, [f"z{i}" for i in range(codes.shape[1])])
 
 
-def finish(
-    cells: CellSet, codes: np.ndarray, reconstruct: Callable[[CellSet], np.ndarray], folder: Path, seed: int
-) -> None:
-    """Write the products of a training: codes of all cells, and one cell of every treatment with its reconstruction.
-
-    ``embeddings.parquet`` is the table of `code_table`; ``examples.npz`` holds row numbers and images, original and
-    reconstructed, as uint8.
-    """
+def finish(cells: CellSet, codes: np.ndarray, folder: Path) -> None:
+    """Write the codes of all cells, where a study looks for them: ``embeddings.parquet``, as of `code_table`."""
     save_table(code_table(cells, codes), folder / "embeddings.parquet")
-    order = np.random.default_rng(seed).permutation(len(cells))
-    rows = np.sort(order[np.unique(treatment_codes(cells.table)[order], return_index=True)[1]])
-    chosen = cells.select(rows)
-    original = channel_max(torch.from_numpy(np.array(chosen.images))).numpy()
-    shown = {"original": original, "reconstruction": reconstruct(chosen)}
-    grey = {name: (values.clip(0, 1) * 255).round().astype(np.uint8) for name, values in shown.items()}
-
-    def write(path: Path) -> None:
-        np.savez_compressed(path, rows=rows, **grey)
-
-    write_atomically(folder / "examples.npz", write)

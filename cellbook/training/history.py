@@ -12,7 +12,7 @@ from torch import Tensor
 from cellbook.errors import CellbookError
 from cellbook.runs import save_table
 from cellbook.training import replicas
-from cellbook.training.checkpoints import CHECKPOINT
+from cellbook.training.state import CHECKPOINT
 
 
 class History:

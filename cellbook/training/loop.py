@@ -25,9 +25,9 @@ from cellbook.files import digest
 from cellbook.pixels import gather
 from cellbook.runs import Run, choose_device, obtain, run_key, show_progress
 from cellbook.training import replicas
-from cellbook.training.checkpoints import CHECKPOINT, WEIGHTS, load_weights, resume, save_checkpoint, save_weights
+from cellbook.training.checkpoints import WEIGHTS, load_weights, resume, save_checkpoint, save_weights
 from cellbook.training.history import History
-from cellbook.training.state import Batch, Method, State
+from cellbook.training.state import CHECKPOINT, Batch, Method, State
 
 LINES = 200  # about so many rows has the history of a run, whatever its length
 SECONDS = 60.0  # least time between two checkpoints
@@ -150,12 +150,13 @@ def train_run(
     def train_in(folder: Path) -> State:
         return train(method, config, cells, folder, device, checkpoint_seconds=checkpoint_seconds, compiled=compiled)
 
-    def make(folder: Path) -> None:
+    def make(folder: Path) -> dict[str, str]:
         replicas.first_says(True, on)  # to the other processes, which cannot know what the store holds by then
         state = train_in(folder)
         if hasattr(method, "finish"):
             method.finish(state, cells, folder)
         (folder / CHECKPOINT).unlink()
+        return {"precision": state.precision}
 
     rank, _ = replicas.join()
     on = replicas.own_device(torch.device(device))

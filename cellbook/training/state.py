@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 
+CHECKPOINT = "checkpoint.pt"  # in the folder of a training, as long as it lasts
+
 
 class Batch(NamedTuple):
     """What a step is given: images as they are stored, on the device, and which cells they are."""
@@ -84,11 +86,16 @@ class State:
 
     def __post_init__(self) -> None:
         if self.bf16 is None:
-            self.bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+            self.bf16 = has_bf16(self.device)
 
-    def autocast(self) -> AbstractContextManager:
+    def autocast(self, *, enabled: bool = True) -> AbstractContextManager:
         """Context for the networks' forward passes; sums, losses and statistics belong outside of it."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=bool(self.bf16))
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bool(self.bf16) and enabled)
+
+    @property
+    def precision(self) -> str:
+        """What the networks compute in, "bf16" or "float32", for the record of a run."""
+        return "bf16" if self.bf16 else "float32"
 
     def finite(self) -> str | None:
         """Name of the first network that holds a NaN or an infinity, if any does."""
@@ -123,6 +130,15 @@ class Method(Protocol):
 
     def encode(self, state: State, cells: CellSet) -> np.ndarray:
         """Codes of cells, (N, d)."""
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether trainings compute in bf16 on a device: on CUDA where it is no imitation.
+
+    On a CPU they do not, although some have bf16 and a step of VAE+ then takes 0.5 to 0.9 of its time: in the first
+    steps its gradients agree with those in float32 to a cosine of 0.94 only.
+    """
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def place(network: nn.Module, device: torch.device) -> nn.Module:

@@ -27,7 +27,8 @@ def decode(state: State, codes: np.ndarray) -> np.ndarray:
         raise CellbookError(f"codes have shape {tuple(z.shape)}: give rows of {state.config.latent} numbers")
     if len(z) == 0:
         raise CellbookError("codes has no rows: give at least one")
-    return trained.decode(state, z, state.networks["decoder"])
+    decoder = state.networks["decoder"]
+    return trained.decode(state, z, lambda part: decoder(part)[0])
 
 
 def reconstruct(state: State, cells: CellSet) -> np.ndarray:
@@ -82,5 +83,5 @@ def walk(state: State, start: np.ndarray, target: np.ndarray, images: int = 9) -
 
 
 def finish(state: State, cells: CellSet, folder: Path) -> None:
-    """Write the products of a training; see `training.codes.finish`."""
-    trained.finish(cells, encode(state, cells), lambda some: reconstruct(state, some), folder, state.config.seed)
+    """Write the product of a training; see `training.codes.finish`."""
+    trained.finish(cells, encode(state, cells), folder)

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from cellbook.errors import CellbookError
 
-Distance = Literal["critic", "energy", "sinkhorn"]
+Distance = Literal["critic", "energy", "sinkhorn", "relative"]
 Loss = Literal["pairs", "barycentre"]
 Start = Literal["identity", "random"]
 Treatments = Literal["controls", "replicated"]
@@ -29,7 +29,8 @@ class Config:
     domains: tuple[str, ...] = ("Metadata_batch",)
     # What is made alike: the controls, or every treatment that lies in several domains.
     treatments: Treatments = "controls"
-    # Critics (the paper), or without any critic the energy distance (Cramer's, in one dimension) or Sinkhorn's.
+    # Critics (the paper), or without any critic the energy distance (Cramer's, in one dimension), as it is or
+    # "relative" to the mean distance across, or Sinkhorn's.
     distance: Distance = "critic"
     # "pairs" compares mapped with mapped; "barycentre" mapped with unmapped, all pairs of domains (eq. 13).
     loss: Loss = "pairs"
@@ -91,4 +92,8 @@ PRESETS = {
     # A tenth of the paper's steps at ten times its rates, and so about the same way.
     "quick": Config(pretraining=10_000, iterations=510, checkpoint_every=4, critic_rate=1e-3, map_rate=1e-3),
     "paper": Config(),
+    # No critics, a distance that shrinking does not lower, and RMSProp that takes full steps from the first on.
+    "relative": Config(
+        distance="relative", batch=200, iterations=1_000, checkpoint_every=20, map_rate=0.01, accumulator=0.0
+    ),
 }

@@ -8,7 +8,7 @@ from torch import Tensor
 from cellbook.errors import CellbookError
 
 
-def energy(views: Tensor, sides: Tensor) -> Tensor:
+def energy(views: Tensor, sides: Tensor, *, relative: bool = False) -> Tensor:
     """Energy distance 2 E|x - y| - E|x - x'| - E|y - y'| of pairs of samples, (P,); 0 for equal distributions.
 
     Unbiased: a row is not compared with itself, so that the estimate may be negative. In one dimension it is twice the
@@ -18,11 +18,15 @@ def energy(views: Tensor, sides: Tensor) -> Tensor:
     ----------
     views : (V, B, n)
     sides : (2, P), the views of each pair
+    relative : bool
+        Divide by 2 E|x - y|, as Szekely and Rizzo do: 1 at most, and the same at any scale, so that nothing is won by
+        shrinking.
     """
     batch = views.shape[1]
     own = torch.cdist(views, views).sum(dim=(1, 2)) / (batch * (batch - 1))  # (V,)
     across = torch.cdist(views[sides[0]], views[sides[1]]).mean(dim=(1, 2))
-    return 2 * across - own[sides[0]] - own[sides[1]]
+    distance = 2 * across - own[sides[0]] - own[sides[1]]
+    return distance / (2 * across) if relative else distance
 
 
 def sinkhorn(views: Tensor, sides: Tensor, blur: float) -> Tensor:

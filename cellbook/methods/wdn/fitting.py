@@ -95,13 +95,18 @@ class Fitting:
         with tqdm(total=total, disable=not show_progress(), desc="WDN") as bar:
             if self.critics is not None and config.pretraining:
                 self.teach(config.pretraining, moved=False, bar=bar)
-            while self.map_done < config.iterations:
-                if self.critics is not None:
-                    self.teach(config.critic_steps)
-                steps = min(config.map_steps, config.iterations - self.map_done)
-                self.move(steps)
-                bar.update(steps)
+            self.advance(config.iterations, bar)
         return self
+
+    def advance(self, until: int, bar: tqdm | None = None) -> None:
+        """Take critic and map steps in turn until so many map steps are taken."""
+        while self.map_done < until:
+            if self.critics is not None:
+                self.teach(self.config.critic_steps)
+            steps = min(self.config.map_steps, until - self.map_done)
+            self.move(steps)
+            if bar is not None:
+                bar.update(steps)
 
     @torch.no_grad()
     def teach(self, steps: int, *, moved: bool = True, bar: tqdm | None = None) -> None:
@@ -156,8 +161,8 @@ class Fitting:
         """Distance of every pair of views, (P,)."""
         if self.critics is not None:
             return self.critics.distance(views)
-        if self.config.distance == "energy":
-            return distances.energy(views, self.sides)
+        if self.config.distance in ("energy", "relative"):
+            return distances.energy(views, self.sides, relative=self.config.distance == "relative")
         return distances.sinkhorn(views, self.sides, self.config.blur)
 
     def checkpoints(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -57,8 +57,8 @@ PRESETS = {
         transferred=0.0,
     ),
     "quick": Config(),
-    # About a thousand cells a treatment for the curve, 86,000 in all. On two CPU cores drawing them takes five minutes,
-    # ImageNet features of all of them half an hour, all else a few minutes.
+    # About 400 cells a treatment for the curve, 86,000 in all with the controls. On two CPU cores drawing them takes
+    # four minutes, ImageNet features of all of them half an hour, all else a few minutes.
     "long": Config(shares=(1 / 160, 1 / 80, 1 / 40, 1 / 20, 1 / 10, 1 / 4, 1.0), transferred=1.0, curve_cells=220),
     "paper": Config(
         controls=6, positive_controls=6, cells=480, sites=4, permutations=10_000, repeats=5, transferred=1.0

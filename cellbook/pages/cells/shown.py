@@ -11,10 +11,12 @@ from cellbook.screens.bbbc021 import MOAS, treatments
 from cellbook.screens.named import SAMPLE as REAL
 from cellbook.study import words
 from cellbook.study.encoding import IMAGENET
-from cellbook.study.rows import pick, row, spread
+from cellbook.study.rows import one, pick, row, spread
 from cellbook.study.show import percent
 from cellbook.study.tables import wide
 from cellbook.study.words import accuracy, points
+
+IMAGENET_NSC = {"profile": IMAGENET, "scaling": WHITENED, "measure": "NSC", "beside": "classical"}
 
 # --- design ---------------------------------------------------------------------------------------------------------
 
@@ -158,7 +160,7 @@ def same_cells(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     ):
         lines = pick(table, **where)
         if len(lines):
-            found.append((f"{words_of}, {lines['a_treatment'].iloc[0]:.0f} a treatment", lines))
+            found.append((f"{words_of}, {lines['a_treatment'].iloc[0]:.0f} cells a treatment", lines))
     return found
 
 
@@ -306,4 +308,11 @@ def takeaways(tables: dict[str, pd.DataFrame]) -> str:
         f"Of {len(best)} properties of a simulated cell, {int((best > 0.5).sum())} can be read linearly from the "
         f"features with an R² above 0.5; the best is *{best.idxmax().replace('_', ' ')}* ({best.max():.2f}).",
     ]
+    if "enough" in tables:
+        beside = [
+            f"{points(one(found, **IMAGENET_NSC))} ({name})"
+            for name, found in same_cells(tables["enough"])
+            if one(found, **IMAGENET_NSC) is not None
+        ]
+        lines += [f"Whitened ImageNet features beside classical ones, NSC: {', '.join(beside)}."] if beside else []
     return words.takeaways(lines, tables["claims"])

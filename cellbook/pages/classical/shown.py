@@ -10,7 +10,7 @@ from cellbook.claims import INCOMPARABLE
 from cellbook.pages.classical.config import Config
 from cellbook.pages.classical.measures import BENCHMARK, HINDSIGHT, NESTED, distances_of
 from cellbook.runs import Run
-from cellbook.study import tables as spread
+from cellbook.study import tables as shared
 from cellbook.study import words
 from cellbook.study.rows import one, pick
 from cellbook.study.show import percent
@@ -25,7 +25,7 @@ def labelled(verdicts: pd.DataFrame) -> pd.DataFrame:
 
 def verdict_table(verdicts: pd.DataFrame) -> pd.DataFrame:
     """Published beside measured, with the setting, the verdict and its reason."""
-    table = spread.verdict_table(verdicts.assign(where=verdicts["source"] + ", " + verdicts["where"]))
+    table = shared.verdict_table(verdicts.assign(where=verdicts["source"] + ", " + verdicts["where"]))
     table.insert(1, "setting", verdicts["setting"])
     return table
 
@@ -50,7 +50,7 @@ def nested_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     best = tables["choices"]["best_in_hindsight"].iloc[0]
     values = nested.pivot_table(index="setting", columns="measure", values="value")
     optimism = {name: f"{100 * gap:+.1f}" for name, gap in (values.loc[HINDSIGHT] - values.loc[NESTED]).items()}
-    table = spread.wide(nested, "setting", accuracy).rename(columns={"setting": "choice"})
+    table = shared.wide(nested, "setting", accuracy).rename(columns={"setting": "choice"})
     table["choice"] = table["choice"].replace(HINDSIGHT, f"{HINDSIGHT} ({best})")
     return pd.concat([table, pd.DataFrame([{"choice": "optimism (points)", **optimism}])], ignore_index=True)
 
@@ -79,7 +79,7 @@ def protocol_table(numbers: pd.DataFrame, setting: str) -> pd.DataFrame:
 
 def drop_table(numbers: pd.DataFrame) -> pd.DataFrame:
     """NSC, NSCB, and NSC with as many candidates removed at random in two ways, on the same queries."""
-    return spread.wide(pick(numbers, protocol="drop"), "setting", accuracy)
+    return shared.wide(pick(numbers, protocol="drop"), "setting", accuracy)
 
 
 def leakage_table(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -94,7 +94,7 @@ def leakage_table(numbers: pd.DataFrame) -> pd.DataFrame:
 def baseline_table(numbers: pd.DataFrame, setting: str) -> pd.DataFrame:
     """Baselines beside the setting that the figures draw."""
     rows = pd.concat([pick(numbers, protocol="baseline"), pick(numbers, protocol=BENCHMARK.name, setting=setting)])
-    return spread.wide(rows, "setting", accuracy).rename(columns={"setting": "profile"})
+    return shared.wide(rows, "setting", accuracy).rename(columns={"setting": "profile"})
 
 
 def confusion(run: Run, setting: str) -> pd.DataFrame:
