@@ -139,6 +139,8 @@ def test_what_looks_like_the_controls_is_not_scored_as_a_treatment(tmp_path, nam
     table.loc[table.index[table["Metadata_compound"] == "DMSO"][:2], "Metadata_compound"] = name
     with pytest.raises(CellbookError, match=r"looks like the controls|\(DMSO and dmso\)"):
         counts(read_profiles(store(table, tmp_path / "t.csv")))
+    with pytest.raises(CellbookError, match="looks like the controls"):
+        correct(table, "centre", Settings("Metadata_batch"))
     other = like_controls(pd.Series(["DMSO", "DMSO2", "dimethyl", "DMSOX 3", None]), "DMSO")
     assert not other.any()
 

@@ -129,13 +129,7 @@ def _controls(profiles: pd.DataFrame, controls: str) -> Bools:
     for column in ("Metadata_compound", "Metadata_moa"):
         text = profiles[column].astype("str")
         same = text.eq(controls).to_numpy(dtype=bool, na_value=False)
-        near = labels.like_controls(text, controls).to_numpy(dtype=bool, na_value=False)
-        if near.any():
-            found = text[near].iloc[0]
-            raise CellbookError(
-                f"{column} is {found!r} in {near.sum()} of {len(profiles)} rows, which looks like the controls but is "
-                f"not their name {controls!r}; rename it, or pass controls={found!r}."
-            )
+        labels.check_controls(text, controls)
         named |= same
     return named
 

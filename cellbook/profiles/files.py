@@ -25,41 +25,9 @@ from cellbook.profiles.table import as_numbers, features, matrix, metadata
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
 READABLE = (*SUFFIXES, ".tsv", ".tsv.gz")
 # Text that means an empty cell, in any case and in every column.
-MISSING = frozenset(
-    [
-        "na",
-        "n/a",
-        "n.a.",
-        "n.a",
-        "n/d",
-        "#n/a",
-        "#na",
-        "<na>",
-        "nan",
-        "-nan",
-        "none",
-        "null",
-        "nat",
-        "1.#ind",
-        "-1.#ind",
-        "1.#qnan",
-        "missing",
-        "undefined",
-        "(blank)",
-        "#ref!",
-        "#name?",
-        "#value!",
-        "#div/0!",
-        "#num!",
-        "#null!",
-        "-",
-        "--",
-        "–",
-        "—",
-        "?",
-        ".",
-    ]
-) | {"", "not available"}
+_NO_VALUE = """na n/a n.a. n.a n/d #n/a #na <na> nan -nan none null nat 1.#ind -1.#ind 1.#qnan missing undefined (blank)
+#ref! #name? #value! #div/0! #num! #null! - -- \u2013 \u2014 ? ."""
+MISSING = frozenset(("", "not available", *_NO_VALUE.split()))
 _TEXT = frozenset(map(simplify, TEXT_COLUMNS))
 _BOM = (b"\xff\xfe", b"\xfe\xff")
 

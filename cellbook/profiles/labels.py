@@ -133,3 +133,13 @@ def like_controls(names: pd.Series, controls: str) -> pd.Series:
     kind = r"(control|ctrl|vehicle|solvent|negative|neg|only|[\d.,]+\s*%|0[.,]\d+)"
     form = rf"(?i)\s*({kind}[\s_(,:-]*)*{re.escape(controls.strip())}([\s_(,:-]*{kind})*[\s)]*(v/v)?[\s)]*"
     return names.astype("str").str.fullmatch(form) & names.ne(controls)
+
+
+def check_controls(names: pd.Series, controls: str) -> None:
+    """Refuse a column of compounds or mechanisms in which a name is like that of the controls, see `like_controls`."""
+    if (near := like_controls(names, controls).eq(True)).any():
+        found = names[near].iloc[0]
+        raise CellbookError(
+            f"{names.name} is {found!r} in {near.sum()} of {len(names)} rows, which looks like the controls but is not "
+            f"their name {controls!r}; rename it, or pass controls={found!r}."
+        )

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cellbook.errors import CellbookError, some
+from cellbook.profiles.labels import check_controls
 from cellbook.profiles.names import simplify
 
 FloatArray = npt.NDArray[np.float64]
@@ -183,6 +184,7 @@ def controls_mask(df: pd.DataFrame, controls: str = "DMSO") -> BoolArray:
         hint = f"; did you mean controls={same[0]!r}?" if same else ""
         shown = some(names, 8) or "none"
         raise CellbookError(f"no row of {len(df)} has Metadata_compound {controls!r}; the compounds are: {shown}{hint}")
+    check_controls(df["Metadata_compound"], controls)
     return mask
 
 
