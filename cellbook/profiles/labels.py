@@ -70,7 +70,7 @@ def check(df: pd.DataFrame) -> None:
             rows = int(text.isin({name for way in twice for name in way}).sum())
             raise CellbookError(
                 f"{len(twice)} of {len(ways)} names in {column} are written in two ways ({' and '.join(twice[0])}), in "
-                f"{rows} of {len(df)} rows, and would count as two; write each one way"
+                f"{rows} of {len(df)} rows, and would count as two for case, spaces or hyphens; write each one way"
             )
     place = [c for c in ("Metadata_batch", "Metadata_plate", "Metadata_well") if c in df]
     treatment = [c for c in ("Metadata_compound", "Metadata_concentration") if c in df]

@@ -209,7 +209,8 @@ def _mechanisms(table: pd.DataFrame, controls: str) -> Iterable[Finding]:
     unlabelled = treated["Metadata_moa"].isna()
     if unlabelled.any():
         mend = "every score is ruled out" if unlabelled.all() else "score leaves them out with --drop-unlabelled"
-        text = f"{int(unlabelled.sum())} of {len(treated)} treated rows have none; {mend}"
+        none = f"{int(unlabelled.sum())} of {len(treated)} treated rows have none"
+        text = f"{none} (an empty cell, or a word such as nan); {mend}"
         yield Finding("warning", "Metadata_moa", text)
     doses = treated.get("Metadata_concentration", pd.Series(0.0, index=treated.index)).fillna(0.0)
     several = treated.groupby(["Metadata_compound", doses])["Metadata_moa"].nunique().gt(1)
