@@ -55,6 +55,8 @@ def read_value(name: str, given: Any, *kinds: type) -> Any:
     elif type(given) is int:
         readings.append(float(given))
     for value in readings:
+        if name == "seed" and type(value) is int and value < 0:
+            raise CellbookError(f"seed is {value}; give 0 or more")
         if type(value) in kinds:
             return value
     allowed = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)

@@ -232,7 +232,7 @@ def features(
     encoder: Annotated[str, typer.Option(help=", ".join(ENCODERS))] = "classical",
     level: Annotated[str, typer.Option(help="cell, or well: the mean over its cells")] = "well",
     components: Annotated[int, typer.Option(help="of pixel-pca")] = 50,
-    seed: Annotated[int, typer.Option(help="of imagenet, pixel-pca and random-network")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of imagenet, pixel-pca and random-network")] = 0,
     device: Annotated[str, typer.Option(help="of imagenet and random-network: auto, cpu, cuda or cuda:1")] = "auto",
 ) -> None:
     """Measure cells without training: the table that `score` and `correct` read."""
