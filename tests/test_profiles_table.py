@@ -252,3 +252,9 @@ def test_controls_are_found_or_the_compounds_listed(table):
         controls_mask(table, "dmso")
     table["Metadata_compound"] = [None, "DMSO", None, None]
     assert controls_mask(table).sum() == 1
+
+
+def test_a_feature_whose_squares_are_infinite_is_left_out_by_name():
+    table = pd.DataFrame({"Metadata_well": list("ABC"), "x": [1.0, 2.0, 4.0], "huge": [1e200, 2e200, 5e200]})
+    kept, dropped = drop_unusable(table)
+    assert (list(kept), dropped.not_finite) == (["Metadata_well", "x"], ("huge",))

@@ -99,7 +99,7 @@ def require(df: pd.DataFrame, columns: str | Iterable[str]) -> None:
 def check_finite(df: pd.DataFrame, columns: Sequence[str] | None = None) -> FloatArray:
     """Return `matrix(df, columns)`, or raise CellbookError if it holds NaN or infinity."""
     x = matrix(df, columns)
-    bad = ~_usable(x)
+    bad = ~_usable(x, 1e300)  # a cosine is the same at any scale
     if bad.any():
         raise CellbookError(_unusable_message(list(columns or features(df)), bad, np.zeros(x.shape[1], bool)))
     return x
@@ -248,9 +248,9 @@ def _check_same(found: list[str], expected: Sequence[str]) -> None:
         )
 
 
-def _usable(x: FloatArray) -> BoolArray:
-    """Numbers, and none of those that are written for a missing or infinite one (1.8e308)."""
-    return np.asarray(np.abs(x) < 1e300)
+def _usable(x: FloatArray, below: float = 1e150) -> BoolArray:
+    """Numbers, and none so large that they stand for a missing one (1.8e308) or that their square is infinite."""
+    return np.asarray(np.abs(x) < below)
 
 
 def _constant(x: FloatArray) -> BoolArray:
