@@ -11,6 +11,7 @@ from typing import Any
 from cellbook.errors import CellbookError
 
 C = typing.TypeVar("C")
+SEEDS = 2**31  # every generator takes seeds below this
 WORDS = {"none": None, "true": True, "yes": True, "false": False, "no": False}
 INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -45,7 +46,8 @@ def read_value(name: str, given: Any, *kinds: type) -> Any:
 
     A word is read as the first of these that is among the types: "none"; "true" or "yes", "false" or "no", in capitals
     or not; digits as an integer, so that 010 is 10; a decimal number such as 2, .5 or 1e-3 as a float; the word itself.
-    What is no word must have one of the types, but a whole number may stand for a float.
+    What is no word must have one of the types, but a whole number may stand for a float. A seed is one that every
+    generator takes.
     """
     readings = [given]
     if isinstance(given, str):
@@ -55,9 +57,9 @@ def read_value(name: str, given: Any, *kinds: type) -> Any:
     elif type(given) is int:
         readings.append(float(given))
     for value in readings:
-        if name == "seed" and type(value) is int and value < 0:
-            raise CellbookError(f"seed is {value}; give 0 or more")
         if type(value) in kinds:
+            if name == "seed" and not 0 <= value < SEEDS:
+                raise CellbookError(f"parameter 'seed' takes a whole number from 0 to {SEEDS - 1}, got {value}")
             return value
     allowed = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
     raise CellbookError(f"parameter {name!r} takes {allowed}, got {given!r}")

@@ -308,7 +308,7 @@ def test_parameters_are_those_of_the_configuration_and_checked():
         ({"seed": "x"}, "takes int, got 'x'"),
         ({"seed": "1.5"}, "takes int"),
         ({"seed": "True"}, "takes int"),
-        ({"seed": "-1"}, "seed is -1; give 0 or more"),
+        ({"seed": "-1"}, "'seed' takes a whole number from 0 to 2147483647, got -1"),
         ({"rate": "None"}, "takes float"),
         ({"break_at": 0.5}, "takes int or None"),
         ({"break_at": "[a"}, r"takes int or None, got '\[a'"),

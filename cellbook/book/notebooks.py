@@ -137,8 +137,6 @@ def check_parameters(page: str, given: dict[str, Any]) -> dict[str, Any]:
             raise CellbookError(f"parameter {name!r} takes a finite number, got {given[name]}")
         if isinstance(value, str) and not (value.isprintable() and value.strip()):
             raise CellbookError(f"parameter {name!r} takes a word, got {given[name]!r}")
-        if name == "seed" and not 0 <= value < 2**31:
-            raise CellbookError(f"parameter 'seed' takes a whole number from 0 to {2**31 - 1}, got {value}")
     return values
 
 
