@@ -30,7 +30,8 @@ from cellbook.errors import CellbookError
 
 REPRODUCED, PARTLY, NOT, INCOMPARABLE = "reproduced", "partly", "not reproduced", "not comparable"
 VERDICTS = (REPRODUCED, PARTLY, NOT, INCOMPARABLE)
-NUMBER_FIELDS = {"id", "source", "where", "value", "digits", "protocol", "measure", "k", "setting"}
+KEYS = ["setting", "protocol", "measure", "k"]  # what names a number, measured or published
+NUMBER_FIELDS = {"id", "source", "where", "value", "digits", *KEYS}
 OPTIONAL_FIELDS = {"sd", "se", "not_comparable", "why"}  # sd, se: what is printed beside the value
 
 
@@ -115,10 +116,9 @@ def judge_numbers(entries: list[dict[str, Any]], measured: pd.DataFrame, other_d
     measured, and makes every number incomparable.
     """
     rows = []
-    index = ["setting", "protocol", "measure", "k"]
-    table = measured.set_index(index).sort_index()
+    table = measured.set_index(KEYS).sort_index()
     for entry in entries:
-        where = tuple(entry[name] for name in index)
+        where = tuple(entry[name] for name in KEYS)
         if where not in table.index:
             continue
         found = table.loc[[where]].iloc[0]
@@ -132,7 +132,7 @@ def judge_numbers(entries: list[dict[str, Any]], measured: pd.DataFrame, other_d
                 "id": entry["id"],
                 "source": entry["source"],
                 "where": entry["where"],
-                **{name: entry[name] for name in index},
+                **{name: entry[name] for name in KEYS},
                 "published": entry["value"],
                 "published_sd": entry.get("sd", np.nan),
                 "published_se": entry.get("se", np.nan),

@@ -20,14 +20,13 @@ import pandas as pd
 
 from cellbook.book import notebooks, results
 from cellbook.book.fragments import markdown, stale_fragments, write_fragments
+from cellbook.claims import KEYS
 from cellbook.errors import CellbookError, DataNotFound
 from cellbook.files import alone, digest, put_folder, read_json, sha256, write_json, write_text, writing
 from cellbook.runs import UNVERIFIED, Run, environment
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
-
-KEYS = ["setting", "protocol", "measure", "k"]  # what names a number in `numbers.csv`
 
 
 def code_digest() -> str:

@@ -14,8 +14,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from cellbook import metrics
+from cellbook.claims import KEYS
 
-KEYS = ("setting", "protocol", "measure", "k")  # what names a number
 KNOWN = ("low", "high", "sd", "trainings", "agree", "se", "draws", "correct", "scored", "excluded", "null")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from cellbook.claims import KEYS
 from cellbook.study.rows import one
 from cellbook.study.show import percent, plain
 from cellbook.study.words import accuracy, printed
@@ -36,7 +37,7 @@ def beside_paper(
 
     Parameters
     ----------
-    numbers, verdicts : the page's tables; a number and its verdict have the same names (`rows.KEYS`)
+    numbers, verdicts : the page's tables; a number and its verdict have the same names (`claims.KEYS`)
     rows : of each row its labels, and which lines it is made of, as for `pick`
     columns : of each column by its heading which line it shows
     text, print_ : how a line and a verdict are written
@@ -66,7 +67,7 @@ def _of(verdicts: pd.DataFrame | None, line: pd.Series | None) -> pd.Series | No
     """The verdict on a number."""
     if verdicts is None or line is None:
         return None
-    return one(verdicts, **{name: line[name] for name in ("setting", "protocol", "measure", "k")})
+    return one(verdicts, **{name: line[name] for name in KEYS})
 
 
 def verdict_table(verdicts: pd.DataFrame) -> pd.DataFrame:
