@@ -74,13 +74,18 @@ def make_products(config: EnoughRun, cells: CellSet, folder: Path, device: str) 
         sums = Subsets(table, member[:, there])
         add_sums(sums, encoder, cells, config.seed, rows_of, device=device)
         for place, line in enumerate(subsets[there].itertuples()):
-            wells = {f"{scaling}, {line.subset}": scaled(sums, place, scaling, encoder) for scaling in SCALINGS}
+            wells = {summary_of(scaling, line.subset): scaled(sums, place, scaling, encoder) for scaling in SCALINGS}
             distances = profile.distances(wells, PROTOCOL, ("cosine",))
             found |= {f"{encoder}|{line.draw}|{name}": values for name, values in distances.items()}
     units = profile.treatments(sums.profiles(0), PROTOCOL)
     save_table(units[profiles.metadata(units)], folder / "treatments.parquet")
     save_table(subsets, folder / "subsets.parquet")
     profile.save_distances(found, folder)
+
+
+def summary_of(scaling: str, subset: str) -> str:
+    """Name of the summary that the distances of a subset are stored under."""
+    return f"{scaling}, {subset}"
 
 
 def choose(
@@ -156,15 +161,16 @@ def measure(runs: list[Run]) -> pd.DataFrame:
     lines: list[dict[str, Any]] = []
     for screen, run in found.items():
         sizes = run.table("subsets").groupby("subset", sort=False)[["share", "cells", "a_treatment"]].mean()
+        parts = {summary_of(scaling, subset): (scaling, subset) for scaling in SCALINGS for subset in sizes.index}
         for ((encoder, summary, _), name), of in votes[screen].items():
-            scaling, subset = summary.split(", ")
+            scaling, subset = parts[summary]
             about = {"screen": screen, "profile": encoder, "scaling": scaling, "subset": subset}
             about |= sizes.loc[subset].to_dict()
             setting = f"{screen}, {encoder}, {summary}"
             lines.append(rows.average(setting, PROTOCOL, name, of, draws, **rows.counts(of), **about))
             others = {"classical": (screen, (CLASSICAL, summary, "cosine"))} if encoder != CLASSICAL else {}
             if subset == MATCHED:
-                others["sample"] = SAMPLE, (encoder, f"{scaling}, {WHOLE}", "cosine")
+                others["sample"] = SAMPLE, (encoder, summary_of(scaling, WHOLE), "cosine")
             for what, (where, which) in others.items():
                 right = votes[where][which, name]
                 lines.append(
