@@ -49,29 +49,34 @@ def read_planes(
     CellbookError
         If the file is missing, empty, damaged or no TIFF; if planes are ambiguous or missing; of another type or size.
     """
-    with _opened(Path(path)) as file:
-        found = find_planes(file, channels, plane, series)
-        _check_kind(file.path, found, size, dtype)
+    with _found(Path(path), channels, size, dtype, plane, series) as found:
         pixels = found.pixels()
-    return _exact(file.path, pixels, dtype), found.notes
+    return _exact(Path(path), pixels, dtype), found.notes
 
 
-def check_planes(
-    path: str | Path,
+def check_planes(path: str | Path, channels: int, **wanted: Any) -> tuple[int, int]:
+    """Height and width of what `read_planes` would read, from the file's directories alone; errors likewise."""
+    with _found(Path(path), channels, **wanted) as found:
+        for page in found.handles:
+            if not isinstance(page, int):
+                check_segments(page)
+    return found.size
+
+
+@contextmanager
+def _found(
+    path: Path,
     channels: int,
     size: tuple[int, int] | None = None,
     dtype: str = "uint16",
     plane: str = "",
     series: int = 0,
-) -> tuple[int, int]:
-    """Height and width of what `read_planes` would read, from the file's directories alone; errors likewise."""
-    with _opened(Path(path)) as file:
+) -> Iterator[Planes]:
+    """The planes that are wanted of a file, of the right kind, while it is open."""
+    with _opened(path) as file:
         found = find_planes(file, channels, plane, series)
-        _check_kind(file.path, found, size, dtype)
-        for page in found.handles:
-            if not isinstance(page, int):
-                check_segments(page)
-    return found.size
+        _check_kind(path, found, size, dtype)
+        yield found
 
 
 @contextmanager
