@@ -18,11 +18,11 @@ import torch
 from cellbook import features, metrics, profiles
 from cellbook.cells import CellSet
 from cellbook.metrics import prepare
+from cellbook.screens.named import is_positive, without_place
 from cellbook.screens.sample import bbbc021_sample
 from cellbook.screens.simulator import SimulatedScreen, simulate
 from cellbook.screens.simulator.calibration import matched_rows
 
-PLACE = ("Metadata_site", "Metadata_field", "Metadata_cell", "Metadata_y", "Metadata_x", "Metadata_dapi_centre_ratio")
 ENCODERS = ("imagenet", "classical")
 
 
@@ -35,8 +35,7 @@ def judged(cells: CellSet) -> dict[str, float]:
     """All numbers of one set of cells."""
     found: dict[str, float] = {"cells": len(cells)}
     for encoder in ENCODERS:
-        table = getattr(features, encoder)(cells)
-        table = table.drop(columns=[name for name in PLACE if name in table])
+        table = without_place(getattr(features, encoder)(cells))
         controls = table[table["Metadata_compound"] == "DMSO"].reset_index(drop=True)
         named = metrics.classify_batch(controls, seed=0, standardise=True)
         found |= {f"{encoder}, week": named.accuracy, f"{encoder}, largest week": named.majority}
@@ -68,7 +67,7 @@ def main() -> None:
     torch.set_num_threads(1)
     lines = pd.read_csv(given.out).to_dict("records") if given.out.exists() else []
     sample = bbbc021_sample()
-    real = sample.select((sample.table["Metadata_role"] != "positive control").to_numpy())
+    real = sample.select(~is_positive(sample.table))
 
     def keep(line: dict[str, object]) -> None:
         lines.append(line)
