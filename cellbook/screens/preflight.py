@@ -12,6 +12,7 @@ import pandas as pd
 
 from cellbook.errors import CellbookError
 from cellbook.profiles import labels
+from cellbook.profiles.aggregate import WELL
 from cellbook.profiles.names import simplify
 from cellbook.screens.crops import Settings
 from cellbook.screens.listed import check_files
@@ -160,11 +161,10 @@ def _design(table: pd.DataFrame, plates: Iterable[str] | None) -> Iterable[Findi
             )
     if "Metadata_well" not in table:
         return
-    keys = ["Metadata_plate", "Metadata_well"]
     for what, columns in (("mechanisms", ["Metadata_moa"]), ("batches", ["Metadata_batch"])):
         if not set(columns) <= set(table):
             continue
-        per_well = table[keys + columns].drop_duplicates().dropna(subset=keys).groupby(keys).size()
+        per_well = table[WELL + columns].drop_duplicates().dropna(subset=WELL).groupby(WELL).size()
         if (per_well > 1).any():
             plate, well = per_well.index[per_well > 1][0]
             text = f"{int((per_well > 1).sum())} wells hold two {what}, first {plate} {well}: a well has one"
@@ -232,10 +232,8 @@ def _counts(table: pd.DataFrame, fields: bool) -> Iterable[Finding]:
     for label in ("batch", "plate", "compound", "moa"):
         if (column := f"Metadata_{label}") in table:
             yield Finding("ok", column, f"{table[column].nunique()} different")
-    if {"Metadata_plate", "Metadata_well"} <= set(table):
-        yield Finding(
-            "ok", "Metadata_well", f"{len(table[['Metadata_plate', 'Metadata_well']].drop_duplicates())} wells"
-        )
+    if set(WELL) <= set(table):
+        yield Finding("ok", "Metadata_well", f"{len(table[WELL].drop_duplicates())} wells")
 
 
 def usable_rows(table: pd.DataFrame, controls: str = "DMSO", *, batches: int = 1) -> np.ndarray:
@@ -256,7 +254,7 @@ def usable_rows(table: pd.DataFrame, controls: str = "DMSO", *, batches: int = 1
     if missing := [f"Metadata_{name}" for name in needed if f"Metadata_{name}" not in table]:
         raise CellbookError(f"the {len(table)} cells have no column {', '.join(missing)}, so nothing can be scored")
     control = (table["Metadata_compound"] == controls).to_numpy()
-    wells = len(table.loc[control, ["Metadata_plate", "Metadata_well"]].drop_duplicates())
+    wells = len(table.loc[control, WELL].drop_duplicates())
     if wells < 2:
         raise CellbookError(
             f"{wells} wells hold {controls}, the control, and two at least are needed: name your control {controls}"

@@ -59,7 +59,7 @@ def _in_worker(parent: int, work: Callable[..., Any], *arguments: Any) -> Any:
 
 @cache
 def _end_with(parent: int) -> None:
-    """End this process soon after the one that started it is gone: killed, that one cannot end it."""
+    """As `runs.end_with_parent`, which cannot serve here: loky's processes do not know the one that started them."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -148,11 +148,10 @@ def reconstructions(state: State, cells: CellSet, seed: int) -> Tables:
 def baselines(config: Config, cells: CellSet) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
     """Distances of the plain encoders under the same summaries, as of a first repeat, and their whitenings."""
     found: dict[str, np.ndarray] = {}
-    used = []
+    used, like = [], trainings(config)[0]
     for name in BASELINES:
         for repeat in range(config.repeats if name == UNTRAINED else 1):
-            seed, like = config.seed + repeat, trainings(config)[0]
-            table = standardise(encode(name, cells, seed, n=config.latent, like=like))
+            table = standardise(encode(name, cells, config.seed + repeat, n=config.latent, like=like))
             by_summary, whitenings = profile.summaries(table)
             distances = profile.distances(by_summary, PROTOCOL, profile.DISTANCES[:1])
             found |= {f"{name}|{repeat}|{key}": values for key, values in distances.items()}

@@ -9,11 +9,11 @@ import pandas as pd
 from cellbook.claims import NOT, PARTLY, REPRODUCED, Predicate, Verdict
 from cellbook.pages.lafarge2019.config import PAPER_MODELS
 from cellbook.study.judging import not_worse, refused
+from cellbook.study.reconstructions import MISFIT
 from cellbook.study.rows import one
 from cellbook.study.words import points
 
 MEASURES = ("NSC", "NSCB")
-MISFIT = "misfit of sharpness"
 SMALL_FALL = 0.01  # a fall of the similarity that nobody sees in a figure
 MARGIN = 0.05  # of accuracy, about five treatments: less than this is "as accurate"; ours, as the paper has no test
 
