@@ -69,7 +69,7 @@ def compare(cells: CellSet, device: torch.device, width: int) -> dict[str, float
     state = begin("vae_plus", cells, device, width, bf16=False)
     for network in state.networks.values():
         network.to(memory_format=torch.contiguous_format)
-    plain, before, rows = Plain(state), copies(state), vae_plus.draw(state)
+    plain, before, rows = Plain(state), copies(state), vae_plus.draw(state, 0)
     x, real = torch.stack([HostCells(cells)[i] for i in rows.flatten().tolist()]).to(device).chunk(2)
     torch.manual_seed(1)
     here = vae_plus.step(state, Batch(gather(cells.to(device), rows), rows), T)
@@ -178,7 +178,7 @@ class Table:
 def time_here(table: Table, cells: CellSet, device: torch.device, model: str = "vae_plus") -> int:
     """Lines of the step here; the operations it needs."""
     state = begin(model, cells, device, table.args.width)
-    images, rows = cells.to(device), vae_plus.draw(state)
+    images, rows = cells.to(device), vae_plus.draw(state, 0)
     fixed = Batch(gather(images, rows), rows)
 
     def compute(batch: Batch = fixed, on: State = state) -> Tensor:
@@ -186,7 +186,7 @@ def time_here(table: Table, cells: CellSet, device: torch.device, model: str = "
         return torch.stack([loss.detach().float() for loss in losses.values()])
 
     def whole(on: State = state) -> Tensor:
-        drawn = vae_plus.draw(on)
+        drawn = vae_plus.draw(on, 0)
         return compute(Batch(gather(images, drawn), drawn), on)
 
     with FlopCounterMode(display=False) as counter:
@@ -199,7 +199,7 @@ def time_here(table: Table, cells: CellSet, device: torch.device, model: str = "
         table.add(f"{name}, float32", lambda: whole(exact), work=work)
     if model == "vae_plus":
         drawn = "here: drawing, gathering and scaling alone"
-        table.add(drawn, lambda: channel_max(gather(images, vae_plus.draw(state))))
+        table.add(drawn, lambda: channel_max(gather(images, vae_plus.draw(state, 0))))
         table.add("here: computing alone", compute, work=work)
     return work
 

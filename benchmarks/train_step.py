@@ -41,7 +41,7 @@ def time_steps(state, images, steps: int, warmup: int) -> dict[str, float]:
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             begin.record()
         clock, processor = time.perf_counter(), time.process_time()
-        rows = vae_plus.draw(state)
+        rows = vae_plus.draw(state, 0)
         vae_plus.step(state, Batch(gather(images, rows), rows), 5 * state.config.ramp + k)
         if cuda:
             end.record()

@@ -47,7 +47,7 @@ def begin(config, cells, device):
     return State(config, device, Sampler(treatment_codes(cells.table), device, config.seed), networks, optimisers)
 
 
-def draw(state):
+def draw(state, t):
     return state.sampler.balanced(state.config.batch)
 
 

@@ -56,7 +56,7 @@ def started(cells, seed=0, **changes):
 
 
 def a_batch(state, cells):
-    rows = vae_plus.draw(state)
+    rows = vae_plus.draw(state, 0)
     return Batch(torch.from_numpy(cells.images[rows.numpy()]), rows)
 
 
@@ -385,10 +385,10 @@ def test_an_empty_channel_is_no_nan(cells):
 
 def test_a_batch_has_one_cell_of_each_treatment_twice_over(cells):
     state = started(cells, batch=None)
-    rows = vae_plus.draw(state).numpy()
+    rows = vae_plus.draw(state, 0).numpy()
     assert rows.shape == (2, 3)
     assert (cells.table["Metadata_compound"].to_numpy()[rows] == ["DMSO", "emetine", "taxol"]).all()
-    assert vae_plus.draw(started(cells, model="vae")).shape == (1, TINY["batch"])
+    assert vae_plus.draw(started(cells, model="vae"), 0).shape == (1, TINY["batch"])
 
 
 def compute_in(bf16, monkeypatch):
@@ -431,7 +431,7 @@ def test_a_training_in_bf16_goes_where_one_in_float32_goes(cells, tmp_path, monk
 
 def test_gradients_in_bf16_point_where_those_in_float32_do(cells):
     def moved(state, seed, t):
-        rows = vae_plus.draw(state)
+        rows = vae_plus.draw(state, 0)
         torch.manual_seed(seed)
         vae_plus.step(state, Batch(gather(cells.to(CPU), rows), rows), t)
 
@@ -617,7 +617,7 @@ def test_on_cuda_a_step_never_waits_for_the_device_and_codes_are_those_of_the_cp
     for t in range(6):
         torch.cuda.set_sync_debug_mode("error" if t > 2 else "default")  # the first steps allocate and choose kernels
         try:
-            rows = vae_plus.draw(state)
+            rows = vae_plus.draw(state, 0)
             losses = vae_plus.step(state, Batch(gather(images, rows), rows), 10_000 + t)
         finally:
             torch.cuda.set_sync_debug_mode("default")

@@ -39,7 +39,7 @@ def steps(method: Method, state: State, images: Tensor, done: int = 0) -> Iterat
     `images` are those of all cells, (cells, C, H, W) on the device. Nothing here waits for it.
     """
     for t in range(done, state.config.iterations):
-        rows = replicas.own_part(method.draw(state))  # (N,) or (draws, N)
+        rows = replicas.own_part(method.draw(state, t))  # (N,) or (draws, N)
         batch = Batch(gather(images, rows), rows)  # (N, C, H, W) or (draws, N, C, H, W)
         yield method.step(state, batch, t)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -83,6 +83,7 @@ class State:
     networks: dict[str, nn.Module]
     optimisers: dict[str, torch.optim.Optimizer]
     bf16: bool | None = None  # None: where the device is good at it
+    labels: dict[str, Tensor] = field(default_factory=dict)  # (cells,) on the device: classes, weeks, doses, weights
 
     def __post_init__(self) -> None:
         if self.bf16 is None:
@@ -110,8 +111,9 @@ class State:
 class Method(Protocol):
     """What a module must have to be trained.
 
-    Two things it may have: ``finish(state, cells, folder)`` writes its own products when the last step is done, and
-    ``PARALLEL = True`` says that the N cells of a batch may be split over several devices.
+    Three things it may have: ``finish(state, cells, folder)`` writes its own products when the last step is done,
+    ``PARALLEL = True`` says that the N cells of a batch may be split over several devices, and ``phase(config, t)``
+    returns a number or name that is the same for steps which do the same.
     """
 
     __name__: str
@@ -122,11 +124,15 @@ class Method(Protocol):
     def begin(self, config: Any, cells: CellSet, device: torch.device) -> State:
         """Networks, optimisers and a `Sampler` at step 0."""
 
-    def draw(self, state: State) -> Tensor:
-        """Rows of the cells of one step, (N,) or (draws, N)."""
+    def draw(self, state: State, t: int) -> Tensor:
+        """Rows of the cells of the step after t others, (N,) or (draws, N)."""
 
-    def step(self, state: State, batch: Batch, t: int) -> dict[str, Tensor]:
-        """One update of everything, after t others; its losses before it by name, scalars."""
+    def step(self, state: State, batch: Batch, t: int | Tensor) -> dict[str, Tensor]:
+        """One update of everything, after t others; its losses before it by name, scalars.
+
+        On CUDA, t is a scalar on the device: a step is recorded once and played again. So it must not wait for the
+        device (no ``item``, no ``if`` on a tensor), and what it does may differ only between the phases of `phase`.
+        """
 
     def encode(self, state: State, cells: CellSet) -> np.ndarray:
         """Codes of cells, (N, d)."""

@@ -77,7 +77,7 @@ def begin(config: Config, cells: CellSet, device: torch.device) -> State:
     return State(config, device, sampler, networks, optimisers)
 
 
-def draw(state: State) -> Tensor:
+def draw(state: State, t: int) -> Tensor:
     """Rows of two independent batches, (2, N): B1 to reconstruct, B2 as real examples; (1, N) without discriminator."""
     n = state.config.batch
     draws = 2 if state.config.terms.layers else 1
