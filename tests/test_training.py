@@ -367,6 +367,6 @@ def test_a_step_gets_the_images_of_its_rows_as_they_are_stored(tmp_path):
         seen.append(np.array_equal(batch.images.numpy(), cells.images[batch.rows.numpy()]))
         return step(state, Batch(batch.images[0], batch.rows[0]), t)
 
-    two = SimpleNamespace(**{**vars(TOY), "step": watched, "draw": lambda s: s.sampler.uniform(10).view(2, 5)})
+    two = SimpleNamespace(**{**vars(TOY), "step": watched, "draw": lambda s, t: s.sampler.uniform(10).view(2, 5)})
     train(two, Config(iterations=2), cells, tmp_path, "cpu")
     assert seen == [True, True]
