@@ -207,7 +207,7 @@ def test_accuracy_of_each_training_is_that_of_a_slow_loop(run, tables, store, me
     single = tables["accuracies"].query("summary == 'mean' and protocol == 'lafarge2019' and measure == @measure")
     trained = run.table("trainings")
     for _, line in trained[trained["variant"].isin(PAPER_MODELS)].iterrows():
-        embedded = pd.read_parquet(store / line["key"] / "embeddings.parquet")
+        embedded = pd.read_parquet(store / line["key"] / "codes.parquet")  # of all cells: wells have few here
         mine = single[(single["variant"] == line["variant"]) & (single["repeat"] == line["repeat"])]
         found = mine["accuracy"].item()
         assert found == pytest.approx(slow_accuracy(embedded, same_week))
@@ -215,7 +215,7 @@ def test_accuracy_of_each_training_is_that_of_a_slow_loop(run, tables, store, me
 
 def test_distances_lose_little_by_being_stored_in_16_bits(run, store):
     first = run.table("trainings").iloc[0]
-    summaries, _ = profile.summaries(pd.read_parquet(store / first["key"] / "embeddings.parquet"))
+    summaries, _ = profile.summaries(pd.read_parquet(store / first["key"] / "wells.parquet"))
     exact = profile.distances({"mean": summaries["mean"]}, "lafarge2019", ("cosine",))["mean|cosine"]
     with np.load(run.path("distances.npz")) as stored:
         place = list(stored["names"]).index(f"{first['variant']}|0|mean|cosine")
@@ -242,7 +242,7 @@ def test_a_well_of_one_cell_has_a_deviation_only_if_its_treatment_has_no_other()
     cells = pd.DataFrame({"Metadata_plate": "Week1_1", "Metadata_well": wells, "Metadata_batch": "Week1"})
     cells["Metadata_compound"], cells["Metadata_concentration"] = ["x"] * 4 + ["y"], 1.0
     cells["Metadata_moa"], cells["z0"] = "m", [1.0, 2.0, 6.0, 9.0, 4.0]
-    mean, both = profile.wells_of(cells)
+    mean, both = profile.without_positives(profile.to_wells(cells))
     assert mean["z0_mean"].tolist() == [3, 9, 4]
     assert both["Metadata_well"].tolist() == ["A1", "B1"]
     np.testing.assert_allclose(both["z0_sd"], [np.std([1, 2, 6], ddof=1), 0])
@@ -252,7 +252,7 @@ def test_the_positive_control_is_no_part_of_a_profile():
     cells = pd.DataFrame({"Metadata_plate": "Week1_1", "Metadata_well": ["A1", "A1", "A2"], "Metadata_batch": "Week1"})
     cells["Metadata_role"] = ["treatment", "treatment", "positive control"]
     cells["Metadata_compound"], cells["Metadata_concentration"], cells["z0"] = "taxol", 0.3, 1.0
-    assert profile.wells_of(cells)[0]["Metadata_well"].tolist() == ["A1"]
+    assert profile.without_positives(profile.to_wells(cells))[0]["Metadata_well"].tolist() == ["A1"]
 
 
 def test_path_of_a_walk_is_that_of_changing_one_feature_after_another():

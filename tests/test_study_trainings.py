@@ -57,7 +57,7 @@ def some_cells():
 def read(training, run, cells, config):
     """What a study would keep: the history, and codes of all cells."""
     about = pd.DataFrame([{"key": run.key, "cells": len(cells), "config": config}])
-    return {"history": run.table("history"), "about": about}, {"codes": matrix(run.table("embeddings"))}
+    return {"history": run.table("history"), "about": about}, {"codes": matrix(run.table("codes"))}
 
 
 TODO = [
@@ -73,7 +73,7 @@ def test_a_training_is_the_same_bytes_in_one_process_and_in_two(tmp_path):
     found = {}
     for workers in (1, 2):
         place = Place(tmp_path / str(workers))
-        tables, codes = train_all(TODO, {None: cells}, place, read, "as given", workers=workers)
+        tables, codes = train_all(TODO, {None: cells}, place, read, "as given", {}, workers=workers)
         assert list(codes) == ["vae|0|codes", "ae|0|codes", "vae|1|codes", "ae|1|codes"]
         assert tables["about"][["variant", "repeat", "cells", "config"]].to_numpy().tolist() == [
             [one.variant, one.repeat, 40, "as given"] for one in TODO
@@ -81,7 +81,7 @@ def test_a_training_is_the_same_bytes_in_one_process_and_in_two(tmp_path):
         found[workers] = place, tables, codes
     for one in TODO:
         first, second = (place.stored(one, cells) for place, *_ in found.values())
-        for product in ("history.parquet", "embeddings.parquet", "weights.safetensors"):
+        for product in ("history.parquet", "codes.parquet", "weights.safetensors"):
             assert first.path(product).read_bytes() == second.path(product).read_bytes()
     pd.testing.assert_frame_equal(found[1][1]["history"], found[2][1]["history"], check_exact=True)
     assert torch.get_num_threads() == 2
@@ -93,7 +93,7 @@ def test_a_training_is_made_once_and_its_networks_give_its_codes(tmp_path):
     made = (run.folder / "run.json").stat().st_mtime_ns
     assert place.of(one, cells) == run == place.stored(one, cells)
     assert (run.folder / "run.json").stat().st_mtime_ns == made
-    np.testing.assert_array_equal(vae_plus.encode(place.state(one, cells), cells), matrix(place.codes(one, cells)))
+    np.testing.assert_array_equal(vae_plus.encode(place.state(one, cells), cells), matrix(run.table("codes")))
     Place(tmp_path, force=True).of(one, cells)
     assert (run.folder / "run.json").stat().st_mtime_ns > made
 

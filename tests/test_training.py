@@ -21,8 +21,10 @@ from cellbook.cli.app import find_method
 from cellbook.configure import configure
 from cellbook.errors import CellbookError
 from cellbook.pixels import unit
+from cellbook.profiles import to_wells
 from cellbook.training import Batch, Sampler, State, train, train_run, treatment_codes
 from cellbook.training.checkpoints import CHECKPOINT, WEIGHTS, load_weights
+from cellbook.training.codes import KEPT, course_steps, kept_rows
 
 
 @dataclass(frozen=True)
@@ -248,7 +250,7 @@ def test_a_run_is_trained_once_and_silently_and_its_weights_and_products_fit(tmp
     cells = toy_cells()
     run = train_run(TOY, Config(), cells, tmp_path, "cpu")
     assert capfd.readouterr() == ("", "")
-    assert run.products() == ["codes.npy", "history.parquet", WEIGHTS]
+    assert run.products() == ["codes.npy", "codes.parquet", "history.parquet", WEIGHTS]
     assert not (run.folder / CHECKPOINT).exists()
     broken = SimpleNamespace(**{**vars(TOY), "begin": None})
     assert train_run(broken, Config(), cells, tmp_path, "cpu") == run
@@ -332,7 +334,7 @@ def test_two_processes_with_half_a_batch_each_train_like_one_with_all_of_it(tmp_
         "config = toy.Config(iterations=6, noise=0.0); "
         f"toy.train(toy.TOY, config, toy.toy_cells(), {str(tmp_path / 'two')!r}, 'cpu', checkpoint_seconds=0); "
         f"run = toy.train_run(toy.TOY, config, toy.toy_cells(), {str(tmp_path / 'store')!r}, 'cpu'); "
-        "assert len(run.products()) == 3"
+        "assert len(run.products()) == 4"
     )
     meeting = f"{os.getpid() % 20000 + 20000}"
     environment = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": meeting, "OMP_NUM_THREADS": "1"}
@@ -370,3 +372,40 @@ def test_a_step_gets_the_images_of_its_rows_as_they_are_stored(tmp_path):
     two = SimpleNamespace(**{**vars(TOY), "step": watched, "draw": lambda s, t: s.sampler.uniform(10).view(2, 5)})
     train(two, Config(iterations=2), cells, tmp_path, "cpu")
     assert seen == [True, True]
+
+
+def well_cells(n=120):
+    cells = toy_cells(n)
+    where = {"Metadata_plate": np.repeat(["p1", "p2"], n // 2), "Metadata_well": [f"A{i % 2}" for i in range(n)]}
+    rest = {"Metadata_batch": "w", "Metadata_moa": "m", "Metadata_compound": "DMSO", "Metadata_concentration": 0.0}
+    return CellSet(cells.images, pd.DataFrame(where | rest), cells.channels, cells.pixel_um)
+
+
+def test_profiles_of_wells_are_over_all_cells_and_codes_are_kept_of_some(tmp_path):
+    cells, config = well_cells(), Config(iterations=4)
+    run = train_run(TOY, config, cells, tmp_path, "cpu")
+    codes = np.load(run.path("codes.npy"))
+    wells, kept = run.table("wells"), run.table("codes")
+    assert wells["Metadata_n"].tolist() == [30] * 4
+    own = ((cells.table["Metadata_plate"] == "p2") & (cells.table["Metadata_well"] == "A1")).to_numpy()
+    line = wells.query("Metadata_plate == 'p2' and Metadata_well == 'A1'")
+    np.testing.assert_allclose(line.filter(like="_mean").to_numpy()[0], codes[own].mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(line.filter(like="_sd").to_numpy()[0], codes[own].std(axis=0, ddof=1), rtol=1e-5)
+    assert kept.groupby(["Metadata_plate", "Metadata_well"]).size().tolist() == [KEPT] * 4
+    np.testing.assert_array_equal(kept.filter(like="z"), codes[kept_rows(cells.table)])
+
+
+def test_the_course_of_a_training_is_what_a_shorter_one_would_end_with(tmp_path):
+    cells, config = well_cells(), Config(iterations=12)
+    assert course_steps(40_000) == [0, 80, 174, 378, 823, 1789, 3891, 8462, 18402, 40000]
+    course = train_run(TOY, config, cells, tmp_path, "cpu", course=True).table("course")
+    assert sorted(course["step"].unique()) == course_steps(12)
+    for step in (1, 12):
+        codes = train_run(TOY, Config(iterations=step), cells, tmp_path, "cpu").table("codes")
+        expected = to_wells(codes).filter(like="z")
+        np.testing.assert_allclose(course[course["step"] == step].filter(like="z"), expected, rtol=1e-5)
+    plain = train_run(TOY, config, cells, tmp_path, "cpu")
+    assert "course.parquet" not in plain.products()  # and looking changed nothing
+    pd.testing.assert_frame_equal(
+        plain.table("codes"), train_run(TOY, config, cells, tmp_path, course=True).table("codes")
+    )

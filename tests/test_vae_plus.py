@@ -564,7 +564,7 @@ def test_the_command_trains_and_prints_the_folder_of_the_run(cells, tmp_path):
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     folder = tmp_path / "runs" / result.output.strip().rpartition("/")[2]
-    table = pd.read_parquet(folder / "embeddings.parquet")
+    table = pd.read_parquet(folder / "codes.parquet")
     assert [name for name in table if not name.startswith("Metadata_")] == [f"z{i}" for i in range(16)]
     assert len(table) == 24
     again = CliRunner().invoke(app, words)

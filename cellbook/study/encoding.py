@@ -40,7 +40,7 @@ def encode(
     cells : CellSet
     seed : of what is random
     n : principal components, at most
-    device : where the random and the ImageNet network run
+    device : where networks run
     like : the training whose encoder is taken before its first step: what the architecture alone gives
     grey : range of grey values of the ImageNet features, where the cells are some of a screen
     """
@@ -57,7 +57,7 @@ def encode(
     elif name == UNTRAINED and like is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            state = like.module.begin(like.config, cells, torch.device("cpu"))
+            state = like.module.begin(like.config, cells, torch.device(device))
         table = code_table(cells, like.module.encode(state, cells))
     else:
         known = f"{CLASSICAL}, {PIXELS}, {RANDOM}, {IMAGENET}"

@@ -28,13 +28,18 @@ DISTANCES = ("cosine", "euclidean")
 # --- summaries of wells ---------------------------------------------------------------------------------------------
 
 
-def wells_of(cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Well profiles: means, and means beside standard deviations; the positive control is left out.
+def to_wells(cells: pd.DataFrame) -> pd.DataFrame:
+    """Means and standard deviations of the features of cells by well, as a training keeps them of its codes."""
+    return profiles.to_wells(without_place(cells), "mean_sd", single="zero")
+
+
+def without_positives(wells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Of the wells of `to_wells` the means, and means beside standard deviations; the positive control is left out.
 
     One cell has no standard deviation. Such wells are left out of the second table, unless their treatment has no
     other: then the standard deviation is 0.
     """
-    both = profiles.to_wells(without_place(cells[~is_positive(cells)]), "mean_sd", single="zero")
+    both = wells[~is_positive(wells)].reset_index(drop=True)
     mean = both[[name for name in both if not str(name).endswith("_sd")]]
     several = (both["Metadata_n"] > 1).to_numpy()
     usable = several | ~both.assign(several=several).groupby(TREATMENT)["several"].transform("any").to_numpy()
@@ -90,11 +95,11 @@ def enough_by_plate(wells: pd.DataFrame) -> bool:
 
 
 @threadpool_limits.wrap(1, user_api="blas")
-def summaries(cells: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
-    """All summaries of codes of cells: well profiles by name, and what each whitening was fitted on, one row each."""
+def summaries(both: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """All summaries of wells, of `to_wells`: profiles by name, and what each whitening was fitted on, one row each."""
     found: dict[str, pd.DataFrame] = {}
     used = []
-    for name, wells in zip(("mean", "mean+SD"), wells_of(cells), strict=True):
+    for name, wells in zip(("mean", "mean+SD"), without_positives(both), strict=True):
         varying = profiles.drop_unusable(wells)[0]
         found[name] = varying
         for by, ending in ((None, ""), ("Metadata_plate", BY_PLATE)):

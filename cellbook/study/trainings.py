@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,18 @@ import numpy as np
 import pandas as pd
 
 from cellbook.cells import CellSet
-from cellbook.runs import Run, run_key
+from cellbook.files import write_atomically
+from cellbook.runs import Run, obtain, run_key, save_table
 from cellbook.study.processes import one_thread, side_by_side
 from cellbook.training import State, load_run, train_run
+from cellbook.training.loop import keyed
 
 Tables = dict[str, pd.DataFrame]
+Arrays = dict[str, np.ndarray]
+Measure = Callable[["Training", Run, CellSet, Any], tuple[Tables, Arrays]]
+
+VERSION = 1  # of what is kept of a training that was measured
+ARRAYS = "arrays.npz"
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,7 @@ class Training:
     method: str  # the name of a module of `methods`: a module itself cannot be sent to another process
     config: Any
     cells: Any = None  # which of the study's screens; None: its own
+    course: bool = False  # whether it is looked at on its way
 
     @property
     def module(self) -> Any:
@@ -46,40 +54,78 @@ class Place:
     def of(self, one: Training, cells: CellSet) -> Run:
         """The run of a training, made if it is not there; in one thread, so that it is the same bits everywhere."""
         with one_thread():
-            return train_run(one.module, one.config, cells, self.store, self.device, force=self.force)
+            return train_run(
+                one.module, one.config, cells, self.store, self.device, force=self.force, course=one.course
+            )
 
     def stored(self, one: Training, cells: CellSet) -> Run:
         """The run of a training that is in the store."""
-        key = run_key(one.method, one.module.VERSION, asdict(one.config), cells.fingerprint)
-        return Run(Path(self.store) / key)
+        return Run(Path(self.store) / key_of(one, cells))
 
     def state(self, one: Training, cells: CellSet) -> State:
         """Its trained networks, on the CPU."""
         return load_run(one.module, one.config, cells, self.stored(one, cells), "cpu")
 
-    def codes(self, one: Training, cells: CellSet) -> pd.DataFrame:
-        """Its codes of all cells, with their metadata."""
-        return self.stored(one, cells).table("embeddings")
+
+def key_of(one: Training, cells: CellSet) -> str:
+    """Key of the run of a training."""
+    return run_key(one.method, one.module.VERSION, keyed(one.config, one.course), cells.fingerprint)
+
+
+def measured(
+    one: Training, cells: CellSet, place: Place, measure: Measure, config: Any, settings: Mapping[str, Any]
+) -> Run:
+    """What a study keeps of a training, a run of its own: wherever this one is, the training itself is not needed.
+
+    Parameters
+    ----------
+    one, cells, place : what is trained, if it is not there, on what, and where
+    measure : a function of the study, given a training, its run, its cells and `config`: tables and arrays by name
+    config : of the study
+    settings : all that decides, beside the training, what `measure` finds
+    """
+
+    def make(folder: Path) -> None:
+        save_contents(*measure(one, place.of(one, cells), cells, config), folder)
+
+    about = {"training": key_of(one, cells), **settings}
+    name, data = f"measured-{one.method}", cells.fingerprint
+    return obtain(place.store, name, VERSION, about, data, make, device=place.device, force=place.force)
+
+
+def save_contents(tables: Tables, arrays: Arrays, folder: Path) -> None:
+    """Write tables and arrays as products."""
+    for name, table in tables.items():
+        save_table(table, folder / f"{name}.parquet")
+    write_atomically(folder / ARRAYS, lambda path: np.savez_compressed(path, **arrays))  # type: ignore[arg-type]
+
+
+def contents(run: Run) -> tuple[Tables, Arrays]:
+    """Tables and arrays of a run of `measured`."""
+    with np.load(run.path(ARRAYS)) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    names = (Path(name) for name in run.products())
+    return {name.stem: run.table(name.stem) for name in names if name.suffix == ".parquet"}, arrays
 
 
 def train_all(
     todo: Sequence[Training],
     screens: Mapping[Any, CellSet],
     place: Place,
-    measure: Callable[[Training, Run, CellSet, Any], tuple[Tables, dict[str, np.ndarray]]],
+    measure: Measure,
     config: Any,
+    settings: Mapping[str, Any],
     *,
     workers: int | None = None,
     worth: bool = False,
-) -> tuple[Tables, dict[str, np.ndarray]]:
+) -> tuple[Tables, Arrays]:
     """Train and measure everything, side by side where that is worth it.
 
     Parameters
     ----------
     todo : trainings, in the order of their rows
     screens : cells by what a training calls them
-    place : where trainings are made and kept
-    measure : a function of the study, given a training, its run, its cells and `config`: tables and arrays by name
+    place, measure, config, settings : see `measured`
     workers, worth : see `side_by_side`
 
     Returns
@@ -88,16 +134,14 @@ def train_all(
         Tables of all trainings under one another, with the columns variant and repeat behind the others; arrays by
         "variant|repeat|name".
     """
-    tasks = [(one, screens[one.cells], place, measure, config) for one in todo]
+    tasks = [(one, screens[one.cells], place, measure, config, settings) for one in todo]
     found = side_by_side(_train_one, tasks, workers=workers, worth=worth)
     arrays = {name: values for _, some in found for name, values in some.items()}
     return under_one_another(tables for tables, _ in found), arrays
 
 
-def _train_one(
-    one: Training, cells: CellSet, place: Place, measure: Callable[..., Any], config: Any
-) -> tuple[Tables, dict[str, np.ndarray]]:
-    tables, arrays = measure(one, place.of(one, cells), cells, config)
+def _train_one(one: Training, *how: Any) -> tuple[Tables, Arrays]:
+    tables, arrays = contents(measured(one, *how))
     named = {name: table.assign(variant=one.variant, repeat=one.repeat) for name, table in tables.items()}
     return named, {f"{one.variant}|{one.repeat}|{name}": values for name, values in arrays.items()}
 

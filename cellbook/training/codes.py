@@ -1,4 +1,4 @@
-"""What is done with the trained networks of any method: codes of cells and images of codes, a few at a time."""
+"""What is done with the networks of any method: codes of cells, images of codes, and what is kept of codes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ from torch import Tensor
 
 from cellbook.cells import CellSet
 from cellbook.pixels import channel_max
-from cellbook.runs import save_table
-from cellbook.training.state import State
+from cellbook.profiles import to_wells
+from cellbook.profiles.aggregate import WELL
+from cellbook.runs import save_table, to_float32
+from cellbook.screens.named import without_place
+from cellbook.training.history import History
+from cellbook.training.state import Method, State
 
-BLOCK = 256  # cells at a time
+BLOCK, BLOCK_CUDA = 256, 2048  # cells at a time
+KEPT = 20  # cells of a well whose own codes are kept
+COURSE = "checkpoint-course"  # outlives a killed training, as checkpoints do
 
 
 @contextmanager
@@ -36,9 +42,10 @@ def inference(state: State) -> Iterator[None]:
 def encode(state: State, cells: CellSet, code: Callable[[Tensor], Tensor], width: int) -> np.ndarray:
     """Codes of cells, (N, width) float32, by a function of a batch of images; cells need not fit the device."""
     codes = [np.empty((0, width), np.float32)]
+    block = BLOCK_CUDA if state.device.type == "cuda" else BLOCK
     with inference(state):
-        for start in range(0, len(cells), BLOCK):
-            images = torch.from_numpy(np.array(cells.images[start : start + BLOCK])).to(state.device)
+        for start in range(0, len(cells), block):
+            images = torch.from_numpy(np.array(cells.images[start : start + block])).to(state.device)
             codes.append(code(channel_max(images)).cpu().numpy())
     return np.concatenate(codes)
 
@@ -54,6 +61,50 @@ def code_table(cells: CellSet, codes: np.ndarray) -> pd.DataFrame:
     return cells.feature_table(codes, [f"z{i}" for i in range(codes.shape[1])])
 
 
-def finish(cells: CellSet, codes: np.ndarray, folder: Path) -> None:
-    """Write the codes of all cells, where a study looks for them: ``embeddings.parquet``, as of `code_table`."""
-    save_table(code_table(cells, codes), folder / "embeddings.parquet")
+def write_codes(method: Method, state: State, cells: CellSet, folder: Path) -> None:
+    """Write what is kept of the codes of all cells: profiles of wells, and the codes of some cells.
+
+    ``wells.parquet`` has means and standard deviations over all cells of each well, as of `profiles.to_wells` (of one
+    cell the deviation is 0); it is left out where the cells have no wells. ``codes.parquet`` has the codes of the
+    cells of `kept_rows`.
+    """
+    codes = code_table(cells, method.encode(state, cells))
+    if set(WELL) <= set(codes):
+        save_table(to_float32(to_wells(without_place(codes), "mean_sd", single="zero")), folder / "wells.parquet")
+    save_table(codes.iloc[kept_rows(cells.table)], folder / "codes.parquet")
+
+
+def kept_rows(table: pd.DataFrame) -> np.ndarray:
+    """Rows of at most `KEPT` cells of each well, all where there are no wells; sorted, and no seed changes them."""
+    if not set(WELL) <= set(table):
+        return np.arange(len(table))
+    order = np.random.default_rng(0).permutation(len(table))
+    turn = table.iloc[order].groupby(WELL, sort=False).cumcount().to_numpy()
+    return np.sort(order[turn < KEPT])
+
+
+# --- the course of a training ---------------------------------------------------------------------------------------
+
+
+def course_steps(iterations: int, n: int = 10) -> list[int]:
+    """Steps at which a training is looked at: 0 and about `n` - 1 more, in equal ratios, the last among them."""
+    ratios = np.geomspace(max(1.0, iterations / 500), iterations, n - 1)
+    return sorted({0, *np.round(ratios).astype(int).tolist()})
+
+
+def follow(method: Method, state: State, cells: CellSet, history: History) -> None:
+    """Keep the mean codes of wells where a training is now, over the cells of `kept_rows`, beside its checkpoint."""
+    some = cells.select(kept_rows(cells.table))
+    wells = to_wells(without_place(code_table(some, method.encode(state, some))))
+    wells.insert(0, "step", history.step)
+    save_table(to_float32(wells), history.folder / f"{COURSE}-{history.step:09d}.parquet")
+
+
+def join_course(history: History) -> None:
+    """Write all that was followed as ``course.parquet``: step, metadata of the wells, mean codes."""
+    parts = sorted(history.folder.glob(f"{COURSE}-*.parquet"))
+    save_table(
+        pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True), history.folder / "course.parquet"
+    )
+    for part in parts:
+        part.unlink()

@@ -26,7 +26,9 @@ from cellbook.pixels import gather
 from cellbook.runs import Run, choose_device, obtain, run_key, show_progress
 from cellbook.training import replicas
 from cellbook.training.checkpoints import WEIGHTS, load_weights, resume, save_checkpoint, save_weights
+from cellbook.training.codes import course_steps, follow, join_course, write_codes
 from cellbook.training.history import History
+from cellbook.training.recorded import Recorded
 from cellbook.training.state import CHECKPOINT, Batch, Method, State
 
 LINES = 200  # about so many rows has the history of a run, whatever its length
@@ -38,10 +40,18 @@ def steps(method: Method, state: State, images: Tensor, done: int = 0) -> Iterat
 
     `images` are those of all cells, (cells, C, H, W) on the device. Nothing here waits for it.
     """
-    for t in range(done, state.config.iterations):
+
+    def update(t: int | Tensor) -> dict[str, Tensor]:
         rows = replicas.own_part(method.draw(state, t))  # (N,) or (draws, N)
         batch = Batch(gather(images, rows), rows)  # (N, C, H, W) or (draws, N, C, H, W)
-        yield method.step(state, batch, t)
+        return method.step(state, batch, t)
+
+    play = update
+    if images.is_cuda and replicas.world() == 1:
+        phase = getattr(method, "phase", lambda *_: 0)
+        play = Recorded(update, lambda t: phase(state.config, t), state.sampler.generator, done)
+    for t in range(done, state.config.iterations):
+        yield play(t)
 
 
 def train(
@@ -53,6 +63,7 @@ def train(
     *,
     checkpoint_seconds: float = SECONDS,
     compiled: bool = False,
+    course: bool = False,
 ) -> State:
     """Train a method to its last iteration and write `history.parquet` and `weights.safetensors` into `folder`.
 
@@ -75,6 +86,9 @@ def train(
         Least time between two checkpoints.
     compiled : bool
         Compile each network with ``torch.compile``.
+    course : bool
+        Also write ``course.parquet``: profiles of wells by the codes at about ten steps from the first to the last,
+        see `codes.follow`.
 
     Returns
     -------
@@ -107,11 +121,16 @@ def train(
         if compiled:
             for network in state.networks.values():
                 network.compile()
+        watched = set(course_steps(config.iterations)) if course and rank == 0 else set()
+        if history.step == 0 and watched:
+            follow(method, state, cells, history)
         written = time.monotonic()
         with _bar(name, history.step, config.iterations) as bar:
             for losses in steps(method, state, cells.to(on), history.step):
                 history.add(losses)
                 bar.update()
+                if history.step in watched:
+                    follow(method, state, cells, history)
                 last = history.step == config.iterations
                 if last or history.step % interval == 0:
                     bar.set_postfix(history.close())  # here the loop waits for the device
@@ -130,6 +149,8 @@ def train(
     if rank == 0:
         history.save()
         save_weights(state, history.folder / WEIGHTS)
+        if course:
+            join_course(history)
     return state
 
 
@@ -143,16 +164,19 @@ def train_run(
     force: bool = False,
     checkpoint_seconds: float = SECONDS,
     compiled: bool = False,
+    course: bool = False,
 ) -> Run:
     """The run of this method, configuration and cells from `store`, trained only if it is not there; see `train`."""
     name, device = method.__name__.rpartition(".")[2], choose_device(device)
+    how = {"checkpoint_seconds": checkpoint_seconds, "compiled": compiled, "course": course}
 
     def train_in(folder: Path) -> State:
-        return train(method, config, cells, folder, device, checkpoint_seconds=checkpoint_seconds, compiled=compiled)
+        return train(method, config, cells, folder, device, **how)
 
     def make(folder: Path) -> dict[str, str]:
         replicas.first_says(True, on)  # to the other processes, which cannot know what the store holds by then
         state = train_in(folder)
+        write_codes(method, state, cells, folder)
         if hasattr(method, "finish"):
             method.finish(state, cells, folder)
         (folder / CHECKPOINT).unlink()
@@ -160,14 +184,20 @@ def train_run(
 
     rank, _ = replicas.join()
     on = replicas.own_device(torch.device(device))
-    key = run_key(name, method.VERSION, asdict(config), cells.fingerprint)
+    about = keyed(config, course)
+    key = run_key(name, method.VERSION, about, cells.fingerprint)
     if rank == 0:
-        obtain(store, name, method.VERSION, config, cells.fingerprint, make, device=device, force=force)
+        obtain(store, name, method.VERSION, about, cells.fingerprint, make, device=device, force=force)
         replicas.first_says(False, on)  # the products are written
     else:
         while replicas.first_says(False, on):
             train_in(Path(store) / f"{key}.partial")
     return Run(Path(store) / key)
+
+
+def keyed(config: Any, course: bool = False) -> dict[str, Any]:
+    """What a run of a training is known by, beside its method and its cells; its course is a product more."""
+    return asdict(config) | ({"course": True} if course else {})
 
 
 def load_run(method: Method, config: Any, cells: CellSet, run: Run, device: str = "auto") -> State:

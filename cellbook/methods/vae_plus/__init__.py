@@ -4,8 +4,8 @@ Capturing single-cell phenotypic variation via unsupervised representation learn
 share encoder and decoder and differ in their objective: see `config.MODELS`. Read `networks`, then `objective`.
 """
 
-from cellbook.methods.vae_plus.codes import decode, encode, finish, nearest_to_mean, reconstruct, sample_prior, walk
+from cellbook.methods.vae_plus.codes import decode, encode, nearest_to_mean, reconstruct, sample_prior, walk
 from cellbook.methods.vae_plus.config import MODELS, PRESETS, Config
 from cellbook.methods.vae_plus.objective import begin, draw, step
 
-VERSION = 1  # rises when the results of a configuration change
+VERSION = 2  # rises when the results of a configuration change

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -80,8 +79,3 @@ def walk(state: State, start: np.ndarray, target: np.ndarray, images: int = 9) -
     chosen = np.searchsorted(np.maximum.accumulate(cosine), wanted - 1e-12).clip(max=d)
     chosen[0], chosen[-1] = 0, d
     return Walk(path[chosen], chosen, cosine[chosen], decode(state, path[chosen]))
-
-
-def finish(state: State, cells: CellSet, folder: Path) -> None:
-    """Write the product of a training; see `training.codes.finish`."""
-    trained.finish(cells, encode(state, cells), folder)

@@ -191,9 +191,9 @@ class _Normalise(torch.autograd.Function):
         counts = [part.numel() // len(weight) for part in x[:first]]
         unused = torch.zeros_like(weight), torch.zeros_like(weight)  # running moments: float32, so are the others then
         means, variances = zip(*(torch.batch_norm_update_stats(part, *unused, 0.0) for part in x[:first]), strict=True)
-        share = torch.tensor(counts, dtype=means[0].dtype, device=weight.device)[:, None] / sum(counts)
-        mean = (share * torch.stack(means)).sum(0)
-        var = (share * (torch.stack(variances) + (torch.stack(means) - mean).square())).sum(0)
+        shares = [count / sum(counts) for count in counts]
+        mean = sum(share * own for share, own in zip(shares, means, strict=True))
+        var = sum(s * (v + (m - mean).square()) for s, m, v in zip(shares, means, variances, strict=True))
         kept = [F.max_pool2d(part, 2, return_indices=True) if pool else (part, part) for part in x]
         y = [F.batch_norm(own, mean, var, weight, bias, eps=EPSILON) for own, _ in kept]
         ctx.save_for_backward(weight, mean, var, *x, *(own for own, _ in kept), *(place for _, place in kept))
@@ -208,11 +208,11 @@ class _Normalise(torch.autograd.Function):
         n = len(saved) // 3
         x, kept, places = saved[:n], saved[n : 2 * n], saved[2 * n :]
         dx: list[Tensor | None] = [None] * n
-        dweight, dbias = torch.zeros_like(mean), torch.zeros_like(mean)
+        dweight, dbias, none = torch.zeros_like(mean), torch.zeros_like(mean), mean.new_empty(0)
         for i, grad in enumerate(grads[:n]):
             if grad is not None:  # a batch of which nothing is asked costs nothing
                 dx[i], dw, db = torch.ops.aten.native_batch_norm_backward(
-                    grad, kept[i], weight, mean, var, None, None, False, EPSILON, [True, True, True]
+                    grad, kept[i], weight, mean, var, none, none, False, EPSILON, [True, True, True]
                 )
                 dweight, dbias = dweight + dw, dbias + db
                 if ctx.pool:

@@ -17,11 +17,13 @@ from cellbook.pixels import channel_max
 from cellbook.training import Batch, Sampler, State, place, treatment_codes
 
 
-def gamma(t: int, i: int, ramp: int = 2500) -> float:
+def gamma(t: int | Tensor, i: int, ramp: int = 2500) -> float | Tensor:
     """Weight of the feature term of layer i = 1 to 4 after t updates: rises from 0 at t = iT to 1 at t = (i+1)T.
 
     The paper leaves the first index open; in the published code it is 1: the first T iterations are a plain VAE.
     """
+    if isinstance(t, Tensor):
+        return (t / ramp - i).clamp(0.0, 1.0)
     return min(1.0, max(0.0, t / ramp - i))
 
 
@@ -67,7 +69,7 @@ def begin(config: Config, cells: CellSet, device: torch.device) -> State:
     fused = device.type == "cuda"
     # One Adam over both is two Adams: it works number by number. eps is the published code's.
     weights = [p for network in networks.values() for p in place(network, device).parameters()]
-    adam = torch.optim.Adam(weights, lr=config.adam_rate, betas=(0.9, 0.999), eps=1e-7, fused=fused)
+    adam = torch.optim.Adam(weights, lr=config.adam_rate, betas=(0.9, 0.999), eps=1e-7, fused=fused, capturable=fused)
     optimisers: dict[str, torch.optim.Optimizer] = {"autoencoder": adam}
     if config.terms.layers:
         judge = networks["discriminator"] = place(Discriminator(channels, config.width), device)
@@ -84,7 +86,7 @@ def draw(state: State, t: int) -> Tensor:
     return torch.stack([state.sampler.each() if n is None else state.sampler.balanced(n) for _ in range(draws)])
 
 
-def step(state: State, batch: Batch, t: int) -> dict[str, Tensor]:
+def step(state: State, batch: Batch, t: int | Tensor) -> dict[str, Tensor]:
     """One update of all networks from one forward pass; the terms of the objective before it, unweighted.
 
     The encoder minimises L_pix + L_D + beta L_KL, the decoder L_pix + L_D with L_D = sum_i gamma_i L_i, the
@@ -114,7 +116,7 @@ def step(state: State, batch: Batch, t: int) -> dict[str, Tensor]:
             losses[f"feature_{i}"] = feature_loss(hidden[i - 1][2], hidden[i - 1][1], x[0].numel())
             # Open: whether gamma counts the present update. Here t is the number of updates done before it.
             weight = gamma(t, i, config.ramp) if terms.progressive else 1.0
-            if weight > 0:
+            if isinstance(weight, Tensor) or weight > 0:
                 objective = objective + weight * losses[f"feature_{i}"]
         fake = torch.cat([logits[1], *logits[3:]])  # (N,) of made images, or (2N,)
         judged = torch.cat([logits[0], fake])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from cellbook.metrics import images
 from cellbook.pages.lafarge2019 import pictures, walks
 from cellbook.pages.lafarge2019.config import BASELINES, LABELS, PAPER_MODELS, PROTOCOL, VERSION, Config, trainings
 from cellbook.profiles.aggregate import TREATMENT
-from cellbook.runs import Run, choose_device, obtain_page, save_table, to_float32
+from cellbook.runs import Run, choose_device, obtain, obtain_page, save_table, to_float32
 from cellbook.screens import named
 from cellbook.study import profile
 from cellbook.study.encoding import UNTRAINED, encode, standardise
@@ -25,11 +26,14 @@ from cellbook.study.known import probe, week_of_controls
 from cellbook.study.pictures import normalised
 from cellbook.study.projections import project
 from cellbook.study.reconstructions import beside_originals
-from cellbook.study.trainings import Place, Tables, Training, train_all
+from cellbook.study.trainings import Place, Tables, Training, contents, save_contents, train_all
 from cellbook.study.transferred import transferred
 from cellbook.training import State, load_run
+from cellbook.training.codes import kept_rows
+from cellbook.training.loop import keyed
 
 LARGE = 50  # iterations; below, starting another process takes longer than the training
+OWN = {"page": "lafarge2019", "version": VERSION}
 FIGURE_4 = ("nocodazole", 3.0)  # the paper's example, shown if the models disagree on it here, too
 
 
@@ -76,11 +80,14 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
     effects = sorted({one.cells for one in todo} - {None})
     others = {effect: load(replace(config, week_effect=effect), place.store, place.device) for effect in effects}
     worth = place.device == "cpu" and config.iterations >= LARGE
-    tables, found = train_all(todo, {None: cells} | others, place, measure, config, workers=workers, worth=worth)
-    bases, whitenings = baselines(config, cells)
-    found |= bases
-    tables["whitenings"] = pd.concat([tables["whitenings"], whitenings], ignore_index=True)
-    units = profile.treatments(profile.wells_of(place.codes(todo[0], cells))[0], PROTOCOL)
+    screens, how = {None: cells} | others, settings(config)
+    tables, found = train_all(todo, screens, place, measure, config, how, workers=workers, worth=worth)
+    bases, arrays = contents(baselines(config, cells, place))
+    found |= arrays
+    tables["whitenings"] = pd.concat([tables["whitenings"], bases["whitenings"]], ignore_index=True)
+    units = (
+        tables.pop("profiles").query("variant == @todo[0].variant and repeat == 0").drop(columns=["variant", "repeat"])
+    )
     treatments = units[profiles.metadata(units)]
     counts = named.cell_counts(cells, config.screen)
     if counts is not None:
@@ -93,8 +100,9 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
     tables["assigned"] = assigned(found, treatments)
     first = [one for one in todo if one.repeat == 0 and one.variant in LABELS.values()]
     states = {one.variant: place.state(one, cells) for one in first}
-    codes = {one.variant: profiles.matrix(place.codes(one, cells)).astype(np.float32) for one in first}
-    album = pictures.draw(pictures.Scene(config, cells, states, codes), disagreement(tables["assigned"]))
+    some = cells.select(kept_rows(cells.table))
+    codes = {variant: vae_plus.encode(state, some) for variant, state in states.items()}
+    album = pictures.draw(pictures.Scene(config, some, states, codes), disagreement(tables["assigned"]))
     tables["pictures"] = album.table
     for name, table in tables.items():
         save_table(to_float32(table) if name != "trainings" else table, folder / f"{name}.parquet")
@@ -102,13 +110,18 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
     album.save(folder)
 
 
+def settings(config: Config) -> dict[str, Any]:
+    """What decides, beside a training, what `measure` finds."""
+    return {"seed": config.seed, "looked_at": config.looked_at, "probe_folds": config.probe_folds, **OWN}
+
+
 # --- one training ---------------------------------------------------------------------------------------------------
 
 
 def measure(training: Training, run: Run, cells: CellSet, config: Config) -> tuple[Tables, dict[str, np.ndarray]]:
     """Tables of a finished training, and distances between treatments by "summary|distance"."""
-    embedded = run.table("embeddings")
-    summaries, whitenings = profile.summaries(embedded)
+    embedded, wells = run.table("codes"), run.table("wells")
+    summaries, whitenings = profile.summaries(wells)
     paper = training.variant in PAPER_MODELS
     if not paper:  # the paper's four; the reading of whitening by plate and the other distance for its models alone
         summaries = {name: wells for name, wells in summaries.items() if name in profile.SUMMARIES}
@@ -119,14 +132,17 @@ def measure(training: Training, run: Run, cells: CellSet, config: Config) -> tup
     tables["whitenings"] = whitenings
     tables["weeks"] = week_of_controls(embedded, config.seed)
     codes = profiles.matrix(embedded).astype(np.float32)
-    tables["walks"] = walks.statistics(codes, cells.table, config.seed)
+    some = cells.table.iloc[kept_rows(cells.table)].reset_index(drop=True)
+    tables["walks"] = walks.statistics(codes, some, config.seed)
     tables["history"] = run.table("history").melt("step", var_name="term")
     record = run.record
     keys = ("key", "seconds", "device", "peak_memory_mib", "fingerprint")
     model = {"model": training.config.model, "beta": training.config.kl_weight}
     tables["trainings"] = pd.DataFrame([{name: record[name] for name in keys} | model])
-    if "truth_state" in cells.table:
-        truth = cells.table.filter(like="truth_")
+    if training.repeat == 0:
+        tables["profiles"] = profile.treatments(summaries["mean"], PROTOCOL)
+    if "truth_state" in some:
+        truth = some.filter(like="truth_")
         tables["truth"] = probe(named.without_place(embedded), truth, config.probe_folds)
     return tables, found
 
@@ -145,18 +161,25 @@ def reconstructions(state: State, cells: CellSet, seed: int) -> Tables:
 # --- what is not of one training ------------------------------------------------------------------------------------
 
 
-def baselines(config: Config, cells: CellSet) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
-    """Distances of the plain encoders under the same summaries, as of a first repeat, and their whitenings."""
-    found: dict[str, np.ndarray] = {}
-    used, like = [], trainings(config)[0]
-    for name in BASELINES:
-        for repeat in range(config.repeats if name == UNTRAINED else 1):
-            table = standardise(encode(name, cells, config.seed + repeat, n=config.latent, like=like))
-            by_summary, whitenings = profile.summaries(table)
+def baselines(config: Config, cells: CellSet, place: Place) -> Run:
+    """The run of the plain encoders: distances under the same summaries, and what their whitenings were fitted on."""
+    like = trainings(config)[0]
+    repeats = {name: config.repeats if name == UNTRAINED else 1 for name in BASELINES}
+    about = {"encoders": repeats, "n": config.latent, "seed": config.seed, "like": keyed(like.config), **OWN}
+
+    def make(folder: Path) -> None:
+        found: dict[str, np.ndarray] = {}
+        used = []
+        for name, repeat in ((name, repeat) for name, n in repeats.items() for repeat in range(n)):
+            encoded = encode(name, cells, config.seed + repeat, n=config.latent, device=place.device, like=like)
+            by_summary, whitenings = profile.summaries(profile.to_wells(standardise(encoded)))
             distances = profile.distances(by_summary, PROTOCOL, profile.DISTANCES[:1])
             found |= {f"{name}|{repeat}|{key}": values for key, values in distances.items()}
             used.append(whitenings.assign(variant=name, repeat=repeat))
-    return found, pd.concat(used, ignore_index=True)
+        save_contents({"whitenings": pd.concat(used, ignore_index=True)}, found, folder)
+
+    data = cells.fingerprint
+    return obtain(place.store, "plain", VERSION, about, data, make, device=place.device, force=place.force)
 
 
 def assigned(found: dict[str, np.ndarray], treatments: pd.DataFrame) -> pd.DataFrame:

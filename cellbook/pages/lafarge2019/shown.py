@@ -9,7 +9,6 @@ import pandas as pd
 
 from cellbook.pages.lafarge2019.config import (
     BASELINES,
-    FIRST_SCREEN,
     LABELS,
     PAPER_MODELS,
     PRESETS,
@@ -248,8 +247,6 @@ def warning(config: Config, run: Run, page: str) -> str:
             f"`cellbook run {page} -p preset=paper`."
         )
     lines[0] += "."
-    if config.screen == "simulated":
-        lines.append(FIRST_SCREEN)
     lines.append(
         "Numbers from other data than the paper's are *not comparable*; its claims are judged here all the same, on "
         "these cells and at this scale."

@@ -8,6 +8,7 @@ from typing import Any
 from cellbook.errors import CellbookError
 from cellbook.methods import wdn
 from cellbook.runs import seeds
+from cellbook.screens.simulator import SimulatedScreen
 
 VERSION = 2
 # Departures from the paper's method, trained once at a short budget: shown, not judged. The weight of the regulariser
@@ -33,8 +34,8 @@ class Config:
     # all, bbbc021-features, bbbc021-sample, simulated, planted, or the folder of a cell set; the paper: all of BBBC021
     screen: str = "all"
     vae: str = "quick"  # preset of the page of VAE+ whose screens and first training are used
-    week_effect: float = 1.0  # of the simulated screen
-    week_effects: tuple[float, ...] = (0.0, 2.0)  # further strengths, the same cells; 0 is the truth of the others
+    week_effect: float = SimulatedScreen.week_effect  # of the simulated screen
+    week_effects: tuple[float, ...] = (0.0, 1.0)  # further strengths, the same cells; 0 is the truth of the others
     # Embeddings
     factors: int = 50  # 50, of engineered features
     factor_tolerance: float = 10.0  # rise of the log-likelihood a step at which factor analysis stops

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cellbook.pages.lafarge2019.config import FIRST_SCREEN
 from cellbook.pages.tabak2020 import corrected as c
 from cellbook.pages.tabak2020.carry import LEFT, NAMED
 from cellbook.pages.tabak2020.config import PRESETS, Config
@@ -270,8 +269,6 @@ def warning(config: Config, sources: pd.DataFrame) -> str:
         f"Variants, the faults of the published code, and the maps whose generalisation is judged have a short "
         f"budget of {config.short_iterations:,} map steps after {config.short_pretraining:,} at {config.short_rate:g}.",
     ]
-    if sources["week_effect"].notna().any():
-        lines.append(FIRST_SCREEN)
     title = "Not the paper's data, and not its scale"
     return words.box(title, [*lines, *([left_out] if left_out else [])], "warning")
 
