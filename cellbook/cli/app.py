@@ -13,12 +13,14 @@ from typing import Annotated, Any
 
 import typer
 
+from cellbook.cli.lease import app as lease
 from cellbook.cli.screens import app as screens
 from cellbook.errors import CellbookError, Stopped
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 app.add_typer(screens)
+app.add_typer(lease)
 
 INTERRUPTED = 130
 

@@ -26,7 +26,7 @@ from cellbook.study.known import probe, week_of_controls
 from cellbook.study.pictures import normalised
 from cellbook.study.projections import project
 from cellbook.study.reconstructions import beside_originals
-from cellbook.study.trainings import Place, Tables, Training, contents, save_contents, train_all
+from cellbook.study.trainings import Place, Tables, Training, contents, measured, save_contents, train_all
 from cellbook.study.transferred import transferred
 from cellbook.training import State, load_run
 from cellbook.training.codes import kept_rows
@@ -67,6 +67,30 @@ def baseline(config: Config, store: str | Path, device: str = "auto") -> list[Ru
         return []
     device = choose_device(device)
     return transferred(config.screen, load(config, store, device), PROTOCOL, store, device=device, seed=config.seed)
+
+
+def parts(config: Config) -> dict[str, Training | None]:
+    """What can be made by itself, on another machine or beside others, most worth first; None: no training."""
+    named_trainings = {f"{one.variant}, {one.repeat}": one for one in trainings(config)}
+    return named_trainings | {"plain encoders": None, "ImageNet features": None}
+
+
+def make_part(config: Config, name: str, place: Place) -> list[Run]:
+    """Make one of the `parts`, if it is not in the store."""
+    one = parts(config)[name]
+    if name == "ImageNet features":
+        return baseline(config, place.store, place.device)
+    cells = part_cells(config, name, place)
+    if one is None:
+        return [baselines(config, cells, place)]
+    return [measured(one, cells, place, measure, config, settings(config))]
+
+
+def part_cells(config: Config, name: str, place: Place) -> CellSet:
+    """The cells of a part."""
+    one = parts(config)[name]
+    effect = config.week_effect if one is None or one.cells is None else one.cells
+    return load(replace(config, week_effect=effect), place.store, place.device)
 
 
 def load(config: Config, store: str | Path, device: str = "cpu") -> CellSet:
