@@ -42,6 +42,9 @@ class CellSet:
         C names; the order of the project is ("DNA", "Tubulin", "Actin"), shown as red, green, blue.
     pixel_um : float
         Side of a pixel in micrometres.
+    known_as : str, optional
+        Digest of what the cells are drawn from, where they can be drawn again: it is their fingerprint then, as another
+        device draws them a grey level lighter or darker here and there.
 
     Raises
     ------
@@ -52,6 +55,7 @@ class CellSet:
     table: pd.DataFrame
     channels: tuple[str, ...]
     pixel_um: float
+    known_as: str | None = None
 
     def __post_init__(self) -> None:
         _check_images(self.images)
@@ -93,15 +97,20 @@ class CellSet:
 
     @property
     def fingerprint(self) -> str:
+        """What the cells are `known_as`, or else the hash of their `content` (32 hexadecimal digits)."""
+        return self.known_as or self.content
+
+    @property
+    def content(self) -> str:
         """Hash of the images, the table, the channels and the pixel size (32 hexadecimal digits).
 
         An opened folder answers from what was stored when it was saved; `verify` recomputes it.
         """
-        if "_fingerprint" not in self.__dict__:
-            object.__setattr__(self, "_fingerprint", self._compute_fingerprint())
-        return self.__dict__["_fingerprint"]
+        if "_content" not in self.__dict__:
+            object.__setattr__(self, "_content", self._hash())
+        return self.__dict__["_content"]
 
-    def _compute_fingerprint(self) -> str:
+    def _hash(self) -> str:
         digest = self._header_digest()
         for chunk in _chunks(self.images):
             digest.update(np.ascontiguousarray(chunk))
@@ -115,17 +124,17 @@ class CellSet:
         return digest
 
     def verify(self) -> None:
-        """Recompute the fingerprint from the bytes and compare it with the stored one.
+        """Recompute the hash of the content and compare it with the stored one.
 
         Raises
         ------
         CellbookError : if they differ, that is, if a file changed after it was saved.
         """
-        found = self._compute_fingerprint()
-        if found != self.fingerprint:
+        found = self._hash()
+        if found != self.content:
             where = self.__dict__.get("_folder", "this set")
             raise CellbookError(
-                f"{where}: fingerprint {found} of the content is not the stored {self.fingerprint}; "
+                f"{where}: fingerprint {found} of the content is not the stored {self.content}; "
                 "a file was changed or damaged after saving. Make the set again."
             )
 
@@ -144,11 +153,13 @@ class CellSet:
         CellSet
             The same cells, memory-mapped.
         """
-        return save_parts([self], folder, overwrite)
+        return save_parts([self], folder, overwrite, self.known_as)
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str]) -> CellSet:
+    def open(cls, folder: str | os.PathLike[str], known_as: str | None = None) -> CellSet:
         """Open a saved set in milliseconds: images stay a read-only memory map, the table is read on first use.
+
+        `known_as` takes the place of what is stored under that name, if anything is.
 
         Raises
         ------
@@ -164,7 +175,8 @@ class CellSet:
             header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
             shape, dtype = tuple(header["shape"]), header["dtype"]
             channels, pixel_um = tuple(header["channels"]), float(header["pixel_um"])
-            fingerprint, version = header["fingerprint"], header["format"]
+            content, version = header["fingerprint"], header["format"]
+            known_as = known_as or header.get("known_as")
         except (ValueError, KeyError, TypeError) as error:
             raise CellbookError(f"{folder / HEADER} is damaged ({error!r}): save the set again.") from error
         if version != FORMAT:
@@ -182,8 +194,8 @@ class CellSet:
             )
         _check_images(images)
         self = object.__new__(cls)
-        known = {"images": images, "channels": channels, "pixel_um": pixel_um}
-        for name, value in (known | {"_folder": folder, "_fingerprint": fingerprint}).items():
+        known = {"images": images, "channels": channels, "pixel_um": pixel_um, "known_as": known_as}
+        for name, value in (known | {"_folder": folder, "_content": content}).items():
             object.__setattr__(self, name, value)
         return self
 
@@ -219,7 +231,14 @@ class CellSet:
         if len(index) == 0:
             shown = rows if isinstance(rows, str) else type(rows).__name__
             raise CellbookError(f"rows={shown!r} selects none of {len(self)} cells: loosen the selection.")
-        return CellSet(self.images[index], self.table.iloc[index], self.channels, self.pixel_um)
+        return CellSet(self.images[index], self.table.iloc[index], self.channels, self.pixel_um, self._known_as(index))
+
+    def _known_as(self, index: np.ndarray) -> str | None:
+        """What some of the cells are known as: these rows of what all are, which all of them in order still are."""
+        rows = np.arange(len(self), dtype="<i8")[index]
+        if self.known_as is None or np.array_equal(rows, np.arange(len(self))):
+            return self.known_as
+        return hashlib.blake2b(self.known_as.encode() + rows.tobytes(), digest_size=16).hexdigest()
 
     def _query(self, expression: str) -> np.ndarray:
         try:
@@ -249,8 +268,12 @@ class CellSet:
         return torch.from_numpy(np.ascontiguousarray(images)).to(device)
 
 
-def save_parts(parts: Iterable[CellSet], folder: str | os.PathLike[str], overwrite: bool = False) -> CellSet:
+def save_parts(
+    parts: Iterable[CellSet], folder: str | os.PathLike[str], overwrite: bool = False, known_as: str | None = None
+) -> CellSet:
     """Write cell sets one after another as one, with no more than one of them in memory; see `CellSet.save`.
+
+    What the parts are known as is not kept: the whole is `known_as` what is said here.
 
     Raises
     ------
@@ -277,7 +300,7 @@ def save_parts(parts: Iterable[CellSet], folder: str | os.PathLike[str], overwri
         try:
             files.write_array(work / IMAGES, blocks())
             table = pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
-            complete(work, table, *kinds[0][:2])
+            complete(work, table, *kinds[0][:2], known_as)
             files.put_folder(work, folder)
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
@@ -285,19 +308,21 @@ def save_parts(parts: Iterable[CellSet], folder: str | os.PathLike[str], overwri
     return CellSet.open(folder)
 
 
-def complete(folder: Path, table: pd.DataFrame, channels: Sequence[str], pixel_um: float) -> CellSet:
-    """Make a cell set of a folder that holds the images: add the table, then the header with the fingerprint."""
+def complete(
+    folder: Path, table: pd.DataFrame, channels: Sequence[str], pixel_um: float, known_as: str | None = None
+) -> CellSet:
+    """Make a cell set of a folder that holds the images: add the table, then the header with the hash of both."""
     images = np.load(folder / IMAGES, mmap_mode="r")
-    cells = CellSet(images, table, tuple(channels), pixel_um)
+    cells = CellSet(images, table, tuple(channels), pixel_um, known_as)
     cells.table.to_parquet(folder / TABLE, index=False)
     header = {
         "format": FORMAT,
-        "fingerprint": cells.fingerprint,
+        "fingerprint": cells.content,
         "shape": list(images.shape),
         "dtype": images.dtype.name,
         "channels": list(cells.channels),
         "pixel_um": float(pixel_um),
-    }
+    } | ({"known_as": known_as} if known_as else {})
     files.write_json(folder / HEADER, header)
     return cells
 

@@ -83,9 +83,13 @@ def stretch_limits(
     return limits[0], limits[1]
 
 
-def in_threads(work: Callable[[int], T], items: Sequence[int]) -> Iterator[T]:
-    """Results in order, a few ahead; one thread a batch, because small tensors lose time when they are split."""
-    threads = torch.get_num_threads()
+def in_threads(work: Callable[[int], T], items: Sequence[int], threads: int | None = None) -> Iterator[T]:
+    """Results in order, a few ahead; one thread a batch, because small tensors lose time when they are split.
+
+    `threads` are as many as torch would use, if nothing else is said.
+    """
+    before = torch.get_num_threads()
+    threads = threads or before
     try:
         torch.set_num_threads(1)
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -97,4 +101,4 @@ def in_threads(work: Callable[[int], T], items: Sequence[int]) -> Iterator[T]:
             while waiting:
                 yield waiting.popleft().result()
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)

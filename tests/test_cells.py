@@ -100,6 +100,32 @@ def test_select_by_query_mask_and_rows_agree():
     assert list(cells.select([4, 1]).table.truth_kind) == [4, 1]
 
 
+def test_what_cells_are_known_as_stands_for_their_pixels_on_disk_and_in_selections(tmp_path):
+    plain, lighter = make(), make()
+    lighter.images[:, 0] ^= 1
+    one, two = (CellSet(each.images, each.table, CHANNELS, 0.5, "drawn") for each in (plain, lighter))
+    assert one.fingerprint == two.fingerprint == "drawn"
+    assert len({plain.content, one.content, two.content, lighter.content}) == 2
+    saved = [each.save(tmp_path / name) for name, each in (("one", one), ("two", two))]
+    assert [each.fingerprint for each in saved] == ["drawn", "drawn"]
+    assert CellSet.open(tmp_path / "one", "other").fingerprint == "other"
+    assert one.select(slice(None)).fingerprint == "drawn"
+    picks = (slice(2, 5), [2, 3, 4], np.isin(np.arange(12), [2, 3, 4]), [-10, 3, -8], "2 <= truth_kind <= 4")
+    some = {cells.select(pick).fingerprint for pick in picks for cells in (one, *saved)}
+    assert len(some) == 1
+    orders = ([2, 3, 4], [2, 4, 3], [2, 3], np.arange(12)[::-1])
+    assert len({one.select(pick).fingerprint for pick in orders} | {"drawn"}) == 5
+    assert len(some & {one.select([2, 3, 4]).content, plain.select([2, 3, 4]).fingerprint}) == 0
+
+
+def test_damage_is_found_in_cells_that_are_known_by_another_name(tmp_path):
+    cells = make()
+    CellSet(cells.images, cells.table, CHANNELS, 0.5, "drawn").save(tmp_path / "set").verify()
+    np.load(tmp_path / "set" / "images.npy", mmap_mode="r+")[3, 1, 2, 2] ^= 1
+    with pytest.raises(CellbookError, match="a file was changed or damaged after saving"):
+        CellSet.open(tmp_path / "set").verify()
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -39,6 +39,27 @@ def test_fingerprint_of_a_simulated_screen_follows_its_content_and_that_of_other
     assert len({named.fingerprint(SAMPLE, each) for each in (config, *others)} - set(found)) == 1
 
 
+def test_a_simulated_screen_is_known_by_what_it_is_drawn_from_not_by_its_pixels(tmp_path, monkeypatch):
+    def lighter(config, **how):
+        for part in drawn(config, **how):
+            yield CellSet(part.images + 16, part.table, part.channels, part.pixel_um)
+
+    config, drawn = preset("smoke", cells=2), named.in_turns
+    cells = named.load(SIMULATED, config, tmp_path / "one")
+    monkeypatch.setattr(named, "in_turns", lighter)
+    other = named.load(SIMULATED, config, tmp_path / "other")
+    assert other.content != cells.content
+    assert other.fingerprint == cells.fingerprint == named.fingerprint(SIMULATED, config)
+    assert other.select([3, 1]).fingerprint == cells.select([3, 1]).fingerprint
+    some = named.load(SIMULATED, config, tmp_path / "one", per_well=1)
+    assert some.fingerprint not in {cells.fingerprint, some.content}
+    assert some.fingerprint == named.load(SIMULATED, config, tmp_path / "other", per_well=1).fingerprint
+    changed = named.load(SIMULATED, replace(config, noise=0.5), tmp_path / "one")
+    assert changed.fingerprint != cells.fingerprint
+    for each in (cells, other, changed):
+        each.verify()
+
+
 def test_a_screen_of_ones_own_is_its_folder_and_has_its_fingerprint(cells, tmp_path):
     cells.save(tmp_path / "own")
     own = named.load(str(tmp_path / "own"), preset("smoke"), tmp_path)

@@ -1,5 +1,7 @@
 """Simulated pixels: reproducible, in the camera's range, the same in crops and fields, and showing what was planted."""
 
+import importlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.screens.simulator import layout, nuisance, preset, render, simulate, simulate_fields, with_fields
 from cellbook.screens.simulator.calibration import calibrate, measure
-from cellbook.screens.simulator.simulate import screen_tables
+from cellbook.screens.simulator.simulate import crops, screen_tables
 
 PLATES = ["Week3_1", "Week7_4"]
 SMALL = preset("smoke", seed=2, cells=5)
@@ -296,6 +298,24 @@ def test_simulated_controls_come_near_real_ones(data_dir):
     assert table.difference.abs().median() < 0.4
     assert table.difference.abs().max() < 1.6
     assert table.loc["told apart", "simulated"] < 0.93
+
+
+def test_every_operation_of_a_device_is_told_where(small):
+    """Tensors of the device "meta" have no values: an operation with one of the CPU, or one that waits, fails."""
+    cells, wells = screen_tables(SMALL, PLATES)
+    images = crops(SMALL, cells, wells, "meta")
+    assert images.device.type == "meta"
+    assert (images.shape, images.dtype) == (small.images.shape, torch.uint16)
+
+
+def test_large_batches_draw_the_same_cells(small, monkeypatch):
+    module = importlib.import_module("cellbook.screens.simulator.simulate")
+    monkeypatch.setattr(module, "_SMALL", module._LARGE)
+    monkeypatch.setattr(module, "_TURN", 1)
+    other = simulate(SMALL, plates=PLATES)
+    assert np.abs(other.images.astype(int) - small.images.astype(int)).max() <= 16
+    assert (other.images != small.images).mean() < 1e-3
+    pd.testing.assert_frame_equal(other.table, small.table)
 
 
 @pytest.mark.gpu

@@ -29,7 +29,7 @@ TABLES = (bbbc021.IMAGE_TABLE, bbbc021.MOA_TABLE, bbbc021.LJOSA_TABLE)
 POSITIVE = "positive control"
 # Where a cell lies and how it was cut says nothing about its treatment.
 PLACE = ("Metadata_site", "Metadata_field", "Metadata_cell", "Metadata_y", "Metadata_x", "Metadata_dapi_centre_ratio")
-VERSION = 1  # of the cells that a simulated screen is drawn with
+VERSION = 1  # of the cells that a simulated screen is drawn with; if it rises, `fingerprint` has to tell it, too
 
 
 # --- cells ----------------------------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def fingerprint(screen: str, simulated: SimulatedScreen) -> str:
     """Digest of what the cells of `load` will be, known before any pixel is drawn or read.
 
     Of a simulated screen it is that of its tables, rounded to five digits, so that machines whose exponential differs
-    in the last bit agree.
+    in the last bit agree, and devices that draw a grey level apart.
     """
     if screen == SAMPLE:
         return digest(checksums(CROPS))[:32]
@@ -92,10 +92,11 @@ def simulated_cells(config: SimulatedScreen, store: str | Path, device: str = "c
     """The cells of a simulated screen, drawn once and kept in the store as a run of their own, memory-mapped."""
 
     def make(folder: Path) -> None:
-        save_parts(in_turns(config, device=device), folder / "cells", overwrite=True)
+        save_parts(in_turns(config, device=device), folder / "cells", True, known)
 
-    run = obtain(store, "screen", VERSION, config, fingerprint(SIMULATED, config), make, device=device)
-    return CellSet.open(run.folder / "cells")
+    known = fingerprint(SIMULATED, config)
+    run = obtain(store, "screen", VERSION, config, known, make, device=device)
+    return CellSet.open(run.folder / "cells", known)  # cells kept by earlier versions do not say it themselves
 
 
 def open_own(screen: str) -> CellSet:

@@ -32,14 +32,17 @@ def place(draw: np.random.Generator, n: int, shape: tuple[int, int], clumping: f
     # Closer than this they push each other away; some keep more room than others.
     room = np.exp(0.42 * draw.standard_normal(n))
     rest = min(0.62 * spacing, 42.0) * np.sqrt(room[:, None] * room[None])
+    y, x = points.T.copy()
     for step in range(9):
-        offset = _wrapped(points[:, None] - points[None], size)
-        distance = np.sqrt((offset**2).sum(-1)) + 1e-6
+        # From cell j to cell i at [j, i]; sums over the first axis add one cell after another.
+        dy, dx = _wrapped(y - y[:, None], size[0]), _wrapped(x - x[:, None], size[1])
+        distance = np.sqrt(dy**2 + dx**2) + 1e-6
         push = np.clip(rest - distance, 0.0, None)
         np.fill_diagonal(push, 0.0)
         weight = 0.30 if step < 7 else 0.5 * (distance < 22.0)
-        points = points + ((weight * push / distance)[..., None] * offset).sum(1)
-    return np.floor(points % size).astype(np.int64)
+        share = weight * push / distance
+        y, x = y + (share * dy).sum(0), x + (share * dx).sum(0)
+    return np.floor(np.stack([y, x], axis=1) % size).astype(np.int64)
 
 
 def neighbours(points: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -126,5 +129,5 @@ def waves(amplitude: np.ndarray, geometry: np.ndarray) -> np.ndarray:
     return np.maximum(factor, 0.35)
 
 
-def _wrapped(offset: np.ndarray, size: np.ndarray) -> np.ndarray:
+def _wrapped(offset: np.ndarray, size: np.ndarray | float) -> np.ndarray:
     return offset - size * np.round(offset / size)

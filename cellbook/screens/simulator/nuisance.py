@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import torch
@@ -94,12 +96,15 @@ def develop(
 
     def values(*names: str) -> torch.Tensor:
         array = table[[f"truth_{name}" for name in names]].to_numpy(dtype=np.float32, copy=True)
-        return torch.from_numpy(array).to(device)[:, :, None, None]
+        return torch.from_numpy(array).to(device, non_blocking=True)[:, :, None, None]
+
+    def of_stains(numbers: Sequence[float]) -> torch.Tensor:
+        return torch.tensor(numbers).to(device, non_blocking=True)[None, :, None, None]
 
     late = values("delay") * config.delay_effect
     gamma = 1 + values(*(f"gamma_{s}" for s in stains)).clamp(-0.5, 0.5)
     gain = torch.exp(values(*(f"gain_{s}" for s in stains)))
-    second = torch.tensor([float(i == 1) for i in range(channels)], device=device)[None, :, None, None]
+    second = of_stains([float(i == 1) for i in range(channels)])
     gain = gain * torch.exp(DELAY_GAIN * late * second)
     haze = (HAZE * torch.exp(values("haze") + DELAY_HAZE * late * second)).clamp_max(0.6)
     blur = BLUR * torch.exp(values("blur").clamp(-1.0, 1.0))
@@ -121,12 +126,11 @@ def develop(
     strength = 0.06 * torch.exp(values("shading")) * float(config.position_effect > 0)
     light = light * (1 + strength * (y + x) / 2)
 
-    level = torch.tensor(LEVELS[config.design], device=device)[None, :, None, None]
-    signal = level * gain * light
-    dark = torch.tensor(BACKGROUNDS[config.design], device=device)[None, :, None, None]
-    grey = dark * torch.exp(values("background")) + signal
+    signal = of_stains(LEVELS[config.design]) * gain * light
+    grey = of_stains(BACKGROUNDS[config.design]) * torch.exp(values("background")) + signal
     if noise is not None and config.noise > 0:
         side = float(np.exp(-1 / (2 * SMEAR**2)))
         noise = (noise + side * (torch.roll(noise, 1, -1) + torch.roll(noise, -1, -1))) / np.sqrt(1 + 2 * side**2)
         grey = grey + config.noise * noise * (READ_NOISE**2 + SHOT_NOISE * signal).sqrt()
-    return (GREY * torch.round(grey / GREY)).clamp(0, GREY * 4095).to(torch.int32).to(torch.uint16)
+    # By way of its bits: a device knows little of uint16.
+    return (GREY * torch.round(grey / GREY)).clamp(0, GREY * 4095).to(torch.int32).to(torch.int16).view(torch.uint16)

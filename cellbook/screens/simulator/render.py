@@ -7,6 +7,7 @@ draws the same cells to within a grey level.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ class Canvas:
     flat: torch.Tensor  # (4, BANK²) mottle, fine chromatin, coarse chromatin, puncta: taken as they lie
 
 
+@lru_cache(maxsize=2)
 def canvas(seed: int, device: str | torch.device) -> Canvas:
     """Prepare the shared tensors; the noise depends on the seed alone."""
     half = PATCH // 2
@@ -67,6 +69,15 @@ def canvas(seed: int, device: str | torch.device) -> Canvas:
     )
 
 
+def rare(cell: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Shapes of cells with the numbers of those whose nucleus is in pieces and of those that have a spindle.
+
+    Told beforehand, as a device that is asked for them has to be waited for.
+    """
+    fragmented = np.flatnonzero((cell["pieces"][:, :, 5] > 0).any(1))
+    return cell | {"fragmented": fragmented, "mitotic": np.flatnonzero(cell["aster"] + cell["spindle"] > 0)}
+
+
 def draw(c: Canvas, cell: dict[str, torch.Tensor], design: str) -> list[torch.Tensor]:
     """Light of each stain from each cell, alone in its patch: a list over stains of (B, P²), background 0.
 
@@ -74,7 +85,7 @@ def draw(c: Canvas, cell: dict[str, torch.Tensor], design: str) -> list[torch.Te
     ----------
     c : Canvas
     cell : dict
-        Of `anatomy.shape_cells`, as tensors on the device of the canvas; B rows.
+        Of `anatomy.shape_cells` and `rare`, as tensors on the device of the canvas; B rows.
     design : str
         ``"chemical"`` or ``"genetic"``: which stains.
     """
@@ -156,7 +167,7 @@ def _dna(c, cell, column, nucleus, edge, fine, coarse) -> tuple[torch.Tensor, to
     hole = torch.sigmoid((coarse - 1.25) * 5.0)  # nucleoli exclude DNA
     shape = nucleus * (1 - 0.20 * (c.r / edge).square().clamp_max(1.0))
     shape = shape * (1 - column["ring"] * torch.exp(-(c.r / (0.42 * edge)).square()))
-    rows = torch.nonzero(cell["pieces"][:, :, 5].sum(1) > 0)[:, 0]
+    rows = cell["fragmented"]
     if len(rows):
         pieces = cell["pieces"][rows][..., None]  # (b, pieces, 6, 1)
         dy, dx = c.dy - pieces[:, :, 0], c.dx - pieces[:, :, 1]
@@ -173,7 +184,7 @@ def _dna(c, cell, column, nucleus, edge, fine, coarse) -> tuple[torch.Tensor, to
 
 
 def _spindle(c, cell, column, inside) -> torch.Tensor | float:
-    rows = torch.nonzero(cell["aster"] + cell["spindle"] > 0)[:, 0]
+    rows = cell["mitotic"]
     if not len(rows):
         return 0.0
     angle = column["tilt"][rows] + torch.pi / 2  # poles face the plate's broad sides
@@ -198,8 +209,9 @@ def _bent(c: Canvas, which: int, angle, swirl, zoom, offsets) -> torch.Tensor:
     u = centre[:, :1] + zoom[:, None] * (c.dx * cos + c.dy * sin)
     v = centre[:, 1:] + zoom[:, None] * (c.dy * cos - c.dx * sin)
     grid = torch.stack((u, v), dim=-1) * (2 / (BANK - 1)) - 1
-    sampled = torch.nn.functional.grid_sample(c.bank[:, which : which + 1], grid[None], align_corners=True)
-    return sampled[0, 0]
+    # Never outside, so that the border decides nothing; with it every device samples by torch's own kernel.
+    bank = c.bank[:, which : which + 1]
+    return torch.nn.functional.grid_sample(bank, grid[None], padding_mode="border", align_corners=True)[0, 0]
 
 
 def _lie(c: Canvas, offsets: torch.Tensor) -> torch.Tensor:

@@ -7,10 +7,14 @@ show the same pixels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
+from joblib import cpu_count
+from torch import Tensor
 from tqdm import tqdm
 
 from cellbook.cells import CellSet
@@ -21,7 +25,21 @@ from cellbook.screens.simulator import anatomy, layout, nuisance, phenotypes, re
 from cellbook.screens.simulator.design import SimulatedScreen, plate_map, stream
 
 AREA_PER_CELL = 4850.0  # pixels; 270 cells in a field of 1024 x 1280
-_BATCH_CELLS, _BATCH_PIXELS = 64, 1 << 20
+# Of a batch: pixels of its fields, and cells drawn at once. What stays in a core's cache, and what fills a GPU.
+_SMALL, _LARGE = (1 << 20, 64), (1 << 21, 1024)
+_TURN = 256  # fields laid out in one go
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What is made with numpy for some whole fields; pinned in memory where the device is not the CPU."""
+
+    rows: slice  # of the table of cells
+    wells: pd.DataFrame  # one row a field
+    light: tuple[int, ...]  # shape of the fields, (F, C, H, W)
+    cells: list[dict[str, Tensor]]  # of `anatomy.shape_cells`, some cells each
+    places: list[list[Tensor]]  # field, y and x of the same cells
+    noise: Tensor | None  # standard normal numbers of that shape
 
 
 def simulate(
@@ -51,14 +69,29 @@ def simulate(
         parameters of the cell, the effect of its treatment on it, and the nuisances of its well.
     """
     cells, wells = screen_tables(config, plates)
-    side = config.crop
-    images = np.empty((len(cells), len(render.STAINS[config.design]), side, side), dtype=np.uint16)
-    for rows, fields in photograph(config, cells, wells, device, progress):
-        places = [torch.from_numpy(v.copy()).to(fields.device) for v in _places(cells.iloc[rows])]
-        # Indexing of uint16 is not there on every device: its bits are moved as int16.
-        crops = render.cut(fields.view(torch.int16), *places, side)
-        images[rows] = crops.cpu().numpy().view(np.uint16)
+    images = crops(config, cells, wells, device, progress).cpu().numpy()
     return CellSet(images, cell_table(cells, wells), render.STAINS[config.design], PIXEL_UM)
+
+
+def crops(
+    config: SimulatedScreen,
+    cells: pd.DataFrame,
+    wells: pd.DataFrame,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+) -> Tensor:
+    """Crops of all cells of `screen_tables`, (N, C, side, side) uint16, left on the device."""
+    side = config.crop
+    # The device moves the bits of uint16 as int16.
+    images = torch.empty((len(cells), len(render.STAINS[config.design]), side, side), dtype=torch.int16, device=device)
+    for batch, fields in _photographs(config, cells, wells, device, progress):
+        bits = fields.view(torch.int16)
+        start = batch.rows.start
+        for places in batch.places:
+            few = render.cut(bits, *(place.to(bits.device, non_blocking=True) for place in places), side)
+            images[start : start + len(few)] = few
+            start += len(few)
+    return images.view(torch.uint16)
 
 
 def field_shape(config: SimulatedScreen) -> tuple[int, int]:
@@ -98,16 +131,24 @@ def screen_tables(config: SimulatedScreen, plates: Sequence[str] | None = None) 
     clumping = nuisance.clumping(wells)
     names = wells[["Metadata_plate", "Metadata_well"]].to_numpy()
     counts = cells.groupby("field").size()
-    centres = [
-        layout.place(
-            stream(config.seed, "layout", *names[field // config.sites], field % config.sites + 1),
-            count,
-            shape,
-            clumping[field // config.sites],
+    fields, counts = counts.index.to_numpy(), counts.to_numpy()
+
+    def centres(start: int) -> np.ndarray:
+        some = zip(fields[start : start + _TURN], counts[start : start + _TURN], strict=True)
+        keys = ((field, count, *names[field // config.sites]) for field, count in some)
+        return np.concatenate(
+            [
+                layout.place(
+                    stream(config.seed, "layout", plate, well, field % config.sites + 1),
+                    count,
+                    shape,
+                    clumping[field // config.sites],
+                )
+                for field, count, plate, well in keys
+            ]
         )
-        for field, count in counts.items()
-    ]
-    cells[["y", "x"]] = np.concatenate(centres)
+
+    cells[["y", "x"]] = np.concatenate(list(in_threads(centres, range(0, len(fields), _TURN), cpu_count())))
     wells["Metadata_cell_count"] = cells.groupby("row").size().reindex(range(len(wells))).to_numpy()
     return cells, wells
 
@@ -128,52 +169,82 @@ def photograph(
     fields : torch.Tensor
         (F, C, H, W) uint16; the field numbers of those rows count on from the first row's.
     """
-    shape = field_shape(config)
+    return ((batch.rows, fields) for batch, fields in _photographs(config, cells, wells, device, progress))
+
+
+def _photographs(
+    config: SimulatedScreen, cells: pd.DataFrame, wells: pd.DataFrame, device: str | torch.device, progress: bool
+) -> Iterator[tuple[_Batch, Tensor]]:
+    """Batches of fields. A CPU makes each in one thread; for a GPU threads make what numpy draws, ahead of it."""
+    shape, device = field_shape(config), torch.device(device)
     canvas = render.canvas(config.seed, device)
     bounds = np.concatenate([[0], np.cumsum(cells.groupby("field").size().to_numpy())])
-    step = max(1, _BATCH_PIXELS // (shape[0] * shape[1]))
+    alone = device.type == "cpu"
+    pixels, at_once = _SMALL if alone else _LARGE
+    step = max(1, pixels // (shape[0] * shape[1]))
+    prepare = partial(_prepare, config, cells, wells, shape, bounds, step, at_once, pinned=device.type == "cuda")
 
-    def batch(first: int) -> tuple[slice, torch.Tensor]:
-        inside = bounds[first : first + step + 1]
-        part = cells.iloc[inside[0] : inside[-1]]
-        return slice(inside[0], inside[-1]), _photograph(config, canvas, part, inside - inside[0], first, wells, shape)
+    def whole(first: int) -> tuple[_Batch, Tensor]:
+        batch = prepare(first)
+        return batch, _expose(config, canvas, batch)
 
     firsts = range(0, len(bounds) - 1, step)
     with tqdm(total=len(cells), unit="cell", disable=not progress) as bar:
-        results = map(batch, firsts) if torch.device(device).type != "cpu" else in_threads(batch, firsts)
-        for rows, fields in results:
-            yield rows, fields
-            bar.update(rows.stop - rows.start)
+        if alone:
+            results = in_threads(whole, firsts)
+        else:
+            results = ((batch, _expose(config, canvas, batch)) for batch in in_threads(prepare, firsts, cpu_count()))
+        for batch, fields in results:
+            yield batch, fields
+            bar.update(batch.rows.stop - batch.rows.start)
 
 
-def _photograph(
+def _prepare(
     config: SimulatedScreen,
-    canvas: render.Canvas,
-    part: pd.DataFrame,
-    bounds: np.ndarray,
-    first: int,
+    cells: pd.DataFrame,
     wells: pd.DataFrame,
     shape: tuple[int, int],
-) -> torch.Tensor:
-    """Fields (F, C, H, W) of one batch: its cells, where each field starts among them, and the first field's number."""
-    stains, device = render.STAINS[config.design], canvas.r.device
-    row, site = np.divmod(np.arange(first, first + len(bounds) - 1), config.sites)
+    bounds: np.ndarray,
+    step: int,
+    at_once: int,
+    first: int,
+    *,
+    pinned: bool,
+) -> _Batch:
+    """Everything random of up to `step` fields from the `first` on; `bounds`: where each field starts among `cells`."""
+    inside = bounds[first : first + step + 1]
+    part = cells.iloc[inside[0] : inside[-1]]
+    row, site = np.divmod(np.arange(first, first + len(inside) - 1), config.sites)
     names = wells[["Metadata_plate", "Metadata_well"]].to_numpy()[row]
     keys = [(plate, well, number + 1) for (plate, well), number in zip(names, site, strict=True)]
-    light = torch.zeros((len(keys), len(stains), *shape), device=device)
-    shapes = _anatomies(config, part, keys, bounds, shape)
-    places = _places(part)
-    for start in range(0, len(part), _BATCH_CELLS):
-        few = slice(start, start + _BATCH_CELLS)
-        cell = {name: torch.from_numpy(value[few]).to(device) for name, value in shapes.items()}
-        where = [torch.from_numpy(value[few].copy()).to(device) for value in places]
-        render.scatter(canvas, light, render.draw(canvas, cell, config.design), *where)
+    shapes = _anatomies(config, part, keys, inside - inside[0], shape)
+
+    def held(array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        return tensor.pin_memory() if pinned else tensor
+
+    chunks = [slice(start, start + at_once) for start in range(0, len(part), at_once)]
+    few = [render.rare({name: value[chunk] for name, value in shapes.items()}) for chunk in chunks]
+    places = [[held(value[chunk].copy()) for value in _places(part)] for chunk in chunks]
+    light = (len(keys), len(render.STAINS[config.design]), *shape)
     noise = None
     if config.noise > 0:
-        size = (len(stains), *shape)
-        draws = [stream(config.seed, "camera", *key).standard_normal(size, dtype=np.float32) for key in keys]
-        noise = torch.from_numpy(np.stack(draws)).to(device)
-    return nuisance.develop(light, wells.iloc[row], config, stains, noise)
+        noise = torch.empty(light, pin_memory=pinned)
+        for key, out in zip(keys, noise.numpy(), strict=True):
+            stream(config.seed, "camera", *key).standard_normal(dtype=np.float32, out=out)
+    drawn = [{name: held(value) for name, value in cell.items()} for cell in few]
+    return _Batch(slice(inside[0], inside[-1]), wells.iloc[row], light, drawn, places, noise)
+
+
+def _expose(config: SimulatedScreen, canvas: render.Canvas, batch: _Batch) -> Tensor:
+    """Fields (F, C, H, W) uint16 of one batch. Nothing here waits for the device."""
+    move = partial(Tensor.to, device=canvas.r.device, non_blocking=True)
+    light = torch.zeros(batch.light, device=canvas.r.device)
+    for cell, places in zip(batch.cells, batch.places, strict=True):
+        drawn = render.draw(canvas, {name: move(value) for name, value in cell.items()}, config.design)
+        render.scatter(canvas, light, drawn, *map(move, places))
+    noise = None if batch.noise is None else move(batch.noise)
+    return nuisance.develop(light, batch.wells, config, render.STAINS[config.design], noise)
 
 
 def cell_table(cells: pd.DataFrame, wells: pd.DataFrame) -> pd.DataFrame:
