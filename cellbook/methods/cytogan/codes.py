@@ -24,9 +24,8 @@ def encode(state: State, cells: CellSet) -> np.ndarray:
     That is BEGAN's bottleneck, BiGAN's encoder, the mean code of the VAE. Batch norm in inference mode and no noise on
     the input, so that a cell always has one code.
     """
-    return trained.encode(
-        state, cells, lambda x: _reader(state).represent(_input(state, x)), state.config.settings.latent
-    )
+    reader = _reader(state)
+    return trained.encode(state, cells, lambda x: reader.represent(_input(state, x)), state.config.settings.latent)
 
 
 def features(state: State, cells: CellSet, layer: int) -> np.ndarray:
@@ -125,7 +124,7 @@ def slerp(start: np.ndarray, end: np.ndarray, steps: int = 10) -> np.ndarray:
 
 
 def analogy(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """a - b + c of codes, (d,) each or (N, d), of which the mean is taken: the paper's arithmetic on noise, (d,).
+    """The paper's arithmetic on noise, a - b + c, (d,): of codes, (d,) each, or of the means of several, (N, d).
 
     Images of one draw each, as in the paper, or of several. A sum of three draws is sqrt(3) times as long as one.
     """

@@ -90,9 +90,7 @@ class Config:
             if getattr(self, name) not in known:
                 raise CellbookError(f"{name}={getattr(self, name)!r} is none of {', '.join(known)}")
         if self.side % 16 or self.side < 16:
-            raise CellbookError(
-                f"side={self.side} must be a multiple of 16 pixels, as 96 or 48: it is halved four times"
-            )
+            raise CellbookError(f"side={self.side} must be a multiple of 16 pixels: it is halved up to four times")
         if self.condition != "none" and self.model not in (*ADVERSARIAL, "began"):
             raise CellbookError(f"condition={self.condition!r}: model {self.model!r} takes none, leave it out")
         if self.embedding and self.condition == "none":
@@ -123,10 +121,10 @@ class Config:
 
 
 def paper(model: str, condition: str = "none", **others: object) -> Config:
-    """The paper's training of a model, with as many steps as its epochs have over 1.3 million cells."""
+    """The paper's training of a model: so many steps that it sees 1.3 million cells as often as its epochs say."""
     config = Config(model, condition, **others)  # type: ignore[arg-type]
     settings = config.settings
-    return replace(config, iterations=CELLS * settings.epochs // settings.batch)
+    return replace(config, iterations=CELLS * settings.epochs // (settings.batch * settings.critic_steps))
 
 
 PRESETS = {

@@ -8,6 +8,7 @@ the GANs lie in [-1, 1], those of the autoencoders in [0, 1].
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -74,7 +75,7 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.noise, self.slope = InputNoise(noise), slope
-        self.convolutions = glorot(strided(channels, [width, 2 * width, 4 * width, 8 * width]))
+        self.convolutions = glorot(strided(channels, [width, 2 * width, 4 * width, 8 * width], lambda _: [_leaky()]))
         self.code = glorot(nn.Linear(8 * width * (side // 8) ** 2, latent))
         self.output = glorot(nn.Linear(latent + condition, 1))
 
@@ -87,7 +88,11 @@ class Discriminator(nn.Module):
         return self.code(self.hidden(x)[-1].flatten(1))
 
     def judge(self, code: Tensor, condition: Tensor) -> Tensor:
-        """Output for representations and conditions, (N, 100), (N, k) -> (N,): a logit but for LSGAN and WGAN."""
+        """Output for representations and conditions, (N, 100), (N, k) -> (N,): a logit but for LSGAN and WGAN.
+
+        A condition that comes in here, as in the paper, shifts the output by the same whatever the image: the
+        discriminator cannot tell whether image and condition belong together. BEGAN's can.
+        """
         bent = F.leaky_relu(code, self.slope) if self.slope != 1 else code
         return self.output(torch.cat([bent, condition], 1)).flatten().float()
 
@@ -106,13 +111,12 @@ class BeganDecoder(nn.Module):
         layers += [*([nn.ELU()] if made else []), Grid(wide, start)]  # (N, 128, 12, 12)
         for scale in (1, 2, 2, 2):  # 12, 24, 48, 96 pixels
             layers += [nn.Upsample(scale_factor=scale)] if scale > 1 else []
-            for _ in range(2):
-                layers += [nn.Conv2d(wide, wide, 3, padding=1), nn.ELU()]
+            layers += _same(wide) + _same(wide)
         layers += [nn.Conv2d(wide, channels, 3, padding=1), *([nn.Tanh()] if made else [])]
         self.layers = glorot(nn.Sequential(*layers))
 
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:
-        """(N, 100), (N, k) -> (N, c, 96, 96) float32; in [-1, 1] where images are made, linear where they are judged."""
+        """(N, 100), (N, k) -> (N, c, 96, 96) float32; in [-1, 1] where images are made, else linear."""
         return self.layers(torch.cat([z, condition], 1)).float()
 
 
@@ -124,16 +128,12 @@ class BeganDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.noise = InputNoise(noise)
-        blocks, before = [], channels
-        for times in (1, 2, 3, 4):  # 64, 128, 256, 384 filters: the third is four times the first
-            now = width * {3: 4, 4: 6}.get(times, times)
-            block: list[nn.Module] = []
-            for k in range(3):
-                block += [nn.Conv2d(before if k == 0 else now, now, 3, 2 if k == 0 else 1, padding=1), nn.ELU()]
-            blocks.append(nn.Sequential(*block))
-            before = now
+        blocks, filters = [], [width, 2 * width, 4 * width, 6 * width]  # 64, 128, 256, 384
+        for before, now in pairwise([channels, *filters]):
+            halved = [nn.Conv2d(before, now, 3, stride=2, padding=1), nn.ELU()]
+            blocks.append(nn.Sequential(*halved, *(_same(now) + _same(now))))
         self.convolutions = glorot(nn.Sequential(*blocks))
-        self.code = glorot(nn.Linear(before * (side // 16) ** 2, latent))
+        self.code = glorot(nn.Linear(filters[-1] * (side // 16) ** 2, latent))
         self.decoder = BeganDecoder(channels, side, width, latent, condition, made=False)
         self.register_buffer("k", torch.tensor(1e-8))
 
@@ -182,10 +182,10 @@ class BiganDiscriminator(nn.Module):
         super().__init__()
         self.noise = InputNoise(noise)
         filters = [8 * width, 4 * width, 2 * width, width]
-        self.convolutions = glorot(strided(channels, filters, lambda n: [_leaky(), nn.Dropout(dropout)]))
+        self.convolutions = glorot(strided(channels, filters, lambda _: [_leaky(), nn.Dropout(dropout)]))
         sizes = [width * (side // 8) ** 2 + latent, 64 * width, 64 * width, 16 * width]  # 1024, 1024, 256
         layers: list[nn.Module] = []
-        for before, now in zip(sizes, sizes[1:], strict=False):
+        for before, now in pairwise(sizes):
             layers += [nn.Linear(before, now), _leaky(), nn.Dropout(dropout)]
         self.dense = glorot(nn.Sequential(*layers, nn.Linear(sizes[-1], 1)))
 
@@ -201,7 +201,7 @@ class Encoder(nn.Module):
     def __init__(self, channels: int, side: int, filters: Sequence[int], latent: int, *, variational: bool) -> None:
         super().__init__()
         blocks = []
-        for before, now in zip([channels, *filters], filters, strict=False):
+        for before, now in pairwise([channels, *filters]):
             blocks.append(nn.Sequential(nn.Conv2d(before, now, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)))
         self.latent, self.convolutions = latent, glorot(nn.Sequential(*blocks))
         units = filters[-1] * (side >> len(filters)) ** 2
@@ -228,7 +228,7 @@ class Decoder(nn.Module):
         start = side >> len(filters)
         layers: list[nn.Module] = [nn.Linear(latent, filters[-1] * start**2), nn.ReLU(), Grid(filters[-1], start)]
         back = [*reversed(filters)]
-        for before, now in zip(back, back[1:], strict=False):  # 64, 128
+        for before, now in pairwise(back):  # 64, 128
             layers += [nn.Upsample(scale_factor=2), nn.Conv2d(before, now, 3, padding=1), nn.ReLU()]
         layers += [nn.Upsample(scale_factor=2), nn.Conv2d(back[-1], channels, 3, padding=1), nn.Sigmoid()]
         self.layers = glorot(nn.Sequential(*layers))
@@ -238,14 +238,12 @@ class Decoder(nn.Module):
         return self.layers(z).float()
 
 
-def strided(
-    channels: int, filters: Sequence[int], after: Callable[[int], list[nn.Module]] | None = None
-) -> nn.Sequential:
+def strided(channels: int, filters: Sequence[int], after: Callable[[int], list[nn.Module]]) -> nn.Sequential:
     """Convolutions 5 x 5, the first of all pixels and each other of half the side, with what follows each."""
     blocks = []
-    for k, (before, now) in enumerate(zip([channels, *filters], filters, strict=False)):
+    for k, (before, now) in enumerate(pairwise([channels, *filters])):
         convolution = nn.Conv2d(before, now, 5, stride=1 if k == 0 else 2, padding=2)
-        blocks.append(nn.Sequential(convolution, *(after(now) if after else [_leaky()])))
+        blocks.append(nn.Sequential(convolution, *after(now)))
     return nn.Sequential(*blocks)
 
 
@@ -265,6 +263,10 @@ def glorot(network: nn.Module) -> nn.Module:
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
     return network
+
+
+def _same(filters: int) -> list[nn.Module]:
+    return [nn.Conv2d(filters, filters, 3, padding=1), nn.ELU()]
 
 
 def _leaky() -> nn.Module:
