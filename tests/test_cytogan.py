@@ -185,7 +185,7 @@ def test_a_critic_without_slope_has_a_penalty_of_one_and_no_nan():
 @pytest.mark.parametrize("model", ADVERSARIAL)
 def test_a_step_is_that_written_out_by_hand(cells, model):
     n, d, rate = TINY["batch"], TINY["latent"], 0.05
-    state = started(cells, model=model, noise=0.0, smoothing=1.0, critic_steps=2)
+    state = started(cells, model=model, input_noise=0.0, smoothing=1.0, critic_steps=2)
     judge, maker = (deepcopy(state.networks[name]) for name in ("discriminator", "generator"))
     for name in state.optimisers:  # Adam's first steps are as long as its rate also where a slope is 0 but for rounding
         state.optimisers[name] = torch.optim.SGD(state.networks[name].parameters(), lr=rate)
@@ -271,7 +271,7 @@ def test_began_balances_its_terms_by_the_published_recursion(cells):
 
 def test_began_and_bigan_follow_their_objectives(cells):
     n, d = TINY["batch"], TINY["latent"]
-    quiet = {"noise": 0.0, "smoothing": 1.0, "dropout": 0.0, "critic_rate": 0.0, "generator_rate": 0.0}
+    quiet = {"input_noise": 0.0, "smoothing": 1.0, "dropout": 0.0, "critic_rate": 0.0, "generator_rate": 0.0}
     nothing = torch.empty(n, 0)
 
     def slopes(objective, network):
@@ -387,7 +387,7 @@ def test_one_step_moves_every_player(cells, changes):
     for name, network in state.networks.items():
         pairs = zip(network.parameters(), before[name].parameters(), strict=True)
         assert changes["model"] == "wgan" or all(not torch.equal(now, then) for now, then in pairs if now.ndim > 1)
-    assert all(value.isfinite() for value in found.values())
+    assert all(value.isfinite() and not value.requires_grad for value in found.values())
     assert state.finite() is None
 
 
@@ -539,7 +539,7 @@ def test_arithmetic_takes_one_code_each_or_the_mean_of_several():
 
 
 def test_what_the_discriminator_is_updated_with_are_images_made_with_moments_of_their_batch(cells):
-    state = started(cells, model="lsgan", noise=0.0, critic_rate=0.0, generator_rate=0.0)
+    state = started(cells, model="lsgan", input_noise=0.0, critic_rate=0.0, generator_rate=0.0)
     maker = state.networks["generator"]
     cytogan.step(state, a_batch(state, cells), 0)
     norm = next(m for m in maker.modules() if isinstance(m, torch.nn.BatchNorm2d))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from cellbook.errors import CellbookError
 
@@ -73,8 +72,8 @@ class Config:
     generator_rate: float | None = None
     decay: float | None = None
     every: int | None = None
-    prior: Literal["normal", "uniform"] = "normal"  # of the noise: N(0, I), or uniform in [-1, 1]
-    noise: float = 0.1  # standard deviation of what is added to a discriminator's input in training
+    prior: str = "normal"  # of the noise: N(0, I), or uniform in [-1, 1]
+    input_noise: float = 0.1  # standard deviation of what is added to a discriminator's input in training
     smoothing: float = 0.8  # targets of real cells are drawn between it and 1
     # Slope below 0 of what follows the representation. In the paper nothing does (1): two linear layers in a row, so
     # that the output sees the representation through one direction. With 0.2, as elsewhere, it sees all of it.
@@ -101,7 +100,7 @@ class Config:
                 raise CellbookError(f"{name}={value} must be at least {least}")
         if self.critic_steps not in (None, 1) and self.model not in ADVERSARIAL:
             raise CellbookError(f"critic_steps={self.critic_steps}: only {', '.join(ADVERSARIAL)} take more than 1")
-        for name in ("critic_rate", "generator_rate", "noise", "penalty", "clip", "gamma", "gain", "embedding"):
+        for name in ("critic_rate", "generator_rate", "input_noise", "penalty", "clip", "gamma", "gain", "embedding"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise CellbookError(f"{name}={value} must be a finite number, not negative")

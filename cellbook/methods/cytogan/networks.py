@@ -52,12 +52,12 @@ class Generator(nn.Module):
         for times in (4, 2, 1):  # (N, 128, 24, 24), (N, 64, 48, 48), (N, 32, 96, 96)
             layers += [nn.Upsample(scale_factor=2), nn.Conv2d(2 * times * width, times * width, 5, padding=2)]
             layers += [_norm(nn.BatchNorm2d, times * width), _leaky()]
-        layers += [nn.Conv2d(width, channels, 5, padding=2), nn.Tanh()]
+        layers.append(nn.Conv2d(width, channels, 5, padding=2))
         self.layers = glorot(nn.Sequential(*layers))
 
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:
         """(N, 100), (N, k) -> (N, c, 96, 96) float32 in [-1, 1]."""
-        return self.layers(torch.cat([z, condition], 1)).float()
+        return torch.tanh(self.layers(torch.cat([z, condition], 1)).float())
 
 
 class Discriminator(nn.Module):
@@ -112,12 +112,13 @@ class BeganDecoder(nn.Module):
         for scale in (1, 2, 2, 2):  # 12, 24, 48, 96 pixels
             layers += [nn.Upsample(scale_factor=scale)] if scale > 1 else []
             layers += _same(wide) + _same(wide)
-        layers += [nn.Conv2d(wide, channels, 3, padding=1), *([nn.Tanh()] if made else [])]
-        self.layers = glorot(nn.Sequential(*layers))
+        layers.append(nn.Conv2d(wide, channels, 3, padding=1))
+        self.layers, self.made = glorot(nn.Sequential(*layers)), made
 
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:
         """(N, 100), (N, k) -> (N, c, 96, 96) float32; in [-1, 1] where images are made, else linear."""
-        return self.layers(torch.cat([z, condition], 1)).float()
+        x = self.layers(torch.cat([z, condition], 1)).float()
+        return torch.tanh(x) if self.made else x
 
 
 class BeganDiscriminator(nn.Module):

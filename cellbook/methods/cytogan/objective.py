@@ -58,16 +58,16 @@ def _networks(config: Config, channels: int, condition: int) -> dict[str, nn.Mod
     settings = config.settings
     size = channels, config.side, settings.width, settings.latent
     if config.model in ADVERSARIAL:
-        judge = nets.Discriminator(*size, condition, config.noise, config.code_slope)
+        judge = nets.Discriminator(*size, condition, config.input_noise, config.code_slope)
         return {"discriminator": judge, "generator": nets.Generator(*size, condition)}
     if config.model == "began":
-        judge = nets.BeganDiscriminator(*size, condition, config.noise)
+        judge = nets.BeganDiscriminator(*size, condition, config.input_noise)
         return {"discriminator": judge, "generator": nets.BeganDecoder(*size, condition, made=True)}
     if config.model == "bigan":
         return {
-            "discriminator": nets.BiganDiscriminator(*size, config.noise, config.dropout),
+            "discriminator": nets.BiganDiscriminator(*size, config.input_noise, config.dropout),
             "generator": nets.Generator(*size),
-            "encoder": nets.BiganEncoder(*size, config.noise),
+            "encoder": nets.BiganEncoder(*size, config.input_noise),
         }
     variational = config.model == "vae"
     filters = [4 * settings.width, 2 * settings.width, settings.width] if variational else [settings.width] * 2
@@ -104,12 +104,9 @@ def draw(state: State, t: int) -> Tensor:
 def step(state: State, batch: Batch, t: int | Tensor) -> dict[str, Tensor]:
     """One step after t others: its losses by name, of several critic steps those of the last."""
     set_rates(state, t)
-    if state.config.model in ADVERSARIAL:
-        return _adversarial(state, batch)
-    x = scaled(batch.images[0], state.config)  # (N, c, H, W)
-    if state.config.model == "began":
-        return _began(state, x, batch.rows[0])
-    return _bigan(state, x) if state.config.model == "bigan" else _autoencoder(state, x)
+    model = {"began": _began, "bigan": _bigan, "vae": _autoencoder, "ae": _autoencoder}.get(state.config.model)
+    found = model(state, scaled(batch.images[0], state.config), batch.rows[0]) if model else _adversarial(state, batch)
+    return {name: value.detach() for name, value in found.items()}  # a loss that is kept would keep its graph
 
 
 def set_rates(state: State, t: int | Tensor) -> None:
@@ -209,11 +206,11 @@ def _began(state: State, x: Tensor, rows: Tensor) -> dict[str, Tensor]:
     return {"real": l_real, "made": l_made, "k": k, "convergence": measure, "generator": generator}
 
 
-def _bigan(state: State, x: Tensor) -> dict[str, Tensor]:
+def _bigan(state: State, x: Tensor, rows: Tensor) -> dict[str, Tensor]:
     """BiGAN: discriminator, generator and encoder in turn; the last two want pairs to be taken for the other kind."""
     config, n = state.config, len(x)
     judge, generator, encoder = (state.networks[name] for name in ("discriminator", "generator", "encoder"))
-    nothing = x.new_empty(n, 0)
+    nothing = told(state, rows)  # no condition
     with state.autocast():
         with torch.no_grad():
             z = draw_noise(state, n)
@@ -233,7 +230,7 @@ def _bigan(state: State, x: Tensor) -> dict[str, Tensor]:
     return found
 
 
-def _autoencoder(state: State, x: Tensor) -> dict[str, Tensor]:
+def _autoencoder(state: State, x: Tensor, rows: Tensor) -> dict[str, Tensor]:
     """VAE and autoencoder: encoder and decoder together."""
     encoder, decoder, d = state.networks["encoder"], state.networks["decoder"], state.config.settings.latent
     with state.autocast():
