@@ -1,0 +1,24 @@
+"""CytoGAN of Goldsborough et al. (2017): generative adversarial networks that draw single cells and encode them.
+
+CytoGAN: Generative Modeling of Cell Images, bioRxiv 227645. A narrow layer before the discriminator's output is the
+representation of a cell; BEGAN's bottleneck and BiGAN's encoder are others. Read `networks`, `losses`, `objective`.
+"""
+
+from cellbook.methods.cytogan.codes import (
+    Directions,
+    analogy,
+    decode,
+    directions,
+    encode,
+    features,
+    finish,
+    noise,
+    reconstruct,
+    sample,
+    slerp,
+    straight,
+)
+from cellbook.methods.cytogan.config import CONDITIONS, MODELS, PRESETS, Config, paper
+from cellbook.methods.cytogan.objective import begin, draw, step
+
+VERSION = 1  # rises when the results of a configuration change
