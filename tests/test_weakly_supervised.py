@@ -18,6 +18,7 @@ from cellbook.methods.weakly_supervised.augmentation import augment, moved, rang
 from cellbook.methods.weakly_supervised.networks import Block, Classifier, Convolution, SetClassifier, Trunk, same
 from cellbook.methods.weakly_supervised.objective import cross_entropy, mix, one_hot, rate
 from cellbook.pixels import channel_max, gather
+from cellbook.screens.simulator import SimulatedScreen, plate_map
 from cellbook.training import Batch, load_run, train, train_run
 
 TINY = {"width": 2, "batch": 6, "set_size": 3, "iterations": 3}
@@ -447,6 +448,19 @@ def test_who_is_left_out_or_not_validated_is_named(cells):
     assert everything.unvalidated == everything.classes
 
 
+def test_the_plan_of_bbbc021_gives_its_classes_and_those_without_validation():
+    plan = plate_map(SimulatedScreen())
+    table = plan.loc[plan.index.repeat(2)]  # two cells a well
+    cells = CellSet(np.ones((len(table), 1, 32, 32), np.uint8), table, ("DNA",), 1.0)
+    parts = method.split(Config(), cells)
+    doses = [f"docetaxel {dose}" for dose in (0.03, 0.1, 0.3)] + [
+        "proteasome inhibitor I 0.1",
+        "proteasome inhibitor I 3",
+    ]
+    assert (len(parts.classes), parts.left_out, parts.unvalidated) == (103, (), tuple(doses))
+    assert len(method.split(Config(control_class=True), cells).classes) == 104
+
+
 def test_shuffled_labels_tell_the_week_alone(cells):
     real, other = (method.split(Config(labels=labels), cells) for labels in ("treatment", "shuffled"))
     week = cells.table["Metadata_batch"].to_numpy()
@@ -464,11 +478,18 @@ def test_shuffled_labels_tell_the_week_alone(cells):
 def test_a_run_trains_and_keeps_features_of_all_cells(cells, tmp_path, kind):
     run = train_run(method, Config(**{**TINY, **kind}), cells, tmp_path, "cpu")
     assert run.table("history")["step"].tolist() == [1, 2, 3]
-    codes = run.table("embeddings").filter(regex="^z").to_numpy()
+    codes = run.table("codes").filter(regex="^z").to_numpy()
     state = load_run(method, Config(**{**TINY, **kind}), cells, run, "cpu")
     np.testing.assert_allclose(codes, method.encode(state, cells), rtol=1e-5)
     assert codes.shape == (len(cells), 8)
+    wells, features = run.table("layers"), method.layers(state, cells)
+    assert len(wells) == len(run.table("wells")) == 18
+    for name, values in features.items():
+        first = cells.table[["Metadata_plate", "Metadata_well"]] == wells.iloc[0][["Metadata_plate", "Metadata_well"]]
+        mean = values[first.all(axis=1)].mean(axis=0)
+        np.testing.assert_allclose(wells.filter(regex=f"^{name}_").iloc[0].to_numpy(float), mean, rtol=1e-4, atol=1e-5)
     table = method.validate(state, cells)
+    pd.testing.assert_frame_equal(run.table("validation"), table, check_dtype=False)
     assert table["validation"].sum() == (24 if kind.get("control_class") else 16)
     assert (table["right"] <= table["validation"]).all()
 
@@ -507,16 +528,15 @@ def test_features_are_means_of_maps_whatever_is_encoded_together(cells, monkeypa
     method.step(state, a_batch(state, cells), 0)
     found = method.layers(state, cells)
     assert tuple(found) == LAYERS
-    widths = [2, 2, 4, 4, 8, 8, 16, 16, 16, 8]
+    widths = [2, 2, 4, 4, 8, 8, 16, 16, 8]
     assert [values.shape for values in found.values()] == [(len(cells), width) for width in widths]
     trunk = state.networks["trunk"].eval()
     with torch.no_grad():
         maps = dict(trunk.outputs(channel_max(cells.to(CPU))))
     for name, values in maps.items():
         np.testing.assert_allclose(found[name], values.numpy().mean(axis=(2, 3)), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(found["pool"], found["5b"])
     embed = state.networks["head"].embed.weight.detach().numpy()
-    np.testing.assert_allclose(found["embedding"], found["pool"] @ embed.T, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found["embedding"], found["5b"] @ embed.T, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(method.encode(state, cells), found["4a"])
     monkeypatch.setattr("cellbook.training.codes.BLOCK", 5)
     for name in ("2b", "embedding"):

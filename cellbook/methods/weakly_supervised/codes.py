@@ -13,8 +13,13 @@ from torch import Tensor
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.methods.weakly_supervised.augmentation import ranged
+from cellbook.methods.weakly_supervised.config import STAGES
 from cellbook.methods.weakly_supervised.networks import pooled
 from cellbook.methods.weakly_supervised.split import split
+from cellbook.profiles import to_wells
+from cellbook.profiles.aggregate import WELL
+from cellbook.runs import save_table, to_float32
+from cellbook.screens.named import without_place
 from cellbook.training import State
 from cellbook.training import codes as trained
 
@@ -27,8 +32,8 @@ def encode(state: State, cells: CellSet) -> np.ndarray:
 def layers(state: State, cells: CellSet) -> dict[str, np.ndarray]:
     """Features of cells from every layer by its name, (N, d) float32 each, in one pass.
 
-    Of a block they are the means over the pixels of its output; "pool" is what the classifier is given, the same
-    numbers as "5b". The embedding is taken before its batch norm.
+    Of a block they are the means over the pixels of its output; "5b" is what the classifier is given, pool5. The
+    embedding is taken before its batch norm.
     """
     return _encode(state, cells, state.config.layers)
 
@@ -80,8 +85,20 @@ def validate(state: State, cells: CellSet) -> pd.DataFrame:
 
 
 def finish(state: State, cells: CellSet, folder: Path) -> None:
-    """Write the product of a training; see `training.codes.finish`."""
-    trained.finish(cells, encode(state, cells), folder)
+    """Write what is judged beside the codes, where there are wells and validation cells.
+
+    ``layers.parquet`` has the mean features of wells from every layer, in columns 4a_0, 4a_1 and so on;
+    ``validation.parquet`` is the table of `validate`.
+    """
+    if set(WELL) <= set(cells.table):
+        wells = pd.DataFrame()
+        for name, values in layers(state, cells).items():
+            columns = [f"{name}_{i}" for i in range(values.shape[1])]
+            found = to_wells(without_place(cells.feature_table(values, columns)))
+            wells = found if wells.empty else pd.concat([wells, found[columns]], axis=1)
+        save_table(to_float32(wells), folder / "layers.parquet")
+    if split(state.config, cells).validation.any():
+        save_table(validate(state, cells), folder / "validation.parquet")
 
 
 def _encode(state: State, cells: CellSet, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -99,16 +116,13 @@ def _features(state: State, x: Tensor, names: Sequence[str]) -> list[Tensor]:
         found[name] = pooled(output)
         if found.keys() >= set(names):
             return [found[name] for name in names]
-    found["pool"] = found["5b"]
-    if "embedding" in names:
-        found["embedding"] = state.networks["head"].embed(found["pool"])
+    found["embedding"] = state.networks["head"].embed(found["5b"])
     return [found[name] for name in names]
 
 
 def _widths(state: State) -> dict[str, int]:
-    trunk, width = state.networks["trunk"], state.config.width
-    blocks = {name: width << (int(name[0]) - 2) for name in trunk.blocks}
-    return blocks | {"pool": trunk.features, "embedding": 4 * width}
+    width = state.config.width
+    return {name: width << (int(name[0]) - 2) for name in STAGES} | {"embedding": 4 * width}
 
 
 def _check(state: State, cells: CellSet) -> None:

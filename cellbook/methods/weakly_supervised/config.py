@@ -15,7 +15,7 @@ Scale = Literal["unit", "signed"]
 Optimiser = Literal["adam", "sgd"]
 
 STAGES = ("2a", "2b", "3a", "3b", "4a", "4b", "5a", "5b")  # blocks of the trunk
-LAYERS = (*STAGES, "pool", "embedding")
+LAYERS = (*STAGES, "embedding")  # the pooled output of 5b is what the paper calls pool5
 LEAST = 32  # pixels of a crop: the trunk halves its side five times
 
 # First learning rate, and by what it is multiplied from which share of the training on.
@@ -100,7 +100,7 @@ class Config:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Layers of this network; what follows the pool is an embedding only at submission, and the GRU no feature."""
+        """Layers of this network; an embedding has only the head of submission, and what a GRU gives is no feature."""
         return LAYERS if self.head == "embedded" and self.model != "recurrent" else LAYERS[:-1]
 
 
