@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
-from torch import nn
 from torch.nn import functional
 
 from cellbook.cells import CellSet
@@ -131,7 +129,9 @@ def test_convolutions_start_xavier_normal():
 def test_coordinates_are_centred_and_each_runs_along_its_own_side():
     x, y, r = coordinates(32, 48)[0]
     assert x.shape == (32, 48)
-    assert (x[:, 0] == -1).all() and (x[:, -1] == 1).all() and (y[0] == -1).all() and (y[-1] == 1).all()
+    for ends in (x[:, [0, -1]].T, y[[0, -1]]):
+        assert (ends[0] == -1).all()
+        assert (ends[1] == 1).all()
     torch.testing.assert_close(r, r.flip(0))
     torch.testing.assert_close(r, r.flip(1))
     assert r.argmin() in (15 * 48 + 23, 15 * 48 + 24, 16 * 48 + 23, 16 * 48 + 24)
@@ -221,10 +221,15 @@ def test_images_are_mirrored_in_either_way_and_channels_change_alike():
     grey = torch.full((200, 2, 4, 4), 0.5)
     brighter = objective.augmented(grey, 0.03, 0.0)
     torch.testing.assert_close(brighter[:, 0], brighter[:, 1])
-    assert 0.5 * 0.97 <= brighter.min() < 0.5 * 0.975 and 0.5 * 1.025 < brighter.max() <= 0.5 * 1.03
+    assert 0.485 <= brighter.min() < 0.4875
+    assert 0.5125 < brighter.max() <= 0.515
+    x = 0.25 + 0.5 * x  # away from the ends, where values are clipped
     steeper = objective.augmented(x, 0.0, 0.05)
     torch.testing.assert_close(steeper.mean((-2, -1)), x.mean((-2, -1)))
-    assert steeper.std((-2, -1)).std() > 1e-3
+    factor = steeper.std((-2, -1)) / x.std((-2, -1))
+    torch.testing.assert_close(factor[:, 0], factor[:, 1])
+    assert 0.95 <= factor.min() < 0.96
+    assert 1.04 < factor.max() <= 1.0501
 
 
 # --- the confounder ------------------------------------------------------------------------------------------------
@@ -278,7 +283,7 @@ def test_a_confounder_that_cannot_be_removed_is_refused_by_name(cells):
     ):
         with pytest.raises(CellbookError, match=message):
             begun(values)
-    with pytest.raises(CellbookError, match=r"'Metadata_bach' is no column of the cells: did you mean 'Metadata_batch'"):
+    with pytest.raises(CellbookError, match="is no column of the cells: did you mean 'Metadata_batch'"):
         begun(0.0, "Metadata_bach")
 
 
@@ -434,7 +439,8 @@ def test_a_round_is_the_game_written_out(cells, changes):
             settled = theirs.grad.abs() > 1e-6 if name != "adversary" else torch.ones_like(theirs, dtype=torch.bool)
             torch.testing.assert_close(ours[settled], theirs[settled], rtol=1e-3, atol=2e-5)
     assert losses["reconstruction"].item() == pytest.approx(loss.item(), rel=1e-4)
-    assert set(losses) == {"reconstruction", *(["kernel"] if config.penalty == "kernel" else ["adversary", "confusion"])}
+    beside = {"kernel"} if config.penalty == "kernel" else {"adversary", "confusion"}
+    assert set(losses) == {"reconstruction"} | beside
 
 
 def test_lambda_weighs_the_penalty_and_nothing_else(cells):
@@ -527,7 +533,7 @@ def stop():
 
 def test_an_adversary_that_diverges_is_one_error_that_names_it(cells, tmp_path):
     config = Config(**{**TINY, "teaching": 60}, teaching_rate=1e12)
-    with pytest.raises(CellbookError, match=r"(adversary is (nan|inf) at step|weights of adversary are no longer finite)"):
+    with pytest.raises(CellbookError, match=r"adversary is (nan|inf) at step|weights of adversary are no"):
         train(fair_cae, config, cells, tmp_path, "cpu")
 
 
@@ -539,39 +545,44 @@ def test_a_few_steps_bring_reconstructions_closer(cells, tmp_path):
         assert loss.iloc[-5:].mean() < 0.7 * loss.iloc[:5].mean()
 
 
-@pytest.mark.parametrize("penalty", PENALTIES)
-def test_the_week_is_harder_to_read_after_the_game(penalty):
-    """Fresh probes on other cells: a week that is one bright pixel goes from the codes, the size of a blob stays."""
+@pytest.fixture(scope="module")
+def planted():
+    """One bright square in half of the cells, and a stripe along the edge that is brighter in one week."""
     rng = np.random.default_rng(7)
-    n = 400
-    week, large = np.arange(n) % 2, np.arange(n) // 2 % 2
-    images = rng.integers(0, 8000, (n, 1, 16, 16))
-    images[:, 0, 5:11, 5:11] += 22_000 * large[:, None, None]
-    images[:, 0, :3] += 12_000 * week[:, None, None]
+    week, square = np.arange(400) % 2, np.arange(400) // 2 % 2
+    images = rng.integers(0, 8000, (400, 1, 16, 16))
+    images[:, 0, 5:11, 5:11] += 22_000 * square[:, None, None]
+    stripe = 9000 + 3000 * rng.normal(size=400) + 9000 * week
+    images[:, 0, :4] += stripe.clip(0).astype(int)[:, None, None]
     images[:, 0, -1, -1] = 45_000
-    table = pd.DataFrame({"Metadata_compound": "DMSO", "Metadata_batch": week.astype(str), "large": large})
-    planted = CellSet(images.astype(np.uint16), table, ("DNA",), 0.5)
-    common = {"latent": 8, "width": 2, "hidden": (16,), "batch": 64, "teaching_batch": 64, "pool": 4}
-    common |= {"pretraining": 100, "teaching": 50, "pretraining_rate": 5e-3, "game_rate": 3e-3, "penalty": penalty}
-    updates = 4 if PENALTIES[penalty].updates else None
-    strength = {"adversary": 0.05, "reversal": 0.05, "confusion": 1.0, "kernel": 1.0}[penalty]
-    accuracy = {}
-    for lam in (0.0, strength):
-        config = Config(**common, lam=lam, rounds=150, updates=updates)
-        torch.manual_seed(0)
-        state = fair_cae.begin(config, planted, CPU)
-        pixels = planted.to(CPU)
-        for t in range(config.iterations):
-            rows = fair_cae.draw(state, t)
-            fair_cae.step(state, Batch(gather(pixels, rows), rows), t)
+    table = pd.DataFrame({"Metadata_compound": "DMSO", "Metadata_batch": week.astype(str), "square": square})
+    return CellSet(images.astype(np.uint16), table, ("DNA",), 0.5)
+
+
+def share(codes, label):
+    """Of the variance of codes, what lies between the classes of a label."""
+    codes, classes = codes - codes.mean(0), np.unique(label)
+    between = sum((label == k).mean() * np.square(codes[label == k].mean(0)).sum() for k in classes)
+    return between / np.square(codes).sum(1).mean()
+
+
+@pytest.mark.parametrize(
+    ("penalty", "lam"), [("adversary", 0.1), ("reversal", 0.02), ("confusion", 0.1), ("kernel", 1.0)]
+)
+def test_the_game_takes_the_week_out_of_the_codes_and_leaves_the_cells_in(planted, penalty, lam):
+    changes = {"latent": 8, "width": 2, "hidden": (16,), "batch": 64, "teaching_batch": 64, "pool": 4}
+    changes |= {"pretraining": 100, "teaching": 50, "rounds": 250, "pretraining_rate": 5e-3, "game_rate": 3e-3}
+    changes |= {"updates": 4} if PENALTIES[penalty].updates else {}
+    found = {}
+    for weight in (0.0, lam):
+        state = started(planted, **{**changes, "penalty": penalty, "lam": weight, "dropout": 0.1})
+        for t in range(state.config.iterations):
+            fair_cae.step(state, a_batch(state, planted, t), t)
         codes = fair_cae.encode(state, planted)
-        codes = (codes - codes.mean(0)) / codes.std(0).clip(1e-6)
-        for name, truth in (("week", week), ("large", large)):
-            probe = LogisticRegression(max_iter=500).fit(codes[:200], truth[:200])
-            accuracy[name, lam] = probe.score(codes[200:], truth[200:])
-    assert accuracy["week", 0.0] > 0.95
-    assert accuracy["week", strength] < accuracy["week", 0.0] - 0.1, accuracy
-    assert accuracy["large", strength] > 0.9, accuracy
+        found[weight] = {name: share(codes, planted.table[name].to_numpy()) for name in ("Metadata_batch", "square")}
+    assert found[0.0]["Metadata_batch"] > 0.1
+    assert found[lam]["Metadata_batch"] < 0.5 * found[0.0]["Metadata_batch"], found
+    assert found[lam]["square"] > found[0.0]["square"], found
 
 
 @pytest.fixture(scope="module")
@@ -637,7 +648,7 @@ def test_what_cannot_be_meant_is_refused_in_one_sentence(cells):
     ):
         with pytest.raises(CellbookError, match=message.replace("(", r"\(").replace(")", r"\)")):
             Config(**values)
-    with pytest.raises(CellbookError, match="30 x 32 pixels.*multiples of 16"):
+    with pytest.raises(CellbookError, match=r"30 x 32 pixels.*multiples of 16"):
         started(replace(cells, images=cells.images[:, :, 1:31]))
     state = started(cells)
     for codes in (np.zeros((2, 5)), np.zeros((0, 8)), np.zeros(8)):

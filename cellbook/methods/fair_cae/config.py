@@ -1,4 +1,4 @@
-"""What is trained: the paper's model and the one it describes, its game and bounded relatives, its numbers as defaults."""
+"""What is trained: two encoders, the paper's game and its relatives, and the paper's numbers as defaults."""
 
 from __future__ import annotations
 

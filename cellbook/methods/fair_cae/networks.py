@@ -6,6 +6,8 @@ There is no normalisation anywhere. Any crop will do whose sides are multiples o
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,9 +41,7 @@ class Encoder(nn.Module):
         sizes = [channels + 3, *(width * 2**k for k in range(HALVINGS))]  # 6, 16, 32, 64, 128
         self.deep = deep
         self.register_buffer("places", coordinates(*side), persistent=False)
-        self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 4, stride=2, padding=1, bias=False) for a, b in zip(sizes, sizes[1:], strict=False)
-        )
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=1, bias=False) for a, b in pairwise(sizes))
         self.code = nn.Linear(sizes[-1] * side[0] * side[1] // SHRINK**2, latent)
         start(self.convs)
 
@@ -74,9 +74,7 @@ class Decoder(nn.Module):
         self.deep = deep
         self.smallest = (sizes[0], side[0] // SHRINK, side[1] // SHRINK)
         self.code = nn.Linear(latent, sizes[0] * self.smallest[1] * self.smallest[2])
-        self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in zip(sizes, sizes[1:], strict=False)
-        )
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in pairwise(sizes))
         start(self.convs)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -105,7 +103,7 @@ class Adversary(nn.Module):
     ) -> None:
         super().__init__()
         sizes = [latent + seen, *hidden]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.answer = nn.Linear(sizes[-1], classes)
 
     def forward(self, z: Tensor, treatment: Tensor, dropout: float = 0.0) -> Tensor:

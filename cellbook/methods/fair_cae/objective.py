@@ -6,6 +6,8 @@ weights of the autoencoder, w those of the adversary. E_lambda(theta, w) = L_CAE
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -90,7 +92,7 @@ def begin(config: Config, cells: CellSet, device: torch.device) -> State:
         "decoder": Decoder(channels, side, config.latent, config.width, deep=deep),
     }
     # One Adam over both is two Adams: it works number by number. On CUDA it counts its steps there.
-    adam = {"amsgrad": True, "fused": True, "capturable": device.type == "cuda"}
+    adam: dict[str, Any] = {"amsgrad": True, "fused": True, "capturable": device.type == "cuda"}
     theta = [p for network in networks.values() for p in place(network, device).parameters()]
     optimisers: dict[str, torch.optim.Optimizer] = {
         "pretraining": torch.optim.Adam(
