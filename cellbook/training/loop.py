@@ -46,11 +46,11 @@ def steps(method: Method, state: State, images: Tensor, done: int = 0) -> Iterat
         batch = Batch(gather(images, rows), rows)  # (N, C, H, W) or (draws, N, C, H, W)
         return method.step(state, batch, t)
 
-    play = update
+    phase, play = getattr(method, "phase", lambda *_: 0), update
     if images.is_cuda and replicas.world() == 1:
-        phase = getattr(method, "phase", lambda *_: 0)
         play = Recorded(update, lambda t: phase(state.config, t), state.sampler.generator, done)
     for t in range(done, state.config.iterations):
+        state.phase = phase(state.config, t)  # which a method cannot tell from a t on the device
         yield play(t)
 
 

@@ -84,6 +84,7 @@ class State:
     optimisers: dict[str, torch.optim.Optimizer]
     bf16: bool | None = None  # None: where the device is good at it
     labels: dict[str, Tensor] = field(default_factory=dict)  # (cells,) on the device: classes, weeks, doses, weights
+    phase: Any = 0  # of the step that is done now, by the method's `phase`; set by the loop
 
     def __post_init__(self) -> None:
         if self.bf16 is None:
@@ -131,7 +132,8 @@ class Method(Protocol):
         """One update of everything, after t others; its losses before it by name, scalars.
 
         On CUDA, t is a scalar on the device: a step is recorded once and played again. So it must not wait for the
-        device (no ``item``, no ``if`` on a tensor), and what it does may differ only between the phases of `phase`.
+        device (no ``item``, no ``if`` on a tensor), and what it does may differ only between the phases of `phase`,
+        of which the present one is ``state.phase``.
         """
 
     def encode(self, state: State, cells: CellSet) -> np.ndarray:
