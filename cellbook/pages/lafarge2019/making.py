@@ -20,12 +20,12 @@ from cellbook.profiles.aggregate import TREATMENT
 from cellbook.runs import Run, choose_device, obtain_page, save_table, to_float32
 from cellbook.screens import named
 from cellbook.study import profile
-from cellbook.study.encoding import UNTRAINED, encode, standardise
+from cellbook.study.encoding import UNTRAINED, begun, encode, standardise
 from cellbook.study.known import probe, week_of_controls
 from cellbook.study.pictures import normalised
 from cellbook.study.projections import project
 from cellbook.study.reconstructions import beside_originals
-from cellbook.study.trainings import Place, Tables, Training, train_all
+from cellbook.study.trainings import Place, Tables, Training, train_all, under_one_another
 from cellbook.study.transferred import transferred
 from cellbook.training import State, load_run
 
@@ -77,9 +77,9 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
     others = {effect: load(replace(config, week_effect=effect), place.store, place.device) for effect in effects}
     worth = place.device == "cpu" and config.iterations >= LARGE
     tables, found = train_all(todo, {None: cells} | others, place, measure, config, workers=workers, worth=worth)
-    bases, whitenings = baselines(config, cells)
+    bases, further = baselines(config, cells)
     found |= bases
-    tables["whitenings"] = pd.concat([tables["whitenings"], whitenings], ignore_index=True)
+    tables = under_one_another([tables, further])
     units = profile.treatments(profile.wells_of(place.codes(todo[0], cells))[0], PROTOCOL)
     treatments = units[profiles.metadata(units)]
     counts = named.cell_counts(cells, config.screen)
@@ -145,18 +145,27 @@ def reconstructions(state: State, cells: CellSet, seed: int) -> Tables:
 # --- what is not of one training ------------------------------------------------------------------------------------
 
 
-def baselines(config: Config, cells: CellSet) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
-    """Distances of the plain encoders under the same summaries, as of a first repeat, and their whitenings."""
+def baselines(config: Config, cells: CellSet) -> tuple[dict[str, np.ndarray], Tables]:
+    """Distances of the plain encoders under the same summaries, as of a first repeat, and their whitenings.
+
+    Of the networks before their first step, one a seed, also their reconstructions and the walks in their codes. They
+    are the same for all models, whose encoders and decoders differ in nothing but what they are trained for.
+    """
     found: dict[str, np.ndarray] = {}
-    used, like = [], trainings(config)[0]
+    parts, like = [], trainings(config)[0]
+    shown = cells.select(named.balanced_rows(cells, config.looked_at))
     for name in BASELINES:
         for repeat in range(config.repeats if name == UNTRAINED else 1):
-            table = standardise(encode(name, cells, config.seed + repeat, n=config.latent, like=like))
-            by_summary, whitenings = profile.summaries(table)
+            codes = encode(name, cells, config.seed + repeat, n=config.latent, like=like)
+            by_summary, whitenings = profile.summaries(standardise(codes))
             distances = profile.distances(by_summary, PROTOCOL, profile.DISTANCES[:1])
             found |= {f"{name}|{repeat}|{key}": values for key, values in distances.items()}
-            used.append(whitenings.assign(variant=name, repeat=repeat))
-    return found, pd.concat(used, ignore_index=True)
+            tables = {"whitenings": whitenings}
+            if name == UNTRAINED:
+                tables |= reconstructions(begun(like, cells, config.seed + repeat), shown, config.seed)
+                tables["walks"] = walks.statistics(profiles.matrix(codes), cells.table, config.seed)
+            parts.append({of: table.assign(variant=name, repeat=repeat) for of, table in tables.items()})
+    return found, under_one_another(parts)
 
 
 def assigned(found: dict[str, np.ndarray], treatments: pd.DataFrame) -> pd.DataFrame:
