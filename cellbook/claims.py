@@ -11,7 +11,8 @@ number
     *not reproduced* otherwise;
     *not comparable* where the file gives a reason, whatever the two values are.
 claim
-    what the predicate says, with the evidence in numbers beside it.
+    what the predicate says, with the evidence in numbers beside it; *undecided* where a network was trained too little
+    for its results to say anything about the paper.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ import yaml
 
 from cellbook.errors import CellbookError
 
-REPRODUCED, PARTLY, NOT, INCOMPARABLE = "reproduced", "partly", "not reproduced", "not comparable"
-VERDICTS = (REPRODUCED, PARTLY, NOT, INCOMPARABLE)
+REPRODUCED, PARTLY, NOT = "reproduced", "partly", "not reproduced"
+UNDECIDED, INCOMPARABLE = "undecided", "not comparable"
+VERDICTS = (REPRODUCED, PARTLY, NOT, UNDECIDED, INCOMPARABLE)
 KEYS = ["setting", "protocol", "measure", "k"]  # what names a number, measured or published
 NUMBER_FIELDS = {"id", "source", "where", "value", "digits", *KEYS}
 OPTIONAL_FIELDS = {"sd", "se", "not_comparable", "why"}  # sd, se: what is printed beside the value
@@ -37,7 +39,7 @@ OPTIONAL_FIELDS = {"sd", "se", "not_comparable", "why"}  # sd, se: what is print
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a predicate found: one of the four verdicts, the evidence in words with numbers, and its parts.
+    """What a predicate found: one of the five verdicts, the evidence in words with numbers, and its parts.
 
     `parts` are (name, verdict, evidence) of each source of numbers that was judged by itself, if any was.
     """
@@ -51,7 +53,7 @@ class Verdict:
             raise CellbookError(f"verdict {self.verdict!r} is not one of {', '.join(VERDICTS)}")
 
 
-IN_WORDS = {REPRODUCED: "reproduced", PARTLY: "partly reproduced", NOT: "not reproduced", INCOMPARABLE: "not judged"}
+IN_WORDS = {verdict: verdict for verdict in VERDICTS} | {PARTLY: "partly reproduced", INCOMPARABLE: "not judged"}
 Predicate = Callable[[pd.DataFrame], Verdict]
 
 
@@ -171,6 +173,10 @@ def judge_claims(
 
 
 def rules(predicates: dict[str, Predicate]) -> pd.DataFrame:
-    """What decides each claim, in words: the first two paragraphs of its predicate's docstring; columns id, rule."""
+    """What decides each claim, in words; columns id, rule, premise.
+
+    The rule is the first two paragraphs of the predicate's docstring, the premise its attribute of that name.
+    """
     texts = [" ".join(" ".join((inspect.getdoc(of) or "").split("\n\n")[:2]).split()) for of in predicates.values()]
-    return pd.DataFrame({"id": list(predicates), "rule": texts})
+    premises = [getattr(of, "premise", "none, as it is about no learned features") for of in predicates.values()]
+    return pd.DataFrame({"id": list(predicates), "rule": texts, "premise": premises})

@@ -19,9 +19,12 @@ from cellbook.errors import CellbookError
 from cellbook.features.transferred import installed
 from cellbook.pages import lafarge2019 as lafarge
 from cellbook.pages.lafarge2019 import realism, shown, walks
-from cellbook.pages.lafarge2019.config import PAPER_MODELS, trainings
-from cellbook.study import profile, rows
+from cellbook.pages.lafarge2019.config import LABELS, PAPER_MODELS, PAPERS_VIEWS, trainings
+from cellbook.pages.lafarge2019.measures import FALLING
+from cellbook.study import judging, premises, profile, rows
 from cellbook.study.pictures import normalised
+from cellbook.study.reconstructions import MISFIT
+from cellbook.study.tables import premise_table
 
 MOAS = {"actin": ("a1", "a2", "a3"), "dna": ("d1", "d2", "d3"), "tubulin": ("t1", "t2", "t3")}
 STATIC = notebooks.root() / "book" / "_static" / "realism"
@@ -279,7 +282,10 @@ def numbers_of(*lines):
     """Measured differences as (setting, measure, value, low, high, agree), of three trainings."""
     table = pd.DataFrame(lines, columns=["setting", "measure", "value", "low", "high", "agree"])
     table["protocol"] = ["walk" if setting == "VAE+" else "paired" for setting in table["setting"]]
-    return table.assign(trainings=3, sd=0.01)
+    whole = [
+        line for name in LABELS.values() for line in premises.budget(name, PAPERS_VIEWS, PAPERS_VIEWS, variant=name)
+    ]
+    return pd.concat([table.assign(trainings=3, sd=0.01), pd.DataFrame(whole)], ignore_index=True)
 
 
 SHARP = "sharpness"
@@ -339,9 +345,40 @@ def test_verdicts_follow_their_rule_and_need_three_trainings(claim, lines, verdi
     assert few.verdict == claims.INCOMPARABLE
     assert "3 are needed" in few.evidence
     assert lafarge.PREDICATES[claim](numbers.iloc[:0]).verdict == claims.INCOMPARABLE
+    short = numbers.replace({"value": {PAPERS_VIEWS: PAPERS_VIEWS - 1}})
+    assert lafarge.PREDICATES[claim](short).verdict == verdict  # of both: as many as in the paper
+    short.loc[short["measure"] == judging.VIEWS, "value"] -= 1
+    undecided = lafarge.PREDICATES[claim](short)
+    assert undecided.verdict == claims.UNDECIDED
+    assert "4,159,998 of 4,159,999 cell views, objective not kept" in undecided.evidence
+    assert undecided.evidence.endswith(f"measured: {lafarge.PREDICATES[claim](numbers).evidence}")
     unknown = lafarge.PREDICATES[claim](numbers.assign(value=np.nan, low=np.nan, high=np.nan))
     assert unknown.verdict == claims.INCOMPARABLE
     assert "cannot be measured" in unknown.evidence
+
+
+def test_premises_are_of_every_training_beside_the_network_of_its_own_seed(run, tables):
+    lines = rows.pick(tables["numbers"], protocol=judging.PREMISE)
+    asked = [judging.CHANGE, *(judging.gain(name) for name in ("NSC", "NSCB", MISFIT, FALLING))]
+    models = ["VAE+", "VAE", "AE", "VAE+ at once"]
+    for measure in asked:
+        found = rows.pick(lines, measure=measure)
+        assert found["setting"].tolist() == [f"{name}, training {n}" for name in models for n in (1, 2)]
+    assert set(rows.pick(lines, measure=judging.VIEWS)["value"]) == {2 * 8}  # steps and batch
+    single = tables["accuracies"].query("protocol == 'lafarge2019' and measure == 'NSC' and repeat == 1")
+    means = single[single["summary"].isin(profile.SUMMARIES)].groupby("variant")["accuracy"].mean()
+    found = rows.one(lines, setting="AE, training 2", measure=judging.gain("NSC"))
+    assert found["value"] == pytest.approx(means["AE"] - means["untrained encoder"])
+    images = run.table("images").query("repeat == 1").groupby("variant")[MISFIT].mean()
+    found = rows.one(lines, setting="AE, training 2", measure=judging.gain(MISFIT))
+    assert found["value"] == pytest.approx(images["untrained encoder"] - images["AE"], rel=1e-5)
+    table = premise_table(tables["numbers"], "variant")
+    assert table[""].tolist() == models
+    assert table[judging.PAPERS_VIEWS].tolist() == ["4,160,000"] * 4
+    shown_gain = table.set_index("").loc["AE", judging.gain("NSC")].split("; ")[1]
+    assert float(shown_gain.split("\N{NO-BREAK SPACE}")[0]) == pytest.approx(
+        means["AE"] - means["untrained encoder"], abs=6e-4
+    )
 
 
 def test_all_of_table_1_is_written_down_and_nothing_of_it_is_comparable_here(tables):

@@ -19,6 +19,7 @@ from cellbook.pages.tabak2020 import config as configuration
 from cellbook.pages.tabak2020 import corrected, drawn, measures, shown, sources
 from cellbook.pages.tabak2020.measures import CARRIED, COURSE, FALL, NOISE, PAIRED, POOLED, RISE, week_protocol
 from cellbook.runs import Run
+from cellbook.study import judging, premises
 from cellbook.study.rows import pick
 from cellbook.study.show import percent
 from cellbook.study.tables import evidence_table
@@ -366,6 +367,11 @@ def left(value, low, high, agree=1.0):
     return [line(CARRIED, "gap left", value, low, high, agree, fit="DMSO", step=40, on="taxol 0.3")]
 
 
+def trained(source, views=9):
+    """Lines on the encoder of a source's learned features, with nine cell views in the paper."""
+    return [{**line(judging.PREMISE, "", 0, 0, 0), **of, "source": source} for of in premises.budget(source, views, 9)]
+
+
 CASES = [
     ("batch-falls", week(-0.3, -0.35, -0.25), "reproduced"),
     ("batch-falls", week(-0.3, -0.35, -0.25, unseen=(-0.2, -0.3, -0.1)), "reproduced"),
@@ -420,18 +426,29 @@ CASES = [
 
 @pytest.mark.parametrize(("claim", "lines", "verdict"), CASES)
 def test_verdicts_follow_their_rule_and_need_three_trainings(claim, lines, verdict):
-    numbers = pd.DataFrame(lines)
+    numbers = pd.DataFrame([*lines, *trained("s"), *trained("t")])
     assert tabak.PREDICATES[claim](numbers).verdict == verdict
     few = tabak.PREDICATES[claim](numbers.assign(trainings=2))
     assert few.verdict == claims.INCOMPARABLE
     assert "3 are needed" in few.evidence
     assert tabak.PREDICATES[claim](numbers.iloc[:0]).verdict == claims.INCOMPARABLE
+    without = tabak.PREDICATES[claim](pd.DataFrame(lines))
+    assert without.verdict == (verdict if claim == "nothing-to-gain" else claims.UNDECIDED)
+
+
+def test_sources_whose_encoder_has_hardly_learned_have_no_vote():
+    lines = week(-0.3, -0.35, -0.25) + [of | {"family": "engineered"} for of in week(0.1, 0.0, 0.2, source="t")]
+    found = tabak.PREDICATES["batch-falls"](pd.DataFrame([*lines, *trained("s", 8)]))
+    assert found.verdict == claims.NOT
+    assert [part[:2] for part in found.parts] == [("s", claims.UNDECIDED), ("t", claims.NOT)]
+    assert "8 of 9 cell views" in found.parts[0][2]
 
 
 def test_further_strengths_of_the_week_effect_have_no_vote_on_what_generalises():
     one = pd.DataFrame(left(0.7, 0.6, 0.8))
     others = [one.assign(source=name, main=0, week_effect=effect, trainings=1) for name, effect in (("t", 0), ("u", 2))]
-    found = tabak.PREDICATES["generalises"](pd.concat([one.assign(week_effect=1.0), *others], ignore_index=True))
+    lines = pd.concat([one.assign(week_effect=1.0), *others, pd.DataFrame(trained("s"))], ignore_index=True)
+    found = tabak.PREDICATES["generalises"](lines)
     assert found.verdict == "reproduced"
     assert "3 of 3 trainings" in found.evidence
     alone = tabak.PREDICATES["generalises"](one.assign(week_effect=0.0))

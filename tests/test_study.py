@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from cellbook import metrics
-from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED
-from cellbook.study import judging, measured, rows, tables, words
+from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED, UNDECIDED, Verdict, rules
+from cellbook.study import judging, measured, premises, rows, tables, words
 
 DRAWS = rows.Draws(500, 3)
 
@@ -106,6 +106,72 @@ def test_several_findings_make_one_verdict():
     found = judging.together({"wells": (REPRODUCED, "x"), "cells": (NOT, "y")})
     assert (found.verdict, found.parts) == (PARTLY, (("wells", REPRODUCED, "x"), ("cells", NOT, "y")))
     assert judging.together({"wells": (NOT, "x")}).verdict == NOT
+    assert judging.together({"wells": (NOT, "x"), "cells": (UNDECIDED, "y"), "more": ("shown", "z")}).verdict == NOT
+    assert judging.together({"wells": (UNDECIDED, "x"), "more": ("shown", "z")}).verdict == UNDECIDED
+
+
+def trained(views, changes, gains):
+    """Lines on a model, a change of its objective and a lower end of its gain in NSC for each training."""
+    gap = [{**line_of(low + 0.1, low, low + 0.2), "measure": judging.gain("NSC")} for low in gains]
+    lines = [*premises.budget("VAE", views, 1000), *premises.changes("VAE", changes), *gap]
+    return pd.DataFrame(lines).assign(variant="VAE", protocol=judging.PREMISE)
+
+
+@pytest.mark.parametrize(
+    ("views", "changes", "gains", "verdict"),
+    [
+        (1000, [0.3] * 3, [-0.2] * 3, NOT),  # its whole budget and no better than before the first step: a finding
+        (999, [-0.02] * 3, [0.1] * 3, UNDECIDED),  # still falls
+        (999, [0.02] * 3, [0.1] * 3, UNDECIDED),  # and so it is if it rises
+        (999, [0.001, -0.009, 0.0], [0.1, 0.01, 0.2], NOT),
+        (999, [0.001, -0.011, 0.0], [0.1, 0.01, 0.2], UNDECIDED),
+        (999, [0.001] * 3, [0.1, -0.01, 0.2], UNDECIDED),  # one training gains nothing
+        (999, [0.001] * 3, [0.1] * 2, UNDECIDED),  # nobody knows of one
+        (999, [np.nan] * 3, [0.1] * 3, UNDECIDED),
+        (999, [], [], UNDECIDED),
+    ],
+)
+def test_no_verdict_without_its_premise(views, changes, gains, verdict):
+    claim = judging.needs(["VAE"], ["NSC"])(lambda _: Verdict(NOT, "it does not"))
+    found = claim(trained(views, changes, gains))
+    assert found.verdict == verdict
+    assert found.evidence == "it does not" or found.evidence.startswith(f"VAE: {views} of 1,000 cell views, ")
+    assert found.evidence.endswith("it does not")
+    assert claim(pd.DataFrame(columns=["protocol", "variant"])).verdict == UNDECIDED  # nobody knows how it was trained
+
+
+def test_no_premise_is_asked_where_nothing_is_judged_and_every_claim_names_its_own():
+    def claim(_):
+        """It holds."""
+        return Verdict(INCOMPARABLE, "not trained")
+
+    asked = judging.needs(["AE", "VAE"], ["NSC"])(claim)
+    assert asked(trained(1, [], [])) == Verdict(INCOMPARABLE, "not trained")
+    table = rules({"a": asked, "b": claim}).set_index("id")
+    assert table["rule"].tolist() == ["It holds."] * 2
+    assert table.loc["a", "premise"].endswith("of AE, VAE; NSC")
+    assert table.loc["b", "premise"].startswith("none")
+
+
+def test_change_of_an_objective_is_that_of_its_weighted_terms_in_the_last_two_tenths():
+    steps = np.arange(1, 101)
+    terms = {"pixel": 50.0 + (steps > 90), "kl": np.where(steps > 90, 3.0, 2.0), "discriminator": 1.0 * steps}
+    history = pd.DataFrame({"step": steps, **terms}).melt("step", var_name="term")
+    assert premises.change(history, {"pixel": 1.0, "kl": 0.0, "feature_1": 1.0}) == pytest.approx(1 / 50)
+    assert premises.change(history, {"pixel": 1.0, "kl": 2.0}) == pytest.approx(3 / 54)
+    assert np.isnan(premises.change(history[:1], {"pixel": 1.0}))
+    assert np.isnan(premises.change(history, {"other": 1.0}))
+
+
+def test_gain_of_each_training_is_over_the_network_of_its_own_seed():
+    after, before = [votes([1, 1, 1, 1, 0, 0]), votes([1] * 6)], [votes([0] * 6), votes([1] * 6)]
+    lines = list(premises.gained("VAE", "NSC", after, before, DRAWS, variant="VAE"))
+    assert [line["value"] for line in lines] == pytest.approx([4 / 6, 0])
+    assert [line["setting"] for line in lines] == ["VAE, training 1", "VAE, training 2"]
+    assert {line["measure"] for line in lines} == {judging.gain("NSC")}
+    (worse, _) = premises.gained("VAE", "misfit", after, before, DRAWS, lower=True)
+    assert worse["value"] == pytest.approx(-4 / 6)
+    assert worse["high"] == pytest.approx(-lines[0]["low"])
 
 
 def test_printed_values_stand_under_the_numbers_of_the_same_name():

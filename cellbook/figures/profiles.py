@@ -27,7 +27,8 @@ def forest(verdicts: pd.DataFrame) -> Figure:
 
     `verdicts` has the columns label, published, measured, low, high (proportions) and verdict.
     """
-    shades = {"reproduced": "#1b7837", "partly": "#e08214", "not reproduced": SECOND, "not comparable": "#777777"}
+    shades = {"reproduced": "#1b7837", "partly": "#e08214", "not reproduced": SECOND}
+    shades |= {"undecided": "#b891c9", "not comparable": "#777777"}
     rows = verdicts.reset_index(drop=True)
     figure, axes = plt.subplots(figsize=(8, 0.36 * len(rows) + 1.4))
     for place, row in rows.iterrows():

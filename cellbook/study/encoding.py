@@ -14,6 +14,7 @@ from cellbook.profiles.subsets import Subsets, Sums, block_sums
 from cellbook.screens.named import without_place
 from cellbook.study.processes import side_by_side
 from cellbook.study.trainings import Training
+from cellbook.training import State
 from cellbook.training.codes import code_table
 
 CLASSICAL, PIXELS, RANDOM, UNTRAINED = "classical features", "pixel PCA", "random network", "untrained encoder"
@@ -57,14 +58,18 @@ def encode(
     elif name == IMAGENET:
         table = features.imagenet(cells, seed=seed, device=device, grey=grey)
     elif name == UNTRAINED and like is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            state = like.module.begin(like.config, cells, torch.device(device))
-        table = code_table(cells, like.module.encode(state, cells))
+        table = code_table(cells, like.module.encode(begun(like, cells, seed, device), cells))
     else:
         known = f"{CLASSICAL}, {PIXELS}, {RANDOM}, {IMAGENET}"
         raise CellbookError(f"no plain encoder {name!r}: use {known}, or {UNTRAINED} of one")
     return without_place(table)
+
+
+def begun(like: Training, cells: CellSet, seed: int, device: str = "cpu") -> State:
+    """The networks of a training before its first step; those of the seed, as the training itself draws."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return like.module.begin(like.config, cells, torch.device(device))
 
 
 def add_sums(

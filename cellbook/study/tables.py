@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from cellbook.claims import KEYS
-from cellbook.study.rows import one
-from cellbook.study.show import percent, plain
+from cellbook.study.judging import CHANGE, PAPERS_VIEWS, PREMISE, VIEWS
+from cellbook.study.rows import one, pick
+from cellbook.study.show import SPACE, percent, plain
 from cellbook.study.words import accuracy, printed
 
 
@@ -101,6 +102,23 @@ def evidence_table(claims: pd.DataFrame, evidence: pd.DataFrame | None) -> pd.Da
             found.append({"claim": claim.sentence, "profiles": source, "verdict": verdict, "evidence": text})
     table = pd.DataFrame(found)
     return table.assign(claim=table["claim"].where(~table["claim"].duplicated(), ""))
+
+
+def premise_table(numbers: pd.DataFrame, key: str) -> pd.DataFrame:
+    """How far each model was trained, see `judging`: one row a value of the column `key`, trainings side by side."""
+    rows = []
+    for name, lines in pick(numbers, protocol=PREMISE).groupby(key, sort=False):
+        row = {"": name}
+        for measure, part in lines.groupby("measure", sort=False):
+            if measure in (VIEWS, PAPERS_VIEWS):
+                row[str(measure)] = f"{part['value'].iloc[0]:,.0f}"
+            elif measure == CHANGE:
+                row[f"{measure} (%)"] = ", ".join(f"{100 * value:+.1f}" for value in part["value"])
+            else:
+                each = (f"{r.value:+.3f}{SPACE}[{r.low:+.3f},{SPACE}{r.high:+.3f}]" for r in part.itertuples())
+                row[str(measure)] = "; ".join(each)
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def budget_table(lines: Sequence[tuple[str, str, str]]) -> pd.DataFrame:

@@ -25,6 +25,7 @@ LABELS = {
     "vae_gan": "VAE/GAN",
 }
 PAPER_MODELS = ("VAE+", "VAE", "AE")  # in the order of the paper's table
+PAPERS_VIEWS = 4_160_000  # cell views of a training in the paper: 40,000 batches of 104 cells
 SWEPT = ("vae_plus", "vae")  # models that are trained at every strength of the batch effect
 
 
@@ -180,6 +181,18 @@ def trainings(config: Config) -> list[Training]:
             for model in SWEPT
         ]
     return found
+
+
+def views(config: Config, treatments: int) -> int:
+    """Cell views of a training on cells of so many treatments and DMSO."""
+    return config.iterations * (config.batch or treatments + 1)
+
+
+def objective(training: Training) -> dict[str, float]:
+    """Weights of the terms of a training's objective, as they are at its end."""
+    terms = training.config.terms
+    pixel = {"pixel": 1.0} if terms.pixels else {}
+    return {**pixel, "kl": training.config.kl_weight, **{f"feature_{i}": 1.0 for i in terms.layers}}
 
 
 def beta_name(beta: float) -> str:

@@ -21,12 +21,21 @@ from cellbook.profiles.aggregate import TREATMENT
 from cellbook.runs import Run, choose_device, obtain, obtain_page, save_table, to_float32
 from cellbook.screens import named
 from cellbook.study import profile
-from cellbook.study.encoding import UNTRAINED, encode, standardise
+from cellbook.study.encoding import UNTRAINED, begun, encode, standardise
 from cellbook.study.known import probe, week_of_controls
 from cellbook.study.pictures import normalised
 from cellbook.study.projections import project
 from cellbook.study.reconstructions import beside_originals
-from cellbook.study.trainings import Place, Tables, Training, contents, measured, save_contents, train_all
+from cellbook.study.trainings import (
+    Place,
+    Tables,
+    Training,
+    contents,
+    measured,
+    save_contents,
+    train_all,
+    under_one_another,
+)
 from cellbook.study.transferred import transferred
 from cellbook.training import State, load_run
 from cellbook.training.codes import kept_rows
@@ -106,9 +115,9 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
     worth = place.device == "cpu" and config.iterations >= LARGE
     screens, how = {None: cells} | others, settings(config)
     tables, found = train_all(todo, screens, place, measure, config, how, workers=workers, worth=worth)
-    bases, arrays = contents(baselines(config, cells, place))
+    further, arrays = contents(baselines(config, cells, place))
     found |= arrays
-    tables["whitenings"] = pd.concat([tables["whitenings"], bases["whitenings"]], ignore_index=True)
+    tables = under_one_another([tables, further])
     units = (
         tables.pop("profiles").query("variant == @todo[0].variant and repeat == 0").drop(columns=["variant", "repeat"])
     )
@@ -186,21 +195,31 @@ def reconstructions(state: State, cells: CellSet, seed: int) -> Tables:
 
 
 def baselines(config: Config, cells: CellSet, place: Place) -> Run:
-    """The run of the plain encoders: distances under the same summaries, and what their whitenings were fitted on."""
+    """The run of the plain encoders: distances under the same summaries, and what their whitenings were fitted on.
+
+    Of the networks before their first step, one a seed, also their reconstructions and the walks in their codes. They
+    are the same for all models, whose encoders and decoders differ in nothing but what they are trained for.
+    """
     like = trainings(config)[0]
     repeats = {name: config.repeats if name == UNTRAINED else 1 for name in BASELINES}
-    about = {"encoders": repeats, "n": config.latent, "seed": config.seed, "like": keyed(like.config), **OWN}
+    about = {"encoders": repeats, "n": config.latent, "like": keyed(like.config), **settings(config)}
+    kept, shown = kept_rows(cells.table), cells.select(named.balanced_rows(cells, config.looked_at))
+    table = cells.table.iloc[kept].reset_index(drop=True)
 
     def make(folder: Path) -> None:
         found: dict[str, np.ndarray] = {}
-        used = []
+        parts = []
         for name, repeat in ((name, repeat) for name, n in repeats.items() for repeat in range(n)):
-            encoded = encode(name, cells, config.seed + repeat, n=config.latent, device=place.device, like=like)
-            by_summary, whitenings = profile.summaries(profile.to_wells(standardise(encoded)))
+            codes = encode(name, cells, config.seed + repeat, n=config.latent, device=place.device, like=like)
+            by_summary, whitenings = profile.summaries(profile.to_wells(standardise(codes)))
             distances = profile.distances(by_summary, PROTOCOL, profile.DISTANCES[:1])
             found |= {f"{name}|{repeat}|{key}": values for key, values in distances.items()}
-            used.append(whitenings.assign(variant=name, repeat=repeat))
-        save_contents({"whitenings": pd.concat(used, ignore_index=True)}, found, folder)
+            tables = {"whitenings": whitenings}
+            if name == UNTRAINED:
+                tables |= reconstructions(begun(like, cells, config.seed + repeat), shown, config.seed)
+                tables["walks"] = walks.statistics(profiles.matrix(codes)[kept], table, config.seed)
+            parts.append({of: rows.assign(variant=name, repeat=repeat) for of, rows in tables.items()})
+        save_contents(under_one_another(parts), found, folder)
 
     data = cells.fingerprint
     return obtain(place.store, "plain", VERSION, about, data, make, device=place.device, force=place.force)

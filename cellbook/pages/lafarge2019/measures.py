@@ -12,21 +12,35 @@ from threadpoolctl import threadpool_limits
 
 from cellbook import metrics
 from cellbook.configure import restore
-from cellbook.pages.lafarge2019.config import LABELS, PAPER_MODELS, PROTOCOL, SWEPT, Config, trainings, week_name
+from cellbook.pages.lafarge2019.config import (
+    LABELS,
+    PAPER_MODELS,
+    PAPERS_VIEWS,
+    PROTOCOL,
+    SWEPT,
+    Config,
+    objective,
+    trainings,
+    views,
+    week_name,
+)
 from cellbook.runs import Run
-from cellbook.study import measured
-from cellbook.study.encoding import CLASSICAL, IMAGENET
+from cellbook.study import measured, premises
+from cellbook.study.encoding import CLASSICAL, IMAGENET, UNTRAINED
 from cellbook.study.profile import SUMMARIES
-from cellbook.study.rows import Draws, Votes, average, by_repeat, difference, mean, numbers
+from cellbook.study.reconstructions import MISFIT
+from cellbook.study.rows import Draws, Votes, average, by_repeat, difference, mean, numbers, pick
+from cellbook.study.trainings import Training
 
 OURS = metrics.PROTOCOLS[PROTOCOL]
 EUCLIDEAN = f"{PROTOCOL}, Euclidean"
 PROTOCOLS = {"cosine": PROTOCOL, "euclidean": EUCLIDEAN}  # by distance
 PAIRS = (("VAE+", "VAE"), ("VAE+", "AE"), ("VAE+", "VAE+ at once"))
 IMAGES = ("sharpness", "misfit of sharpness", "MSE", "SSIM", "feature distance")
+FALLING = "features that lower the similarity"
 WALKS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "walks that only rise": lambda walks: walks["falls"] == 0,
-    "features that lower the similarity": lambda walks: walks["falls"],
+    FALLING: lambda walks: walks["falls"],
     "largest fall": lambda walks: walks["largest_fall"],
     "similarity at the start": lambda walks: walks["start"],
     "features to half of the rise": lambda walks: walks["half"],
@@ -45,6 +59,7 @@ def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
     lines = chain(
         measured.accuracies(found, PROTOCOLS, draws),
         compare(found, draws),
+        premise(run, config, found, draws),
         without_profile(run, config, draws),
         measured.quality(run, draws),
         measured.compared(run, PAIRS, IMAGES, draws),
@@ -79,6 +94,41 @@ def trained(config: Config) -> pd.DataFrame:
     return pd.DataFrame.from_dict(parts, orient="index")
 
 
+def premise(run: Run, config: Config, found: measured.Matched, draws: Draws) -> Iterator[dict[str, Any]]:
+    """How far each judged model was trained: cell views, how flat its objective is, what it gains over untrained ones.
+
+    The gains are in accuracy, mean of the four summaries, and in what claims are about beside it.
+    """
+    history, treatments = run.table("history"), len(run.table("treatments"))
+    others = {MISFIT: (run.table("images"), lambda part: part[MISFIT]), FALLING: (run.table("walks"), WALKS[FALLING])}
+    for variant, mine in by_variant(config).items():
+        about = {"variant": variant}
+        yield from premises.budget(variant, views(config, treatments), PAPERS_VIEWS, **about)
+        steps = [pick(history, variant=variant, repeat=one.repeat) for one in mine]
+        flat = [premises.change(part, objective(one)) for part, one in zip(steps, mine, strict=True)]
+        yield from premises.changes(variant, flat, **about)
+        for measure in OURS.measures:
+            sides = [all_summaries(found, name, measure.name) for name in (variant, UNTRAINED)]
+            yield from premises.gained(variant, measure.name, *sides, draws, **about)
+        for name, (table, values) in others.items():
+            of = by_repeat(table, "variant")
+            if (UNTRAINED,) in of:
+                pair = ([Votes.of(values(part), part["compound"]) for part in of[key,]] for key in (variant, UNTRAINED))
+                yield from premises.gained(variant, name, *pair, draws, lower=True, **about)
+
+
+def by_variant(config: Config) -> dict[str, list[Training]]:
+    """Trainings of the models that are judged, by name."""
+    judged = [LABELS[model] for model in config.models]
+    return {name: [one for one in trainings(config) if one.variant == name] for name in judged}
+
+
+def all_summaries(found: measured.Matched, variant: str, measure: str) -> list[Votes]:
+    """Votes of each training, mean of the four summaries."""
+    by_summary = (found[(variant, summary, "cosine"), measure] for summary in SUMMARIES)
+    return [mean(each) for each in zip(*by_summary, strict=True)]
+
+
 def compare(found: measured.Matched, draws: Draws) -> Iterator[dict[str, Any]]:
     """Paired differences between models (mean of the four summaries) and of whitening (mean profiles)."""
     variants = {variant for (variant, _, _), _ in found}
@@ -87,17 +137,13 @@ def compare(found: measured.Matched, draws: Draws) -> Iterator[dict[str, Any]]:
     def votes(variant: str, summary: str, measure: str) -> list[Votes]:
         return found[(variant, summary, "cosine"), measure]
 
-    def all_summaries(variant: str, measure: str) -> list[Votes]:
-        by_summary = (votes(variant, summary, measure) for summary in SUMMARIES)
-        return [mean(each) for each in zip(*by_summary, strict=True)]
-
     for measure in (measure.name for measure in OURS.measures):
         if {IMAGENET, CLASSICAL} <= variants:
             sides = (votes(name, "mean, whitened", measure) for name in (IMAGENET, CLASSICAL))
             yield difference(f"{IMAGENET} - {CLASSICAL}, whitened", "paired", measure, *sides, draws)
         for left, right in PAIRS:
             if {left, right} <= variants:
-                sides = (all_summaries(name, measure) for name in (left, right))
+                sides = (all_summaries(found, name, measure) for name in (left, right))
                 yield difference(f"{left} - {right}", "paired", measure, *sides, draws)
         for variant in models:
             sides = (votes(variant, summary, measure) for summary in ("mean, whitened", "mean"))

@@ -1,4 +1,7 @@
-"""What decides each claim of the page; a claim needs at least three trainings of every model that it compares."""
+"""What decides each claim of the page.
+
+A claim needs at least three trainings of every model that it compares, and the premise of `judging`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ import pandas as pd
 
 from cellbook.claims import NOT, PARTLY, REPRODUCED, Predicate, Verdict
 from cellbook.pages.lafarge2019.config import PAPER_MODELS
-from cellbook.study.judging import not_worse, refused
+from cellbook.pages.lafarge2019.measures import FALLING
+from cellbook.study.judging import needs, not_worse, refused
 from cellbook.study.reconstructions import MISFIT
 from cellbook.study.rows import one
 from cellbook.study.words import points
@@ -42,6 +46,7 @@ def plain(lines: Iterable[pd.Series]) -> str:
     )
 
 
+@needs(PAPER_MODELS, [MISFIT])
 def sharper(numbers: pd.DataFrame) -> Verdict:
     """More fine detail than VAE and AE, and nearer to the original's, in every training and over compounds.
 
@@ -56,6 +61,7 @@ def sharper(numbers: pd.DataFrame) -> Verdict:
     return Verdict(REPRODUCED if all(won + nearer) else PARTLY if any(won) else NOT, plain(more + misfit))
 
 
+@needs(["VAE+", "VAE"], MEASURES)
 def at_least_as_accurate(numbers: pd.DataFrame) -> Verdict:
     """Mean difference over the four summaries, for NSC and NSCB: VAE+ is certainly not 5 points worse than VAE.
 
@@ -67,6 +73,7 @@ def at_least_as_accurate(numbers: pd.DataFrame) -> Verdict:
     return not_worse([(line["low"], line["high"]) for line in lines], MARGIN, accuracies(lines))
 
 
+@needs(["VAE+", "AE"], MEASURES)
 def ae_matches(numbers: pd.DataFrame) -> Verdict:
     """Mean difference over the four summaries, for NSC and NSCB: AE is certainly not 5 points worse than VAE+.
 
@@ -79,6 +86,7 @@ def ae_matches(numbers: pd.DataFrame) -> Verdict:
     return not_worse([(-line["high"], -line["low"]) for line in lines], MARGIN, accuracies(lines))
 
 
+@needs(PAPER_MODELS, ["NSCB"])
 def whitening_helps(numbers: pd.DataFrame) -> Verdict:
     """All three models gain, and the gain over them together is certain; partly if only the mean is above 0."""
     settings = [f"{name}: whitened - mean" for name in (*PAPER_MODELS, "all models")]
@@ -90,13 +98,14 @@ def whitening_helps(numbers: pd.DataFrame) -> Verdict:
     return Verdict(REPRODUCED if every else PARTLY if together["value"] > 0 else NOT, accuracies(lines))
 
 
+@needs(["VAE+"], [FALLING])
 def walk_rises(numbers: pd.DataFrame) -> Verdict:
     """Walks of VAE+ to all treatments, feature by feature.
 
     Reproduced if the interval of the share that only rises lies above 95 %; partly if the largest fall, from any point
     of a walk to a later one, is below 0.01 on average, which no figure shows; else not.
     """
-    names = ("walks that only rise", "largest fall", "features that lower the similarity")
+    names = ("walks that only rise", "largest fall", FALLING)
     lines = lines_of(numbers, ["VAE+"], names, protocol="walk")
     if verdict := refused(lines, 3):
         return verdict
@@ -108,6 +117,7 @@ def walk_rises(numbers: pd.DataFrame) -> Verdict:
     )
 
 
+@needs(["VAE+", "VAE+ at once"], [MISFIT, *MEASURES])
 def progression_matters(numbers: pd.DataFrame) -> Verdict:
     """VAE+ against VAE+ with all feature terms from the first step: sharpness nearer to the original's, NSC, or NSCB.
 

@@ -21,7 +21,7 @@ from cellbook.pages.lafarge2019.making import load
 from cellbook.pages.lafarge2019.measures import EUCLIDEAN
 from cellbook.runs import Run
 from cellbook.study import tables, words
-from cellbook.study.encoding import IMAGENET
+from cellbook.study.encoding import IMAGENET, UNTRAINED
 from cellbook.study.measured import BY_CHANNEL
 from cellbook.study.pictures import with_originals
 from cellbook.study.profile import BY_PLATE, SUMMARIES
@@ -115,14 +115,14 @@ def plain_number(line: pd.Series, digits: int = 3) -> str:
 
 def image_table(numbers: pd.DataFrame, measures: tuple[str, ...]) -> pd.DataFrame:
     """Measures of images, one row a model."""
-    lines = pick(numbers, protocol="images", measure=list(measures), variant=MODELS)
+    lines = pick(numbers, protocol="images", measure=list(measures), variant=[*MODELS, UNTRAINED])
     wide = tables.wide(lines, "variant", plain_number).rename(columns={"variant": "model"})
     return wide[["model", *(name for name in measures if name in wide)]]
 
 
 def channel_table(numbers: pd.DataFrame) -> pd.DataFrame:
     """Measures of single channels, one row a model and measure, one column a channel."""
-    lines = pick(numbers, protocol="images", variant=MODELS).dropna(subset=["channel"])
+    lines = pick(numbers, protocol="images", variant=[*MODELS, UNTRAINED]).dropna(subset=["channel"])
     names = {f"{measure}, {channel}": measure for measure in BY_CHANNEL for channel in lines["channel"].unique()}
     lines = lines.assign(measure=lines["measure"].map(names)).sort_values("measure", kind="stable")
     wide = tables.wide(lines, ["measure", "variant"], plain_number, columns="channel")
@@ -131,7 +131,7 @@ def channel_table(numbers: pd.DataFrame) -> pd.DataFrame:
 
 def walk_table(numbers: pd.DataFrame) -> pd.DataFrame:
     """How walks behave, one row a model."""
-    lines = pick(numbers, protocol="walk", variant=MODELS)
+    lines = pick(numbers, protocol="walk", variant=[*MODELS, UNTRAINED])
     wide = tables.wide(lines, "variant", lambda line: plain_number(line, 2))
     return wide.rename(columns={"variant": "model"})
 

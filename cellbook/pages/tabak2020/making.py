@@ -17,6 +17,7 @@ from cellbook.pages.tabak2020.sources import Source, load, source_digest
 from cellbook.profiles import controls_mask, features
 from cellbook.profiles.aggregate import TREATMENT
 from cellbook.runs import Run, obtain_page, save_table, to_float32
+from cellbook.study.encoding import UNTRAINED
 from cellbook.study.processes import side_by_side
 from cellbook.study.trainings import Place, Tables, under_one_another
 
@@ -78,6 +79,7 @@ def describe(sources: list[Source], config: Config) -> pd.DataFrame:
                 "features": len(features(table)),
                 "positives": len(source.positives),
                 "map_steps": config.alignment(source.unit, 0).iterations,
+                "change": source.change,
             }
         )
     return pd.DataFrame(rows).astype({"week_effect": float})
@@ -154,6 +156,9 @@ def corrections(work: Work, source: Source, _: None) -> Tables:
             found["pca"] = c.principal(controls, config)
         parts.append({name: label(t.assign(method=method), repeat=0) for name, t in found.items() if len(t)})
     parts += [{"truth": table.assign(repeat=0)} for table in restored(work, source, without_steps(source, config))]
+    if source.untrained is not None:
+        before = c.outcomes(wdn.unmoved(source.untrained), source.untrained)["queries"]
+        parts.append({"queries": label(before.assign(method=UNTRAINED), repeat=0)})
     if source.unit == "wells":
         parts.append({"converged": c.converged(source, config)})
     if len(source.positives):

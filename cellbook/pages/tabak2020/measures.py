@@ -9,11 +9,15 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from cellbook.configure import restore
+from cellbook.configure import choose_preset, restore
+from cellbook.pages.lafarge2019 import config as lafarge2019
 from cellbook.pages.tabak2020 import corrected as c
 from cellbook.pages.tabak2020.carry import LEFT
 from cellbook.pages.tabak2020.config import Config
+from cellbook.pages.tabak2020.sources import LEARNED
 from cellbook.runs import Run
+from cellbook.study import premises
+from cellbook.study.encoding import UNTRAINED
 from cellbook.study.measured import optional
 from cellbook.study.rows import Draws, Votes, average, by_repeat, counts, difference, numbers, pick, random, row, spread
 
@@ -45,7 +49,19 @@ def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
     """Every table of the page from the products of its run."""
     (run,) = runs
     config = restore(Config, run.record["config"])
-    parts = (accuracies, silhouettes, bootstraps, turns, weeks, resampled_weeks, damage, stops, restored, carried)
+    parts = (
+        accuracies,
+        premise,
+        silhouettes,
+        bootstraps,
+        turns,
+        weeks,
+        resampled_weeks,
+        damage,
+        stops,
+        restored,
+        carried,
+    )
     sources = run.table("sources").astype({"main": int})
     table = numbers({**dict.fromkeys(OWN), **line} for part in parts for line in part(run, config))
     about = sources.set_index("source")[["family", "main", "week_effect"]]
@@ -113,6 +129,23 @@ def differences(
             alone = {} if left in ALIGNED else {"trainings": config.repeats}
             about = {"source": source, "left": left, "right": right, **more}
             yield difference(setting, protocol, measure, *sides, draws_of(config), k, **alone) | about
+
+
+def premise(run: Run, config: Config) -> Iterator[dict[str, Any]]:
+    """How far the encoder of learned features was trained, and what their accuracy gains over it untrained."""
+    queries = pick(run.table("queries").astype({"correct": np.float64, "counted": np.float64}), vote="pooled")
+    base = choose_preset(lafarge2019.PRESETS, config.vae)
+    for _, learned in pick(run.table("sources"), family=LEARNED, main=True).iterrows():
+        source, about = str(learned["source"]), {"source": learned["source"]}
+        views = lafarge2019.views(base, int(learned["treatments"]))
+        yield from premises.budget(source, views, lafarge2019.PAPERS_VIEWS, **about)
+        if "change" in learned:
+            yield from premises.changes(source, [learned["change"]], **about)
+        for measure, table in pick(queries, source=source).groupby("measure", sort=False):
+            methods = (pick(table, method=method, repeat=0) for method in (c.UNCORRECTED, UNTRAINED))
+            after, before = ([mean_over_k(part)] if len(part) else [] for part in methods)
+            if before:
+                yield from premises.gained(source, str(measure), after, before, draws_of(config), **about)
 
 
 def silhouettes(run: Run, config: Config) -> Iterator[dict[str, Any]]:

@@ -1,13 +1,17 @@
-"""What decides each claim of the page; no verdict from fewer than three trainings of every source that it looks at."""
+"""What decides each claim of the page.
+
+No verdict from fewer than three alignments of every source that it looks at. Learned features are judged where their
+encoder was trained as `judging` demands; undecided sources have no part in a verdict.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
+from functools import wraps
 
 import pandas as pd
 
-from cellbook.claims import NOT, PARTLY, REPRODUCED, Predicate, Verdict
+from cellbook.claims import NOT, PARTLY, REPRODUCED, UNDECIDED, Predicate, Verdict
 from cellbook.pages.tabak2020 import corrected as c
 from cellbook.pages.tabak2020.carry import LEFT
 from cellbook.pages.tabak2020.measures import (
@@ -23,7 +27,7 @@ from cellbook.pages.tabak2020.measures import (
     week_protocol,
 )
 from cellbook.pages.tabak2020.sources import ENGINEERED, LEARNED
-from cellbook.study.judging import refused, together
+from cellbook.study.judging import PREMISE, lacking, refused, together, with_premise
 from cellbook.study.rows import one, pick
 from cellbook.study.show import percent
 from cellbook.study.words import points
@@ -40,6 +44,23 @@ def verdict(reproduced: bool, partly: bool = True) -> str:
     return REPRODUCED if reproduced else PARTLY if partly else NOT
 
 
+def needs_learning(predicate: Predicate) -> Predicate:
+    """Let a predicate decide of learned features only where they are learned: where their encoder has the premise."""
+
+    @wraps(predicate)
+    def gated(numbers: pd.DataFrame) -> Verdict:
+        found = predicate(numbers)
+        learned = set(pick(numbers, family=LEARNED)["source"]) if len(numbers) else set()
+        why = {s: lacking(pick(numbers, protocol=PREMISE, source=s), MEASURES) for s in learned}
+        judged = {
+            source: (UNDECIDED, f"{why[source]}, measured: {text}") if why.get(source) else (own, text)
+            for source, own, text in found.parts
+        }
+        return together(judged) if judged else found
+
+    return with_premise(gated, f"codes of VAE+; {', '.join(MEASURES)}")
+
+
 def gains(numbers: pd.DataFrame, pairs: Collection[tuple[str, str]], **where: str) -> pd.DataFrame:
     """Paired differences of accuracy, mean over k, between these methods."""
     lines = pick(numbers, protocol=PAIRED, k=MEAN, measure=MEASURES, **where)
@@ -52,6 +73,7 @@ def share(line: pd.Series) -> str:
     return f"{line['value']:.2f}" + (bounds if pd.notna(line["low"]) else ", no interval from one plate a week")
 
 
+@needs_learning
 def batch_falls(numbers: pd.DataFrame) -> Verdict:
     """How often the week of controls is named, in the paper's folds of rows, at the last step against no correction.
 
@@ -91,6 +113,7 @@ def batch_falls(numbers: pd.DataFrame) -> Verdict:
     return together(found)
 
 
+@needs_learning
 def rises_and_falls(numbers: pd.DataFrame) -> Verdict:
     """Course over map steps on learned features: both measures rise and then fall.
 
@@ -114,9 +137,10 @@ def rises_and_falls(numbers: pd.DataFrame) -> Verdict:
             found[str(source)] = (verdict(all(held), any(held)), ", ".join(texts))
         else:
             others[str(source)] = ("engineered, not judged", ", ".join(texts))
-    return replace(together(found | others), verdict=together(found).verdict)
+    return together(found | others)
 
 
+@needs_learning
 def learned_gain(numbers: pd.DataFrame) -> Verdict:
     """Mean over k of pooled NSC and NSCB on learned features, step by k-NN without the compound.
 
@@ -165,6 +189,7 @@ def nothing_to_gain(numbers: pd.DataFrame) -> Verdict:
     return together(found)
 
 
+@needs_learning
 def stopping_holds(numbers: pd.DataFrame) -> Verdict:
     """The step chosen without the compound that is scored, against the one chosen with all compounds.
 
@@ -190,6 +215,7 @@ def stopping_holds(numbers: pd.DataFrame) -> Verdict:
     return together(found)
 
 
+@needs_learning
 def generalises(numbers: pd.DataFrame) -> Verdict:
     """Gap between weeks of the positive control on unseen plates, under maps fitted on DMSO, at the last step.
 

@@ -17,10 +17,11 @@ from cellbook.pages.tabak2020.config import VERSION, Config
 from cellbook.screens import named
 from cellbook.screens.named import FEATURES, PLANTED, SAMPLE, SIMULATED, is_positive
 from cellbook.screens.preflight import usable_rows
-from cellbook.study.encoding import CLASSICAL, encode, standardise
+from cellbook.study import premises
+from cellbook.study.encoding import CLASSICAL, begun, encode, standardise
 from cellbook.study.processes import one_thread
 from cellbook.study.profile import whiten
-from cellbook.study.trainings import Place
+from cellbook.study.trainings import Place, Training
 from cellbook.training import State
 from cellbook.training.codes import code_table
 
@@ -44,6 +45,8 @@ class Source:
     week_effect : float or None, of a simulated screen
     main : bool, False for further strengths of the simulated week effect
     clean : str or None, the source with the same cells and no week effect
+    untrained : DataFrame or None, of learned features: `table` by the same encoder before its first step
+    change : float, of learned features: how much their training's objective still changed, see `premises.change`
     """
 
     name: str
@@ -53,6 +56,8 @@ class Source:
     week_effect: float | None = None
     main: bool = True
     clean: str | None = None
+    untrained: pd.DataFrame | None = field(default=None, repr=False)
+    change: float = float("nan")
 
     @property
     def profiles(self) -> pd.DataFrame:
@@ -133,19 +138,25 @@ def cell_sources(config: Config, screen: str, place: Place) -> Iterator[Source]:
         names = {effect: f"{where}, {embedding}" for effect in sets}
         for effect in list(sets)[1:]:
             names[effect] = f"{where} with week effect {effect:g}, {embedding}"
-        encoder = trained(config, screen, sets[config.week_effect], place) if family == LEARNED else None
+        one, own = lafarge2019.trainings(wanted[config.week_effect])[0], sets[config.week_effect]
+        encoder = trained(one, own, place) if family == LEARNED else None
         for effect, cells in sets.items():
             table = engineered(cells, config) if encoder is None else learned(cells, encoder)
             strength, clean = (effect, names.get(0.0)) if simulated else (None, None)
-            yield Source(names[effect], table, "cells", family, strength, effect == config.week_effect, clean)
+            source = Source(names[effect], table, "cells", family, strength, effect == config.week_effect, clean)
+            if encoder is not None and source.main:
+                before = learned(cells, begun(one, cells, one.config.seed))
+                history = place.stored(one, cells).table("history").melt("step", var_name="term")
+                change = premises.change(history, lafarge2019.objective(one))
+                source = replace(source, untrained=before, change=change)
+            yield source
 
 
-def trained(config: Config, screen: str, cells: CellSet, place: Place) -> State:
+def trained(one: Training, cells: CellSet, place: Place) -> State:
     """The first training of the page of VAE+, from the store if it is there.
 
     All strengths of the week effect are encoded by it, so that their codes can be compared.
     """
-    one = lafarge2019.trainings(cells_config(config, screen, config.week_effect))[0]
     replace(place, force=False).of(one, cells)
     return place.state(one, cells)
 
