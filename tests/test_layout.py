@@ -19,10 +19,11 @@ LEVELS = (
     "files",
     "pixels claims configure cells runs",
     "profiles",
-    "screens features training metrics",
+    "screens features training metrics carry",
     "methods",
     "corrections study",
     "pages",
+    "lease",
 )
 HEIGHT = {unit: height for height, units in enumerate(LEVELS) for unit in units.split()}
 BESIDE = {"book": {"errors", "files", "configure", "runs", "claims", "metrics"}, "figures": set()}

@@ -11,7 +11,6 @@ from cellbook.methods.cytogan.codes import (
     directions,
     encode,
     features,
-    finish,
     noise,
     reconstruct,
     sample,

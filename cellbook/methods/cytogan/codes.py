@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -163,11 +162,6 @@ def directions(state: State, cells: CellSet) -> Directions:
     along = np.square(centred @ axes[0]).sum() / variances.sum()
     padded = np.pad(seen, (0, leaf.shape[1] - len(seen)))
     return Directions(padded, float(along), float(variances.sum() ** 2 / np.square(variances).sum()))
-
-
-def finish(state: State, cells: CellSet, folder: Path) -> None:
-    """Write the product of a training; see `training.codes.finish`."""
-    trained.finish(cells, encode(state, cells), folder)
 
 
 def _reader(state: State) -> nn.Module:
