@@ -52,12 +52,12 @@ def time_simulation(plates: int, devices: list[str]) -> list[dict[str, object]]:
             {"what": f"simulate, {device_name(device)}", "cells": len(cells), "per_second": len(cells) / seconds}
         )
         whole = cells if whole is None else whole
-    batch = module._BATCH_CELLS
-    module._BATCH_CELLS = 1
+    batch = module._SMALL
+    module._SMALL = (batch[0], 1)
     try:
         cells, seconds = timed(lambda: simulate(config, "cpu", plates=names[:1]))
     finally:
-        module._BATCH_CELLS = batch
+        module._SMALL = batch
     rows.append({"what": "one cell a step, CPU", "cells": len(cells), "per_second": len(cells) / seconds})
     difference = np.abs(cells.images.astype(int) - whole.images[: len(cells)]).max()
     for row in rows:

@@ -267,6 +267,10 @@ class CellSet:
         images = self.images if self.images.flags.writeable else np.array(self.images)
         return torch.from_numpy(np.ascontiguousarray(images)).to(device)
 
+    def grey(self, rows: slice | np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:
+        """Grey values of some rows, (B, C, H, W) float32; they travel to the device in the type they are stored in."""
+        return torch.from_numpy(np.array(self.images[rows])).to(device).to(torch.float32)
+
 
 def save_parts(
     parts: Iterable[CellSet], folder: str | os.PathLike[str], overwrite: bool = False, known_as: str | None = None

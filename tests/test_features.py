@@ -8,10 +8,11 @@ from scipy import ndimage
 from skimage.feature import graycomatrix, graycoprops
 from skimage.measure import label, regionprops
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
-from cellbook.features import cell_count, classical, pixel_pca, random_network
+from cellbook.features import cell_count, classical, encoders, pixel_pca, random_network
 from cellbook.features.families import LEVELS, cooccurrence, correlation, granularity, intensity, radial, shape
 from cellbook.features.masks import blur, dilate, find_masks
 
@@ -40,6 +41,16 @@ def synthetic(n=24, size=68, channels=3, seed=0):
 def cellset(images):
     names = ("DNA", "Tubulin", "Actin", "RNA", "ER")[: images.shape[1]]
     return CellSet(images, table(len(images)), names, 0.656)
+
+
+class Placed(TorchFunctionMode):
+    """Refuses tensors that are made without saying on which device."""
+
+    makers = (torch.arange, torch.tensor, torch.zeros, torch.ones, torch.full, torch.empty, torch.eye, torch.linspace)
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        assert function not in self.makers or (kwargs or {}).get("device") is not None, f"{function.__name__}{args}"
+        return function(*args, **(kwargs or {}))
 
 
 def values(frame):
@@ -288,3 +299,22 @@ def test_real_cells_tell_mechanisms_far_better_than_chance(data_dir, monkeypatch
     compound, moa = (profiles.index.get_level_values(i).to_numpy() for i in (0, 2))
     similarity = np.where(compound[:, None] == compound, -2, unit @ unit.T)
     assert (moa[similarity.argmax(axis=1)] == moa).mean() > 0.45
+
+
+def test_classical_features_make_every_tensor_where_the_images_are():
+    cells = cellset(synthetic(4))
+    with pytest.raises(AssertionError, match="arange"), Placed():
+        torch.arange(3)
+    with Placed():
+        features = encoders._batch(cells.grey(slice(None)) / 65_535, cells.channels)
+    assert {value.device.type for value in features.values()} == {"cpu"}
+    assert len(features) == 252
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("encoder", [classical, lambda cells, device="cpu": pixel_pca(cells, 5, device=device)])
+def test_a_gpu_measures_the_same(encoder):
+    cells = cellset(synthetic(64))
+    here, there = values(encoder(cells)), values(encoder(cells, device="cuda"))
+    scale = here.abs().max() + here.std() + 1e-3
+    assert ((here - there).abs() / scale).quantile(0.98).max() < 1e-3

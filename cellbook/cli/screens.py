@@ -233,7 +233,7 @@ def features(
     level: Annotated[str, typer.Option(help="cell, or well: the mean over its cells")] = "well",
     components: Annotated[int, typer.Option(help="of pixel-pca")] = 50,
     seed: Annotated[int, typer.Option(min=0, help="of imagenet, pixel-pca and random-network")] = 0,
-    device: Annotated[str, typer.Option(help="of imagenet and random-network: auto, cpu, cuda or cuda:1")] = "auto",
+    device: Annotated[str, typer.Option(help="where cells are measured: auto, cpu, cuda or cuda:1")] = "auto",
 ) -> None:
     """Measure cells without training: the table that `score` and `correct` read."""
     from cellbook import features as encoders
@@ -252,11 +252,11 @@ def features(
     if encoder == "cell-count":
         table = encoders.cell_count(given)
     elif encoder == "classical":
-        table = encoders.classical(given, progress=sys.stderr.isatty())
+        table = encoders.classical(given, progress=sys.stderr.isatty(), device=choose_device(device))
     elif encoder == "imagenet":
         table = encoders.imagenet(given, seed=seed, device=choose_device(device), progress=sys.stderr.isatty())
     elif encoder == "pixel-pca":
-        table = encoders.pixel_pca(given, n=components, seed=seed)
+        table = encoders.pixel_pca(given, n=components, seed=seed, device=choose_device(device))
     else:
         table = encoders.random_network(given, seed=seed, device=choose_device(device))
     if level == "well" and encoder != "cell-count":

@@ -26,11 +26,11 @@ from cellbook.features.families import (
 from cellbook.features.masks import find_masks
 from cellbook.pixels import channel_max, in_threads
 
-_BATCH = 128
+_BATCH, _ON_A_GPU = 128, 1024  # cells
 _WIDTHS = (32, 64, 128, 64)  # channels of the random network; of the last the mean and the deviation are features
 
 
-def classical(cells: CellSet, progress: bool = False) -> pd.DataFrame:
+def classical(cells: CellSet, progress: bool = False, device: str = "cpu") -> pd.DataFrame:
     """Classical features of every cell: 252 for three channels, one row a cell.
 
     Parameters
@@ -39,6 +39,8 @@ def classical(cells: CellSet, progress: bool = False) -> pd.DataFrame:
         The first channel shows DNA. Grey values are taken relative to the largest of their type.
     progress
         Show a progress bar.
+    device
+        Where they are measured.
 
     Returns
     -------
@@ -58,15 +60,22 @@ def classical(cells: CellSet, progress: bool = False) -> pd.DataFrame:
         raise CellbookError(f"crops of {cells.images.shape[-2:]} pixels are too small for features; cut 16 or more")
     scale = float(np.iinfo(cells.images.dtype).max)
 
-    def batch(start: int) -> Features:
-        block = np.asarray(cells.images[start : start + _BATCH]).astype(np.float32)
-        return _batch(torch.from_numpy(block) / scale, cells.channels)
+    at_once = _at_once(device)
 
-    starts = range(0, len(cells), _BATCH)
-    batches = list(tqdm(in_threads(batch, starts), total=len(starts), disable=not progress, unit="batch"))
-    names = list(batches[0])
-    values = torch.cat([torch.stack([features[name] for name in names], dim=1) for features in batches]).numpy()
-    return cells.feature_table(values, names)
+    def batch(start: int) -> tuple[list[str], Tensor]:
+        features = _batch(cells.grey(slice(start, start + at_once), device) / scale, cells.channels)
+        return list(features), torch.stack(list(features.values()), dim=1).cpu()
+
+    starts = range(0, len(cells), at_once)
+    results = in_threads(batch, starts) if torch.device(device).type == "cpu" else map(batch, starts)
+    batches = list(tqdm(results, total=len(starts), disable=not progress, unit="batch"))
+    values = torch.cat([features for _, features in batches]).numpy()
+    return cells.feature_table(values, batches[0][0])
+
+
+def _at_once(device: str) -> int:
+    """Cells of a batch: few share a core's cache, many keep a GPU busy."""
+    return _BATCH if torch.device(device).type == "cpu" else _ON_A_GPU
 
 
 @torch.inference_mode()
@@ -89,13 +98,14 @@ def _named(cells: CellSet, values: np.ndarray, prefix: str) -> pd.DataFrame:
     return cells.feature_table(values.astype(np.float32), [f"{prefix}_{i}" for i in range(values.shape[1])])
 
 
-def _normalised(cells: CellSet, rows: slice | np.ndarray) -> Tensor:
+def _normalised(cells: CellSet, rows: slice | np.ndarray, device: str) -> Tensor:
     """Crops of some rows, each channel divided by its own maximum, as the papers feed their networks."""
-    block = np.asarray(cells.images[rows])
-    return channel_max(torch.from_numpy(block.astype(np.float32)))
+    return channel_max(cells.grey(rows, device))
 
 
-def pixel_pca(cells: CellSet, n: int = 50, shrink: int = 4, fit_on: int = 20_000, seed: int = 0) -> pd.DataFrame:
+def pixel_pca(
+    cells: CellSet, n: int = 50, shrink: int = 4, fit_on: int = 20_000, seed: int = 0, device: str = "cpu"
+) -> pd.DataFrame:
     """Principal components of the pixels: the plainest linear encoder.
 
     Parameters
@@ -108,6 +118,8 @@ def pixel_pca(cells: CellSet, n: int = 50, shrink: int = 4, fit_on: int = 20_000
         Crops are averaged over blocks of this many pixels a side first.
     fit_on, seed
         Components are fitted on at most so many cells, drawn with this seed; all cells are projected.
+    device
+        Where crops are averaged; components are found on the CPU.
 
     Returns
     -------
@@ -126,7 +138,7 @@ def pixel_pca(cells: CellSet, n: int = 50, shrink: int = 4, fit_on: int = 20_000
         )
 
     def small(rows: np.ndarray) -> np.ndarray:
-        return F.avg_pool2d(_normalised(cells, rows), shrink).flatten(1).double().numpy()
+        return F.avg_pool2d(_normalised(cells, rows, device), shrink).flatten(1).cpu().double().numpy()
 
     rows = np.random.default_rng(seed).permutation(len(cells))[:fit_on]
     fitted = np.concatenate([small(rows[i : i + 1024]) for i in range(0, len(rows), 1024)])
@@ -162,9 +174,9 @@ def random_network(cells: CellSet, seed: int = 0, device: str = "cpu") -> pd.Dat
         ``Metadata_`` columns and ``random_0`` to ``random_127``.
     """
     weights = [weight.to(device) for weight in frozen.kernels((cells.images.shape[1], *_WIDTHS), seed)]
-    values = []
-    for start in range(0, len(cells), _BATCH):
-        x = frozen.layers(_normalised(cells, slice(start, start + _BATCH)).to(device), weights)[-1].flatten(2)
+    values, at_once = [], _at_once(device)
+    for start in range(0, len(cells), at_once):
+        x = frozen.layers(_normalised(cells, slice(start, start + at_once), device), weights)[-1].flatten(2)
         values.append(torch.cat([x.mean(dim=2), x.std(dim=2, correction=0)], dim=1).cpu())
     return _named(cells, torch.cat(values).numpy(), "random")
 

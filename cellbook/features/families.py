@@ -30,7 +30,8 @@ Features = dict[str, Tensor]
 
 def _grid(mask: Tensor) -> tuple[Tensor, Tensor]:
     height, width = mask.shape[-2:]
-    return torch.meshgrid(torch.arange(height).float(), torch.arange(width).float(), indexing="ij")
+    sides = (torch.arange(side, dtype=torch.float32, device=mask.device) for side in (height, width))
+    return torch.meshgrid(*sides, indexing="ij")
 
 
 def _centroid(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,7 +65,8 @@ def shape(mask: Tensor, name: str) -> Features:
     rising = (padded[:, 1:, :-1] - padded[:, :-1, 1:]).abs().sum(dim=(1, 2))
     perimeter = math.pi / 8 * (straight + (falling + rising) / math.sqrt(2)).float()
     sector = ((torch.atan2(dy, dx) / (2 * math.pi) + 0.5) * 16).long().clamp(0, 15).flatten(1)
-    radius = torch.zeros(len(mask), 16).scatter_reduce_(1, sector, (torch.hypot(dy, dx) * weight).flatten(1), "amax")
+    radius = area.new_zeros(len(mask), 16)
+    radius.scatter_reduce_(1, sector, (torch.hypot(dy, dx) * weight).flatten(1), "amax")
     mean_radius = radius.mean(dim=1).clamp_min(0.5)
     lobes = torch.fft.rfft(radius / mean_radius[:, None], dim=1).abs() / 16
     height, width = mask.any(dim=2).sum(dim=1), mask.any(dim=1).sum(dim=1)
@@ -89,7 +91,7 @@ def shape(mask: Tensor, name: str) -> Features:
 
 def neighbours(masks: Masks) -> Features:
     """Neighbouring nuclei in the crop, and how much of the cell ends at the border of the crop."""
-    border = torch.ones(masks.cell.shape[-2:], dtype=torch.bool)
+    border = torch.ones_like(masks.cell[0])
     border[1:-1, 1:-1] = False
     crowd = (masks.dna & ~masks.nucleus).float().mean(dim=(1, 2))
     touching = dilate(masks.nucleus, 7) & masks.dna & ~masks.nucleus
@@ -182,11 +184,12 @@ def cooccurrence(images: Tensor, mask: Tensor, channels: tuple[str, ...], name: 
     # Pixels outside the region get a level of their own, which is cut off the matrix: cheaper than gathering pairs.
     levels = torch.where(mask[:, None], levels, LEVELS)
     side = LEVELS + 1
-    first = levels * side + torch.arange(batch * count, dtype=torch.int32).view(batch, count, 1, 1) * side**2
-    i, j = torch.meshgrid(torch.arange(LEVELS).float(), torch.arange(LEVELS).float(), indexing="ij")
+    number = torch.arange(batch * count, dtype=torch.int32, device=images.device).view(batch, count, 1, 1)
+    first = levels * side + number * side**2
+    i, j = _grid(images.new_empty(LEVELS, LEVELS))
     features: Features = {}
     for distance in sorted({max(offset) for offset in OFFSETS}):
-        matrix = torch.zeros(batch * count * side**2)
+        matrix = images.new_zeros(batch * count * side**2)
         for down, right in (offset for offset in OFFSETS if max(offset) == distance):
             height, width = images.shape[-2] - down, images.shape[-1] - right
             pairs = first[..., :height, :width] + levels[..., down:, right:]
@@ -237,17 +240,17 @@ def radial(images: Tensor, nucleus: Tensor, channels: tuple[str, ...]) -> Featur
     y, x = _grid(nucleus)
     dy, dx = y - cy[:, None, None], x - cx[:, None, None]
     distance = torch.hypot(dy, dx) / torch.sqrt(area / math.pi)[:, None, None]
-    ring = torch.bucketize(distance, torch.tensor(RINGS))
+    ring = torch.bucketize(distance, torch.tensor(RINGS, device=distance.device))
     wedge = ((torch.atan2(dy, dx) / (2 * math.pi) + 0.5) * WEDGES).long().clamp(0, WEDGES - 1)
     rings = len(RINGS) + 1
     place = (ring * WEDGES + wedge).flatten(1)
     batch, count = images.shape[:2]
-    number = (
-        torch.zeros(batch, rings * WEDGES).scatter_add_(1, place, torch.ones(place.shape)).view(batch, 1, rings, WEDGES)
-    )
+    empty = images.new_zeros(batch, count + 1, rings * WEDGES)
     flat = images.flatten(2)
-    sums = torch.zeros(batch, count, rings * WEDGES).scatter_add_(2, place[:, None].expand_as(flat), flat)
-    sums = sums.view(batch, count, rings, WEDGES)
+    # The last is how many pixels there are.
+    every = torch.cat([flat, torch.ones_like(flat[:, :1])], dim=1)
+    sums = empty.scatter_add_(2, place[:, None].expand_as(every), every).view(batch, count + 1, rings, WEDGES)
+    sums, number = sums[:, :-1], sums[:, -1:]
     whole = flat.mean(dim=2)[..., None].clamp_min(1e-5)
     present = number.sum(dim=3) > 0
     mean = torch.where(present, sums.sum(dim=3) / number.sum(dim=3).clamp_min(1) / whole, 1.0)

@@ -33,14 +33,15 @@ class Masks(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _blur_matrix(size: int, sigma: float) -> Tensor:
-    return torch.from_numpy(ndimage.gaussian_filter1d(np.eye(size), sigma, axis=1, mode="reflect")).float()
+def _blur_matrix(size: int, sigma: float, device: torch.device) -> Tensor:
+    matrix = ndimage.gaussian_filter1d(np.eye(size), sigma, axis=1, mode="reflect")
+    return torch.from_numpy(matrix).float().to(device)
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
     """Gaussian smoothing of (..., H, W) with reflecting borders, as two matrix products: fast for small images."""
     height, width = images.shape[-2:]
-    rows, columns = (_blur_matrix(side, sigma).to(images) for side in (height, width))
+    rows, columns = (_blur_matrix(side, sigma, images.device) for side in (height, width))
     return ((images @ columns).transpose(-1, -2) @ rows).transpose(-1, -2)
 
 
@@ -82,27 +83,28 @@ def find_masks(images: Tensor) -> Masks:
     Masks
         A crop without a nucleus in the middle (empty, saturated or noise) gets a central disc and ``found`` False.
     """
-    size = images.shape[-2:]
+    size, device = images.shape[-2:], images.device
     dna = images[:, 0]
     foreground, visible = _foreground(blur(dna, 1.0))
-    y, x = (torch.arange(side, dtype=torch.float32) for side in size)
-    middle = torch.tensor([(side - 1) / 2 for side in size])
+    y, x = (torch.arange(side, dtype=torch.float32, device=device) for side in size)
+    middle = torch.tensor([(side - 1) / 2 for side in size], device=device)
     smooth = blur(dna, SEED_SIGMA)
     peak = dilate(smooth, SEED_WINDOW)
     crop, row, column = torch.nonzero((smooth == peak) & foreground & visible[:, None, None], as_tuple=True)
     from_middle = torch.hypot(row - middle[0], column - middle[1])
     # The seed nearest to the middle is the cell's own, all others are neighbours.
-    order = torch.argsort(from_middle)
-    own = torch.full((len(images),), len(crop), dtype=torch.long)
-    own[crop[order].flip(0)] = order.flip(0)
-    has = own < len(crop)
-    index = own.clamp_max(max(len(crop) - 1, 0))
+    order = torch.argsort(from_middle, stable=True)
+    first = torch.full((len(images),), len(crop), device=device)
+    first.scatter_reduce_(0, crop[order], torch.arange(len(crop), device=device), "amin")
+    has = first < len(crop)
+    index = first.clamp_max(max(len(crop) - 1, 0))
     if len(crop):
+        index = order[index]
         has &= from_middle[index] <= SEED_REACH
         seed = torch.where(has[:, None], torch.stack([row, column], dim=1).float()[index], middle)
     else:
         seed = middle.expand(len(images), 2).clone()
-    other = torch.ones(len(crop), dtype=torch.bool)
+    other = torch.ones(len(crop), dtype=torch.bool, device=device)
     other[index[has]] = False
     basin, distance = _basin(seed, crop[other], torch.stack([row, column], dim=1).float()[other], y, x)
     neighbours = torch.bincount(crop[other], minlength=len(images))
@@ -130,9 +132,9 @@ def _foreground(smooth: Tensor) -> tuple[Tensor, Tensor]:
     values = torch.log1p(flat / floor)
     low, high = values.amin(dim=1, keepdim=True), values.amax(dim=1, keepdim=True)
     bins = ((values - low) / (high - low).clamp_min(1e-6) * (_BINS - 1e-3)).long()
-    offset = torch.arange(len(flat))[:, None] * _BINS
+    offset = torch.arange(len(flat), device=flat.device)[:, None] * _BINS
     histogram = torch.bincount((bins + offset).flatten(), minlength=len(flat) * _BINS).view(-1, _BINS).double()
-    level = torch.arange(_BINS, dtype=torch.float64) + 0.5
+    level = torch.arange(_BINS, dtype=torch.float64, device=flat.device) + 0.5
     below = histogram.cumsum(dim=1)
     total, mass = below[:, -1:], (histogram * level).cumsum(dim=1)
     above = total - below
@@ -140,7 +142,7 @@ def _foreground(smooth: Tensor) -> tuple[Tensor, Tensor]:
     cut = (below * above * gap**2).argmax(dim=1, keepdim=True)
     foreground = bins > cut
     # The spread of the lower class, from its own histogram: mean absolute deviation, 1.2533 times it for a normal one.
-    lower = histogram * (torch.arange(_BINS) <= cut)
+    lower = histogram * (torch.arange(_BINS, device=flat.device) <= cut)
     count = lower.sum(dim=1).clamp_min(1)
     centre = (lower * level).sum(dim=1) / count
     spread = 1.2533 * (lower * (level - centre[:, None]).abs()).sum(dim=1) / count
@@ -160,10 +162,10 @@ def _basin(seed: Tensor, crop: Tensor, others: Tensor, y: Tensor, x: Tensor) -> 
     middle = (others + seed[crop]) / 2
     side = gap[:, 0, None, None] * (y[None, :, None] - middle[:, 0, None, None])
     side = side + gap[:, 1, None, None] * (x[None, None, :] - middle[:, 1, None, None])
-    basin = torch.ones(len(seed), len(y), len(x), dtype=torch.uint8)
+    basin = torch.ones(len(seed), len(y), len(x), dtype=torch.uint8, device=seed.device)
     target = crop[:, None, None].expand(-1, len(y), len(x))
     basin.scatter_reduce_(0, target, (side < 0).to(torch.uint8), "amin")
-    distance = torch.full((len(seed),), float(max(len(y), len(x))))
+    distance = torch.full((len(seed),), float(max(len(y), len(x))), device=seed.device)
     distance.scatter_reduce_(0, crop, gap.norm(dim=1), "amin")
     return basin.bool(), distance
 
@@ -174,7 +176,7 @@ _IN_PLANE[1] = [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
 
 def _part_at(masks: Tensor, seed: Tensor) -> Tensor:
     """The connected part of each mask that holds its seed."""
-    labels, _ = ndimage.label(masks.numpy(), structure=_IN_PLANE)
-    at = seed.round().long()
-    own = labels[np.arange(len(labels)), at[:, 0].numpy(), at[:, 1].numpy()]
-    return torch.from_numpy((labels == own[:, None, None]) & (own > 0)[:, None, None])
+    labels, _ = ndimage.label(masks.cpu().numpy(), structure=_IN_PLANE)
+    row, column = seed.round().long().T.cpu().numpy()
+    own = labels[np.arange(len(labels)), row, column]
+    return torch.from_numpy((labels == own[:, None, None]) & (own > 0)[:, None, None]).to(masks.device)

@@ -19,7 +19,7 @@ from cellbook.training.codes import code_table
 CLASSICAL, PIXELS, RANDOM, UNTRAINED = "classical features", "pixel PCA", "random network", "untrained encoder"
 IMAGENET = "ImageNet features"
 CHUNK = 2048  # cells
-BLOCK = 512  # cells of a screen that are encoded at once, in each process
+BLOCK, ON_A_GPU = 512, 4096  # cells of a screen that are encoded at once, in each process or on a GPU
 
 
 def encode(
@@ -40,16 +40,18 @@ def encode(
     cells : CellSet
     seed : of what is random
     n : principal components, at most
-    device : where networks run
+    device : where cells are encoded
     like : the training whose encoder is taken before its first step: what the architecture alone gives
     grey : range of grey values of the ImageNet features, where the cells are some of a screen
     """
     if name == CLASSICAL:
         # In parts, as the memory of many small tensors is handed back only between calls.
-        parts = [features.classical(cells.select(slice(i, i + CHUNK))) for i in range(0, len(cells), CHUNK)]
+        parts = [
+            features.classical(cells.select(slice(i, i + CHUNK)), device=device) for i in range(0, len(cells), CHUNK)
+        ]
         table = pd.concat(parts, ignore_index=True)
     elif name == PIXELS:
-        table = features.pixel_pca(cells, n=min(n, len(cells)), seed=seed)
+        table = features.pixel_pca(cells, n=min(n, len(cells)), seed=seed, device=device)
     elif name == RANDOM:
         table = features.random_network(cells, seed=seed, device=device)
     elif name == IMAGENET:
@@ -70,8 +72,9 @@ def add_sums(
 ) -> None:
     """Encode cells block by block, side by side, and add what each block gives to the wells of every subset.
 
-    Features of no more than `BLOCK` cells a process are held at once, but for the components of the pixels, which are
-    few. Blocks are added in their order, so that the bits do not depend on how many processes there are.
+    Features of no more than `BLOCK` cells a process (or `ON_A_GPU`) are held at once, but for the components of the
+    pixels, which are few. Blocks are added in their order, so that the bits do not depend on how many processes there
+    are.
 
     Parameters
     ----------
@@ -81,19 +84,20 @@ def add_sums(
     """
     rows = np.arange(len(cells)) if rows is None else rows
     if name == PIXELS:  # fitted on all cells together
-        every = profiles.matrix(encode(name, cells, seed))
-        for block in _blocks(rows):
+        every = profiles.matrix(encode(name, cells, seed, device=device))
+        for block in _blocks(rows, device):
             to.add(block_sums(every[block], *to.rows(block)))
         return
     grey = grey_range(cells, seed=seed) if name == IMAGENET else None
     slim = CellSet(cells.images, cells.table[["Metadata_compound"]], cells.channels, cells.pixel_um)
-    tasks = [(name, slim, seed, block, to.rows(block), device, grey) for block in _blocks(rows)]
+    tasks = [(name, slim, seed, block, to.rows(block), device, grey) for block in _blocks(rows, device)]
     for sums in side_by_side(_block, tasks, worth=device == "cpu" and len(rows) > CHUNK // 2):
         to.add(sums)
 
 
-def _blocks(rows: np.ndarray) -> list[np.ndarray]:
-    return [rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK)]
+def _blocks(rows: np.ndarray, device: str) -> list[np.ndarray]:
+    size = BLOCK if torch.device(device).type == "cpu" else ON_A_GPU
+    return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
 def _block(

@@ -26,7 +26,7 @@ from cellbook.screens.simulator.design import SimulatedScreen, plate_map, stream
 
 AREA_PER_CELL = 4850.0  # pixels; 270 cells in a field of 1024 x 1280
 # Of a batch: pixels of its fields, and cells drawn at once. What stays in a core's cache, and what fills a GPU.
-_SMALL, _LARGE = (1 << 20, 64), (1 << 21, 1024)
+_SMALL, _LARGE = (1 << 20, 64), (1 << 22, 1024)
 _TURN = 256  # fields laid out in one go
 
 
