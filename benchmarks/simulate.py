@@ -83,12 +83,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each part, at most")
     parser.add_argument("--crops", type=int, nargs="+", default=[68, 96, 128])
-    parser.add_argument("--cells", type=int, default=20_000, help="about so many, if there is time")
+    parser.add_argument("--cells", type=int, default=100_000, help="about so many, if there is time")
+    known = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    parser.add_argument("--devices", nargs="+", default=known)
     parser.add_argument("--csv", type=Path)
     args = parser.parse_args()
     threads, rows = len(os.sched_getaffinity(0)), []
     names = list(plate_map(preset("paper"))["Metadata_plate"].unique())
-    for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+    for device in args.devices:
         for crop in args.crops:
             config = preset("paper", crop=crop, controls=3, positive_controls=1)
             wells = len(plate_map(config)) / len(names)

@@ -41,7 +41,7 @@ def encode(
     cells : CellSet
     seed : of what is random
     n : principal components, at most
-    device : where they are encoded
+    device : where cells are encoded
     like : the training whose encoder is taken before its first step: what the architecture alone gives
     grey : range of grey values of the ImageNet features, where the cells are some of a screen
     """

@@ -134,19 +134,12 @@ def screen_tables(config: SimulatedScreen, plates: Sequence[str] | None = None) 
     fields, counts = counts.index.to_numpy(), counts.to_numpy()
 
     def centres(start: int) -> np.ndarray:
-        some = zip(fields[start : start + _TURN], counts[start : start + _TURN], strict=True)
-        keys = ((field, count, *names[field // config.sites]) for field, count in some)
-        return np.concatenate(
-            [
-                layout.place(
-                    stream(config.seed, "layout", plate, well, field % config.sites + 1),
-                    count,
-                    shape,
-                    clumping[field // config.sites],
-                )
-                for field, count, plate, well in keys
-            ]
-        )
+        placed = []
+        for field, count in zip(fields[start : start + _TURN], counts[start : start + _TURN], strict=True):
+            well, site = divmod(field, config.sites)
+            draw = stream(config.seed, "layout", *names[well], site + 1)
+            placed.append(layout.place(draw, count, shape, clumping[well]))
+        return np.concatenate(placed)
 
     cells[["y", "x"]] = np.concatenate(list(in_threads(centres, range(0, len(fields), _TURN), cpu_count())))
     wells["Metadata_cell_count"] = cells.groupby("row").size().reindex(range(len(wells))).to_numpy()
