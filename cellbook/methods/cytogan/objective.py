@@ -2,7 +2,7 @@
 
 Players take turns, so that the generator meets the discriminator that has just moved. Batch norm has the moments of
 the batch whoever is updated (in the published code the discriminator is shown images made with running moments, and
-the generator learns with others). Neither discriminator has batch norm, so that real and made images may be one batch.
+the generator learns with others). No discriminator has batch norm, so that real and made images may be one batch.
 """
 
 from __future__ import annotations
