@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.methods.cytogan.config import ADVERSARIAL, AUTOENCODERS
+from cellbook.methods.cytogan.objective import ranged
 from cellbook.training import State
 from cellbook.training import codes as trained
 
@@ -24,7 +25,9 @@ def encode(state: State, cells: CellSet) -> np.ndarray:
     the input, so that a cell always has one code.
     """
     reader = _reader(state)
-    return trained.encode(state, cells, lambda x: reader.represent(_input(state, x)), state.config.settings.latent)
+    return trained.encode(
+        state, cells, lambda x: reader.represent(ranged(x, state.config)), state.config.settings.latent
+    )
 
 
 def features(state: State, cells: CellSet, layer: int) -> np.ndarray:
@@ -35,7 +38,7 @@ def features(state: State, cells: CellSet, layer: int) -> np.ndarray:
     width = [module for module in blocks[layer - 1] if isinstance(module, nn.Conv2d)][-1].out_channels
 
     def pooled(x: Tensor) -> Tensor:
-        return _reader(state).hidden(_input(state, x))[layer - 1].mean((2, 3))
+        return _reader(state).hidden(ranged(x, state.config))[layer - 1].mean((2, 3))
 
     return trained.encode(state, cells, pooled, width)
 
@@ -57,12 +60,12 @@ def decode(
     z, d = torch.as_tensor(np.asarray(codes, dtype=np.float32)), state.config.settings.latent
     if z.ndim != 2 or z.shape[1] != d or len(z) == 0:
         raise CellbookError(f"codes have shape {tuple(z.shape)}: give at least one row of {d} numbers")
+    told = _condition(state, compound, concentration)
     if state.config.model in AUTOENCODERS:
         return trained.decode(state, z, state.networks["decoder"])
-    told = _condition(state, compound, concentration)
 
     def image(part: Tensor) -> Tensor:
-        return (state.networks["generator"](part, told().expand(len(part), -1)) + 1) / 2
+        return (state.networks["generator"](part, told.expand(len(part), -1)) + 1) / 2
 
     return trained.decode(state, z, image)
 
@@ -84,19 +87,24 @@ def sample(
     return decode(state, noise(state, n, seed), compound, concentration)
 
 
-def reconstruct(state: State, cells: CellSet) -> np.ndarray:
-    """Images that the model makes of cells, (N, c, H, W) float32 in [0, 1]: of BEGAN, BiGAN and the autoencoders."""
+def reconstruct(
+    state: State, cells: CellSet, compound: str | None = None, concentration: float | None = None
+) -> np.ndarray:
+    """Images that the model makes of cells, (N, c, H, W) float32 in [0, 1]: of BEGAN, BiGAN and the autoencoders.
+
+    A conditional BEGAN is told one treatment for all cells, as in `decode`.
+    """
     if state.config.model == "began":
-        judge, told = state.networks["discriminator"], _condition(state, None, None)
+        judge, told = state.networks["discriminator"], _condition(state, compound, concentration)
         codes = torch.from_numpy(encode(state, cells))
 
         def image(part: Tensor) -> Tensor:
-            return ((judge.decoder(part, told().expand(len(part), -1)) + 1) / 2).clamp(0, 1)
+            return ((judge.decoder(part, told.expand(len(part), -1)) + 1) / 2).clamp(0, 1)
 
         return trained.decode(state, codes, image)
     if state.config.model not in ("bigan", *AUTOENCODERS):
         raise CellbookError(f"model {state.config.model!r} makes no image of a cell: take began, bigan, vae or ae")
-    return decode(state, encode(state, cells))
+    return decode(state, encode(state, cells), compound, concentration)
 
 
 def straight(start: np.ndarray, end: np.ndarray, steps: int = 10) -> np.ndarray:
@@ -151,6 +159,8 @@ def directions(state: State, cells: CellSet) -> Directions:
     """
     if state.config.model not in ADVERSARIAL:
         raise CellbookError(f"model {state.config.model!r} has no output after its code: take {', '.join(ADVERSARIAL)}")
+    if len(cells) < 2:
+        raise CellbookError(f"cells holds {len(cells)} cell: nothing varies, give at least 2")
     codes = encode(state, cells).astype(np.float64)
     judge = state.networks["discriminator"]
     leaf = torch.from_numpy(codes.astype(np.float32)).to(state.device).requires_grad_()
@@ -169,21 +179,15 @@ def _reader(state: State) -> nn.Module:
     return state.networks["encoder" if "encoder" in state.networks else "discriminator"]
 
 
-def _input(state: State, x: Tensor) -> Tensor:
-    """Images in [0, 1] as the networks take them."""
-    x = x.contiguous(memory_format=torch.channels_last)
-    return x if state.config.model in AUTOENCODERS else 2 * x - 1
-
-
-def _condition(state: State, compound: str | None, concentration: float | None):
-    """A function that gives the condition of a treatment, (1, k), to be called where gradients are off."""
+def _condition(state: State, compound: str | None, concentration: float | None) -> Tensor:
+    """The condition of a treatment, (1, k); of no columns where the model takes none."""
     conditions = state.networks.get("condition")
     if conditions is None:
         if compound is not None or concentration is not None:
             raise CellbookError(f"compound={compound}, concentration={concentration}: the model takes no condition")
-        return lambda: torch.empty(1, 0, device=state.device)
+        return torch.empty(1, 0, device=state.device)
     number = torch.tensor([conditions.find(compound, concentration)], device=state.device)
-    return lambda: conditions(number)
+    return conditions(number).detach()
 
 
 def _ends(start: np.ndarray, end: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

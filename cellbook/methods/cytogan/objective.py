@@ -2,7 +2,7 @@
 
 Players take turns, so that the generator meets the discriminator that has just moved. Batch norm has the moments of
 the batch whoever is updated (in the published code the discriminator is shown images made with running moments, and
-the generator learns with others). Neither discriminator has batch norm, so that real and made images may be one batch.
+the generator learns with others). No discriminator has batch norm, so that real and made images may be one batch.
 """
 
 from __future__ import annotations
@@ -21,15 +21,19 @@ from cellbook.pixels import channel_max
 from cellbook.training import Batch, Sampler, State, place, treatment_codes
 
 
-def scaled(images: Tensor, config: Config) -> Tensor:
-    """Images (N, c, H, W) as the networks take them: each channel of each crop divided by its maximum, channels last.
-
-    In [-1, 1], or in [0, 1] for the autoencoders. Crops are taken as they are: what the paper does before, centring a
-    cell and blackening what lies outside of its outline, is the business of who cuts them. Scaling by the maximum of
-    the crop removes intensity itself, as in the paper.
-    """
-    x = channel_max(images).contiguous(memory_format=torch.channels_last)
+def ranged(x: Tensor, config: Config) -> Tensor:
+    """Images (N, c, H, W) in [0, 1] as the networks take them: in [-1, 1] but for the autoencoders, channels last."""
+    x = x.contiguous(memory_format=torch.channels_last)
     return x if config.model in AUTOENCODERS else 2 * x - 1
+
+
+def scaled(images: Tensor, config: Config) -> Tensor:
+    """Stored images as the networks take them: each channel of each crop divided by its own maximum; see `ranged`.
+
+    Crops are taken as they are: what the paper does before, centring a cell and blackening what lies outside of its
+    outline, is the business of who cuts them. Scaling by the crop's maximum removes intensity itself, as in the paper.
+    """
+    return ranged(channel_max(images), config)
 
 
 def begin(config: Config, cells: CellSet, device: torch.device) -> State:
