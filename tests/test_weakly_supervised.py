@@ -234,11 +234,13 @@ BLANK = blank({("W1", 1, "a"): 40, ("W1", 3, "a"): 4, ("W2", 3, "b"): 5, ("W2", 
 
 
 def a_sampler(cells, **changes):
-    return method.begin(Config(**{**TINY, "model": "mixup", "control_class": True, **changes}), cells, CPU).sampler
+    return method.begin(
+        Config(**{**TINY, "model": "mixup", "control_class": True, "validation": (), **changes}), cells, CPU
+    ).sampler
 
 
 def test_classes_are_drawn_equally_often():
-    state = method.begin(Config(**{**TINY, "batch": 3000, "control_class": True}), BLANK, CPU)
+    state = method.begin(Config(**{**TINY, "batch": 3000, "control_class": True, "validation": ()}), BLANK, CPU)
     rows = method.draw(state, 0)
     assert rows.shape == (1, 3000)
     counts = BLANK.table["Metadata_compound"].iloc[rows[0].numpy()].value_counts()
@@ -605,6 +607,7 @@ def test_what_cannot_be_meant_is_refused_in_one_sentence(cells):
         (taxol, {}, "controls='DMSO' is in none of 24 cells"),
         (gap, {}, "Metadata_replicate is missing in 24 of 72 cells"),
         (mixed, {}, "12 wells hold cells of training and of validation replicates, first Week1 Week1_1 emetine"),
+        (changed(cells, Metadata_replicate="r2"), {}, "no replicate of 48 cells, which have r2: name one of these"),
         (cells, {"left_out_week": "Week7"}, "left_out_week='Week7' has none of 72 cells"),
         (cells, {"classes": ("taxol", "ALN")}, "classes=ALN is in none of 72 cells"),
     ):

@@ -15,7 +15,7 @@ from cellbook.errors import CellbookError
 from cellbook.methods.weakly_supervised.augmentation import ranged
 from cellbook.methods.weakly_supervised.config import STAGES
 from cellbook.methods.weakly_supervised.networks import pooled
-from cellbook.methods.weakly_supervised.split import split
+from cellbook.methods.weakly_supervised.split import Split, split
 from cellbook.profiles import to_wells
 from cellbook.profiles.aggregate import WELL
 from cellbook.runs import save_table, to_float32
@@ -65,7 +65,10 @@ def validate(state: State, cells: CellSet) -> pd.DataFrame:
     CellbookError
         If the cells give other classes than those of the training, or none of them validates.
     """
-    parts = split(state.config, cells)
+    return _validate(state, cells, split(state.config, cells))
+
+
+def _validate(state: State, cells: CellSet, parts: Split) -> pd.DataFrame:
     k = len(state.sampler.counts)
     if len(parts.classes) != k:
         raise CellbookError(f"cells give {len(parts.classes)} classes, the network has {k}: give those it trained on")
@@ -97,8 +100,9 @@ def finish(state: State, cells: CellSet, folder: Path) -> None:
             found = to_wells(without_place(cells.feature_table(values, columns)))
             wells = found if wells.empty else pd.concat([wells, found[columns]], axis=1)
         save_table(to_float32(wells), folder / "layers.parquet")
-    if split(state.config, cells).validation.any():
-        save_table(validate(state, cells), folder / "validation.parquet")
+    parts = split(state.config, cells)
+    if parts.validation.any():
+        save_table(_validate(state, cells, parts), folder / "validation.parquet")
 
 
 def _encode(state: State, cells: CellSet, names: Sequence[str]) -> dict[str, np.ndarray]:

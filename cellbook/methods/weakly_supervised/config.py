@@ -107,6 +107,6 @@ class Config:
 PRESETS = {
     "smoke": Config(iterations=4, batch=8, width=4, set_size=3, norm_momentum=0.1),
     # Narrow networks and a short schedule for a CPU; 0.99 of Keras would leave running moments behind the weights.
-    "quick": Config(iterations=300, batch=32, width=8, set_size=3, norm_momentum=0.1),
+    "quick": Config(iterations=500, batch=32, width=8, rate=4e-3, set_size=3, norm_momentum=0.1),
     "paper": Config(),
 }

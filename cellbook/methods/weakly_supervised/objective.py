@@ -76,7 +76,10 @@ def begin(config: Config, cells: CellSet, device: torch.device) -> State:
 
 
 def draw(state: State, t: int) -> Tensor:
-    """Rows of single cells (1, N), pairs (2, N) or sets (T, N); treatments are equally likely."""
+    """Rows of single cells (1, N), pairs (2, N) or sets (T, N); treatments are equally likely.
+
+    Within a treatment so are cells; the paper draws an image first, then cells of it.
+    """
     config, sampler = state.config, state.sampler
     if config.model == "recurrent":
         return sampler.sets(config.batch, config.set_size)

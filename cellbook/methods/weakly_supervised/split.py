@@ -12,8 +12,6 @@ from cellbook.errors import CellbookError, some
 from cellbook.methods.weakly_supervised.config import Config
 from cellbook.training import treatment_codes
 
-BLOCK = 4096  # cells looked at in one go
-
 
 @dataclass(frozen=True)
 class Split:
@@ -61,7 +59,15 @@ def split(config: Config, cells: CellSet) -> Split:
         part &= ~away
     dark = part & ~_lit(cells)
     part &= ~dark
-    validation = part & _is(table, "replicate", set(config.validation)) if config.validation else np.zeros_like(part)
+    validation = np.zeros_like(part)
+    if config.validation:
+        validation = part & _is(table, "replicate", set(config.validation))
+        if part.any() and not validation.any():
+            known = some(sorted(map(str, table.loc[part, "Metadata_replicate"].unique())))
+            raise CellbookError(
+                f"validation={config.validation} is no replicate of {int(part.sum())} cells, which have {known}: name "
+                "one of these, or none to train on all cells"
+            )
     training = part & ~validation
     _check_wells(table, training, validation)
 
@@ -107,9 +113,11 @@ def _is(table: pd.DataFrame, name: str, wanted: set) -> np.ndarray:
 
 
 def _lit(cells: CellSet) -> np.ndarray:
-    """Cells of which a pixel is not 0, (N,); a block at a time, for they need not fit into memory."""
-    blocks = (cells.images[start : start + BLOCK] for start in range(0, len(cells), BLOCK))
-    return np.concatenate([np.zeros(0, dtype=bool), *(block.any(axis=(1, 2, 3)) for block in blocks)])
+    """Cells of which a pixel is not 0, (N,); of most of them some pixels in a grid tell."""
+    lit = cells.images[:, :, ::8, ::8].any(axis=(1, 2, 3))
+    for row in np.flatnonzero(~lit):
+        lit[row] = cells.images[row].any()
+    return lit
 
 
 def _names(table: pd.DataFrame, treatment: np.ndarray) -> dict[int, str]:
