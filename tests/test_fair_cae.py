@@ -2,8 +2,10 @@
 
 import math
 import warnings
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +21,7 @@ from cellbook.methods.fair_cae import MODELS, PENALTIES, PRESETS, Config, object
 from cellbook.methods.fair_cae.confounder import expected, labels, read_column
 from cellbook.methods.fair_cae.networks import Adversary, Decoder, Encoder, coordinates
 from cellbook.pixels import channel_max, gather
-from cellbook.training import Batch, train, train_run
+from cellbook.training import Batch, State, train, train_run
 from cellbook.training.checkpoints import CHECKPOINT
 
 CPU = torch.device("cpu")
@@ -497,6 +499,25 @@ def test_nothing_waits_for_the_device_in_any_phase(cells, monkeypatch, changes):
     assert all(loss.isfinite() for loss in losses.values())
 
 
+@pytest.mark.parametrize("changes", SETTINGS, ids=lambda c: "-".join(map(str, c.values())) or "published")
+def test_a_step_needs_no_values_and_nothing_that_lies_elsewhere(cells, monkeypatch, changes):
+    """On torch's device "meta" tensors have shapes only, and meet no tensor of another device."""
+    meta = torch.device("meta")
+    for kind in (torch.optim.Adam, torch.optim.SGD):  # whose fused kernels are not there
+        plain = kind.__init__
+        monkeypatch.setattr(kind, "__init__", lambda self, p, lr, plain=plain, **_: plain(self, p, lr=lr))
+    monkeypatch.setattr(torch, "Generator", lambda _: SimpleNamespace(manual_seed=lambda _: None))
+    monkeypatch.setattr(State, "autocast", lambda _: nullcontext())
+    updates = None if changes.get("penalty") == "kernel" else 3
+    state = fair_cae.begin(Config(**{**TINY, "updates": updates, **changes}), cells, meta)
+    for t in range(state.config.iterations):
+        state.phase = phase(state.config, t)
+        rows = fair_cae.draw(state, torch.tensor(t, device=meta))
+        images = gather(torch.empty(cells.images.shape, dtype=torch.uint16, device=meta), rows)
+        losses = fair_cae.step(state, Batch(images, rows), torch.tensor(t, device=meta))
+        assert all(loss.is_meta and loss.shape == () for loss in losses.values())
+
+
 def test_in_bf16_a_step_goes_about_where_one_in_float32_goes(cells):
     found = {}
     for bf16 in (False, True):
@@ -605,6 +626,8 @@ def test_every_model_and_penalty_trains_on_a_simulated_screen(screen, tmp_path, 
         run = train_run(fair_cae, config, screen, tmp_path, "cpu")
         history = pd.read_parquet(run.path("history.parquet"))
         assert len(history) == config.iterations
+        codes = pd.read_parquet(run.path("codes.parquet"))
+        assert [name for name in codes if not name.startswith("Metadata_")] == [f"z{i}" for i in range(16)]
         assert np.isfinite(history.to_numpy()).all()
         assert restore(Config, run.record["config"]) == config
 
