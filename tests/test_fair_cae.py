@@ -2,8 +2,10 @@
 
 import math
 import warnings
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,9 +19,9 @@ from cellbook.errors import CellbookError
 from cellbook.methods import fair_cae
 from cellbook.methods.fair_cae import MODELS, PENALTIES, PRESETS, Config, objective, phase
 from cellbook.methods.fair_cae.confounder import expected, labels, read_column
-from cellbook.methods.fair_cae.networks import Adversary, Decoder, Encoder, coordinates
+from cellbook.methods.fair_cae.networks import Adversary, Decoder, Doubling, Encoder, coordinates
 from cellbook.pixels import channel_max, gather
-from cellbook.training import Batch, train, train_run
+from cellbook.training import Batch, State, train, train_run
 from cellbook.training.checkpoints import CHECKPOINT
 
 CPU = torch.device("cpu")
@@ -99,7 +101,8 @@ def test_every_layer_has_the_published_size():
     image = networks[1](z)
     assert image.shape == (1, 3, 128, 128)
     assert 0 <= image.min() <= image.max() <= 1
-    assert [a for a, _ in seen] == [(128, 16, 16), (256, 32, 32), (128, 64, 64), (64, 128, 128)]
+    assert seen[0][0] == (128, 8, 8)
+    assert [b for _, b in seen] == [(256, 16, 16), (128, 32, 32), (64, 64, 64), (3, 128, 128)]
     assert [tuple(layer.weight.shape) for layer in [*Adversary().layers, Adversary().answer]] == [
         (1024, 2048),
         (512, 1024),
@@ -158,9 +161,23 @@ def test_the_decoder_starts_with_a_relu_and_is_deep_only_if_asked_to():
     for deep in (False, True):
         decoder.deep, y = deep, x
         for k, conv in enumerate(decoder.convs):
-            y = conv(y.repeat_interleave(2, -1).repeat_interleave(2, -2))
+            y = functional.conv2d(y.repeat_interleave(2, -1).repeat_interleave(2, -2), conv.weight, padding=1)
             y = functional.relu(y) if deep and k < 3 else y
         torch.testing.assert_close(decoder(z), torch.sigmoid(y))
+
+
+def test_a_doubling_convolution_is_one_behind_an_image_doubled_in_size_and_so_is_its_gradient():
+    torch.manual_seed(2)
+    fast = Doubling(3, 5).double()
+    x = torch.randn(2, 3, 3, 4, dtype=torch.float64)
+    mine, his = x.clone().requires_grad_(), x.clone().requires_grad_()
+    weight = fast.weight.detach().clone().requires_grad_()
+    got = fast(mine)
+    want = functional.conv2d(functional.interpolate(his, scale_factor=2), weight, padding=1)
+    torch.testing.assert_close(got, want)
+    asked = torch.randn_like(want)
+    ours = torch.autograd.grad((got * asked).sum(), [mine, fast.weight])
+    torch.testing.assert_close(ours, torch.autograd.grad((want * asked).sum(), [his, weight]))
 
 
 def test_losses_agree_with_loops_over_cells():
@@ -497,6 +514,25 @@ def test_nothing_waits_for_the_device_in_any_phase(cells, monkeypatch, changes):
     assert all(loss.isfinite() for loss in losses.values())
 
 
+@pytest.mark.parametrize("changes", SETTINGS, ids=lambda c: "-".join(map(str, c.values())) or "published")
+def test_a_step_needs_no_values_and_nothing_that_lies_elsewhere(cells, monkeypatch, changes):
+    """On torch's device "meta" tensors have shapes only, and meet no tensor of another device."""
+    meta = torch.device("meta")
+    for kind in (torch.optim.Adam, torch.optim.SGD):  # whose fused kernels are not there
+        plain = kind.__init__
+        monkeypatch.setattr(kind, "__init__", lambda self, p, lr, plain=plain, **_: plain(self, p, lr=lr))
+    monkeypatch.setattr(torch, "Generator", lambda _: SimpleNamespace(manual_seed=lambda _: None))
+    monkeypatch.setattr(State, "autocast", lambda _: nullcontext())
+    updates = None if changes.get("penalty") == "kernel" else 3
+    state = fair_cae.begin(Config(**{**TINY, "updates": updates, **changes}), cells, meta)
+    for t in range(state.config.iterations):
+        state.phase = phase(state.config, t)
+        rows = fair_cae.draw(state, torch.tensor(t, device=meta))
+        images = gather(torch.empty(cells.images.shape, dtype=torch.uint16, device=meta), rows)
+        losses = fair_cae.step(state, Batch(images, rows), torch.tensor(t, device=meta))
+        assert all(loss.is_meta and loss.shape == () for loss in losses.values())
+
+
 def test_in_bf16_a_step_goes_about_where_one_in_float32_goes(cells):
     found = {}
     for bf16 in (False, True):
@@ -570,9 +606,9 @@ def share(codes, label):
     ("penalty", "lam"), [("adversary", 0.1), ("reversal", 0.02), ("confusion", 0.1), ("kernel", 1.0)]
 )
 def test_the_game_takes_the_week_out_of_the_codes_and_leaves_the_cells_in(planted, penalty, lam):
-    changes = {"latent": 8, "width": 2, "hidden": (16,), "batch": 64, "teaching_batch": 64, "pool": 4}
-    changes |= {"pretraining": 100, "teaching": 50, "rounds": 250, "pretraining_rate": 5e-3, "game_rate": 3e-3}
-    changes |= {"updates": 4} if PENALTIES[penalty].updates else {}
+    changes = {"latent": 8, "width": 2, "hidden": (16,), "batch": 48, "teaching_batch": 64, "pool": 4}
+    changes |= {"pretraining": 80, "teaching": 30, "rounds": 120, "pretraining_rate": 6e-3, "game_rate": 6e-3}
+    changes |= {"updates": 3} if PENALTIES[penalty].updates else {}
     found = {}
     for weight in (0.0, lam):
         state = started(planted, **{**changes, "penalty": penalty, "lam": weight, "dropout": 0.1})
@@ -580,7 +616,7 @@ def test_the_game_takes_the_week_out_of_the_codes_and_leaves_the_cells_in(plante
             fair_cae.step(state, a_batch(state, planted, t), t)
         codes = fair_cae.encode(state, planted)
         found[weight] = {name: share(codes, planted.table[name].to_numpy()) for name in ("Metadata_batch", "square")}
-    assert found[0.0]["Metadata_batch"] > 0.1
+    assert found[0.0]["Metadata_batch"] > 0.05
     assert found[lam]["Metadata_batch"] < 0.5 * found[0.0]["Metadata_batch"], found
     assert found[lam]["square"] > found[0.0]["square"], found
 
@@ -605,6 +641,8 @@ def test_every_model_and_penalty_trains_on_a_simulated_screen(screen, tmp_path, 
         run = train_run(fair_cae, config, screen, tmp_path, "cpu")
         history = pd.read_parquet(run.path("history.parquet"))
         assert len(history) == config.iterations
+        codes = pd.read_parquet(run.path("codes.parquet"))
+        assert [name for name in codes if not name.startswith("Metadata_")] == [f"z{i}" for i in range(16)]
         assert np.isfinite(history.to_numpy()).all()
         assert restore(Config, run.record["config"]) == config
 

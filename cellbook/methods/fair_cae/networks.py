@@ -25,6 +25,27 @@ def coordinates(height: int, width: int) -> Tensor:
     return torch.stack([x, y, torch.hypot(x, y)])[None]
 
 
+class Doubling(nn.Conv2d):
+    """Convolution 3 x 3 without bias of an image doubled in size: every pixel four times, and zeros around.
+
+    A kernel meets only 2 x 2 different pixels there. Which of its weights share one depends on whether row and column
+    of the result are even: four kernels of 2 x 2 on the small image need four ninths of the operations.
+    """
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__(c_in, c_out, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, c_in, H, W) -> (B, c_out, 2 H, 2 W)."""
+        height, width = x.shape[2:]
+        kernel = _parities(_parities(self.weight, -1), -2).flatten(0, 2)  # (2, 2, c_out, c_in, 2, 2) -> (4 c_out,)
+        y = F.conv2d(x, kernel, padding=1).permute(0, 2, 3, 1).chunk(4, dim=3)  # (B, H + 1, W + 1, c_out) each
+        rows = [
+            torch.stack([y[2 * a + b][:, a : a + height, b : b + width] for b in (0, 1)], dim=3) for a in (0, 1)
+        ]  # (B, H, W, 2, c_out) each
+        return torch.stack(rows, dim=2).reshape(len(x), 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
+
+
 class Encoder(nn.Module):
     """Image -> code; 16,952,832 parameters. Without activations (`deep`) it is one affine map of the pixels."""
 
@@ -74,7 +95,7 @@ class Decoder(nn.Module):
         self.deep = deep
         self.smallest = (sizes[0], side[0] // SHRINK, side[1] // SHRINK)
         self.code = nn.Linear(latent, sizes[0] * self.smallest[1] * self.smallest[2])
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in pairwise(sizes))
+        self.convs = nn.ModuleList(Doubling(a, b) for a, b in pairwise(sizes))
         start(self.convs)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -83,9 +104,9 @@ class Decoder(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         *inner, last = self.convs
         for conv in inner:
-            x = conv(F.interpolate(x, scale_factor=2))  # (B, 256, 16, 16), (B, 128, 32, 32), (B, 64, 64, 64)
+            x = conv(x)  # (B, 256, 16, 16), (B, 128, 32, 32), (B, 64, 64, 64)
             x = F.relu(x) if self.deep else x
-        return torch.sigmoid(last(F.interpolate(x, scale_factor=2)).float())
+        return torch.sigmoid(last(x).float())
 
 
 class Adversary(nn.Module):
@@ -118,3 +139,9 @@ def start(convs: nn.ModuleList) -> None:
     """Draw the weights of convolutions as published, Xavier-normal; linear layers keep torch's own start."""
     for conv in convs:
         nn.init.xavier_normal_(conv.weight)
+
+
+def _parities(kernel: Tensor, dim: int) -> Tensor:
+    """Weights of two doubled pixels under three neighbours, for an even and an odd place: (..., 3) -> (2, ..., 2)."""
+    a, b, c = kernel.unbind(dim)
+    return torch.stack([torch.stack([a, b + c], dim), torch.stack([a + b, c], dim)])
