@@ -270,6 +270,17 @@ def test_a_screen_of_ones_own_works_wherever_it_lies(own, tmp_path):
     assert set(numbers["family"]) == {"engineered", "learned"}
     assert set(numbers["main"]) == {1}
     assert set(pick(numbers, protocol=CARRIED)["on"]) == {"DMSO", "taxol 0.3"}
+    premise = pick(numbers, protocol=judging.PREMISE)
+    assert set(premise["source"]) == {"own cells, VAE+"}
+    assert premise["measure"].tolist() == [
+        judging.VIEWS, judging.PAPERS_VIEWS, judging.CHANGE, judging.gain("NSC"), judging.gain("NSCB")
+    ]  # fmt: skip
+    assert premise["value"].iloc[0] == 6 * 8  # steps and batch
+    means = {
+        method: pick(numbers, source="own cells, VAE+", method=method, protocol=POOLED, measure="NSC")["value"].mean()
+        for method in (corrected.UNCORRECTED, "untrained encoder")
+    }
+    assert premise["value"].iloc[3] == pytest.approx(means["uncorrected"] - means["untrained encoder"])
     assert str(own) not in (run.folder / "run.json").read_text()
     shutil.copytree(own, tmp_path / "cells")
     moved = tabak.run(replace(small, screen=str(tmp_path / "cells")), tmp_path / "store", device="cpu", workers=1)

@@ -127,7 +127,7 @@ def trained(views, changes, gains):
         (999, [0.001, -0.011, 0.0], [0.1, 0.01, 0.2], UNDECIDED),
         (999, [0.001] * 3, [0.1, -0.01, 0.2], UNDECIDED),  # one training gains nothing
         (999, [0.001] * 3, [0.1] * 2, UNDECIDED),  # nobody knows of one
-        (999, [np.nan] * 3, [0.1] * 3, UNDECIDED),
+        (999, [0.001, np.nan, 0.001], [0.1] * 3, UNDECIDED),  # nor of this one
         (999, [], [], UNDECIDED),
     ],
 )

@@ -101,7 +101,7 @@ def lacking(lines: pd.DataFrame, measures: Iterable[str]) -> str:
         return "it is not known on how many cell views it was trained"
     if views["value"] >= papers["value"]:
         return ""
-    changes = pick(lines, measure=CHANGE)["value"]
+    changes = pick(lines, measure=CHANGE)["value"].dropna()  # missing of a history that is too short
     gains = {name: pick(lines, measure=gain(name)) for name in measures}
     asked = len(changes) and all(len(found) == len(changes) for found in gains.values())
     surely = all((found["low"] > 0).all() for found in gains.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -142,14 +142,19 @@ def distances(
 
 def save_distances(found: Mapping[str, np.ndarray], folder: Path) -> None:
     """Write distances with 16 bits each, a 65,535th of the largest of their setting: a third of the size."""
-    values = np.stack(list(found.values())).astype(np.float64)
-    scale = np.maximum(values.max(axis=1), np.finfo(float).tiny) / 65535
-    kept = np.round(values / scale[:, None]).astype(np.uint16)
+    scale, kept = quantised(list(found.values()))
 
     def write(path: Path) -> None:
         np.savez_compressed(path, names=np.array(list(found)), scale=scale, values=kept)
 
     write_atomically(folder / "distances.npz", write)
+
+
+def quantised(lines: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Values that are not negative in 16 bits: the step of each line, (n,), and how many of it, (n, pairs) uint16."""
+    values = np.stack(lines).astype(np.float64)
+    scale = np.maximum(values.max(axis=1), np.finfo(float).tiny) / 65535
+    return scale, np.round(values / scale[:, None]).astype(np.uint16)
 
 
 def size(cells: CellSet, n_treatments: int) -> pd.DataFrame:

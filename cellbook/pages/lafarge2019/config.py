@@ -183,6 +183,12 @@ def trainings(config: Config) -> list[Training]:
     return found
 
 
+def judged(config: Config) -> dict[str, list[Training]]:
+    """Trainings of the models that are judged, by name."""
+    names = [LABELS[model] for model in config.models]
+    return {name: [one for one in trainings(config) if one.variant == name] for name in names}
+
+
 def views(config: Config, treatments: int) -> int:
     """Cell views of a training on cells of so many treatments and DMSO."""
     return config.iterations * (config.batch or treatments + 1)

@@ -16,11 +16,20 @@ from cellbook.cells import CellSet
 from cellbook.methods import vae_plus
 from cellbook.metrics import images
 from cellbook.pages.lafarge2019 import pictures, walks
-from cellbook.pages.lafarge2019.config import BASELINES, LABELS, PAPER_MODELS, PROTOCOL, VERSION, Config, trainings
+from cellbook.pages.lafarge2019.config import (
+    BASELINES,
+    LABELS,
+    PAPER_MODELS,
+    PROTOCOL,
+    VERSION,
+    Config,
+    judged,
+    trainings,
+)
 from cellbook.profiles.aggregate import TREATMENT
 from cellbook.runs import Run, choose_device, obtain, obtain_page, save_table, to_float32
 from cellbook.screens import named
-from cellbook.study import profile
+from cellbook.study import course, profile
 from cellbook.study.encoding import UNTRAINED, begun, encode, standardise
 from cellbook.study.known import probe, week_of_controls
 from cellbook.study.pictures import normalised
@@ -131,6 +140,9 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
         "maps": project(units, config.seed),
     }
     tables["assigned"] = assigned(found, treatments)
+    learned = [(one.variant, one.repeat, place.stored(one, cells)) for of in judged(config).values() for one in of]
+    if len(weeks := course.kept(learned, treatments, PROTOCOL, folder)):
+        tables["course_weeks"] = weeks
     first = [one for one in todo if one.repeat == 0 and one.variant in LABELS.values()]
     states = {one.variant: place.state(one, cells) for one in first}
     some = cells.select(kept_rows(cells.table))

@@ -19,18 +19,18 @@ from cellbook.pages.lafarge2019.config import (
     PROTOCOL,
     SWEPT,
     Config,
+    judged,
     objective,
     trainings,
     views,
     week_name,
 )
 from cellbook.runs import Run
-from cellbook.study import measured, premises
+from cellbook.study import course, measured, premises
 from cellbook.study.encoding import CLASSICAL, IMAGENET, UNTRAINED
 from cellbook.study.profile import SUMMARIES
 from cellbook.study.reconstructions import MISFIT
 from cellbook.study.rows import Draws, Votes, average, by_repeat, difference, mean, numbers, pick
-from cellbook.study.trainings import Training
 
 OURS = metrics.PROTOCOLS[PROTOCOL]
 EUCLIDEAN = f"{PROTOCOL}, Euclidean"
@@ -66,9 +66,11 @@ def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
         walks(run, draws),
         measured.weeks(run, draws),
         measured.truth(run),
+        course.lines(run, OURS, views(config, len(run.table("treatments"))) // config.iterations, draws),
     )
     table = numbers(lines, without=("se", "draws"))
-    table = table.reindex(columns=list(dict.fromkeys([*table, *measured.PARTS])))  # the same on every screen
+    # The same columns on every screen.
+    table = table.reindex(columns=list(dict.fromkeys([*table, *measured.PARTS, *course.COLUMNS])))
     return {
         "numbers": table.join(trained(config), on="variant"),
         "accuracies": measured.per_training(found, PROTOCOLS),
@@ -101,7 +103,7 @@ def premise(run: Run, config: Config, found: measured.Matched, draws: Draws) -> 
     """
     history, treatments = run.table("history"), len(run.table("treatments"))
     others = {MISFIT: (run.table("images"), lambda part: part[MISFIT]), FALLING: (run.table("walks"), WALKS[FALLING])}
-    for variant, mine in by_variant(config).items():
+    for variant, mine in judged(config).items():
         about = {"variant": variant}
         yield from premises.budget(variant, views(config, treatments), PAPERS_VIEWS, **about)
         steps = [pick(history, variant=variant, repeat=one.repeat) for one in mine]
@@ -115,12 +117,6 @@ def premise(run: Run, config: Config, found: measured.Matched, draws: Draws) -> 
             if (UNTRAINED,) in of:
                 pair = ([Votes.of(values(part), part["compound"]) for part in of[key,]] for key in (variant, UNTRAINED))
                 yield from premises.gained(variant, name, *pair, draws, lower=True, **about)
-
-
-def by_variant(config: Config) -> dict[str, list[Training]]:
-    """Trainings of the models that are judged, by name."""
-    judged = [LABELS[model] for model in config.models]
-    return {name: [one for one in trainings(config) if one.variant == name] for name in judged}
 
 
 def all_summaries(found: measured.Matched, variant: str, measure: str) -> list[Votes]:

@@ -20,8 +20,8 @@ from cellbook.pages.lafarge2019.config import (
 from cellbook.pages.lafarge2019.making import load
 from cellbook.pages.lafarge2019.measures import EUCLIDEAN
 from cellbook.runs import Run
-from cellbook.study import tables, words
-from cellbook.study.encoding import IMAGENET, UNTRAINED
+from cellbook.study import course, tables, words
+from cellbook.study.encoding import CLASSICAL, IMAGENET, UNTRAINED
 from cellbook.study.measured import BY_CHANNEL
 from cellbook.study.pictures import with_originals
 from cellbook.study.profile import BY_PLATE, SUMMARIES
@@ -103,6 +103,20 @@ def whitening_table(run: Run) -> pd.DataFrame:
         means[name] = means[name].round(1).map("{:g}".format)
     means["ridge"] = means["ridge"].map("{:.3f}".format)
     return means.rename(columns={"variant": "profile", "ridge": "ridge (of the mean eigenvalue)"})
+
+
+# --- the course of learning -----------------------------------------------------------------------------------------
+
+
+def course_rows(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy, week and objective at the checkpoints of the judged models; without rows where none was kept."""
+    terms = {"pixel": "pixel term", "kl": "KL (nats)", **{f"feature_{i}": "feature terms, sum" for i in range(1, 5)}}
+    return course.panels(numbers, MEASURES, terms)
+
+
+def course_references(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of what is not trained on these cells, for the same panels."""
+    return course.references(numbers, PROTOCOL, (UNTRAINED, CLASSICAL, IMAGENET), MEASURES)
 
 
 # --- images, walks, weeks, truth ------------------------------------------------------------------------------------

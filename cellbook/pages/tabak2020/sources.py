@@ -45,7 +45,7 @@ class Source:
     week_effect : float or None, of a simulated screen
     main : bool, False for further strengths of the simulated week effect
     clean : str or None, the source with the same cells and no week effect
-    untrained : DataFrame or None, of learned features: `table` by the same encoder before its first step
+    untrained : DataFrame or None, of learned features: `profiles` by the same encoder before its first step
     change : float, of learned features: how much their training's objective still changed, see `premises.change`
     """
 
@@ -146,6 +146,7 @@ def cell_sources(config: Config, screen: str, place: Place) -> Iterator[Source]:
             source = Source(names[effect], table, "cells", family, strength, effect == config.week_effect, clean)
             if encoder is not None and source.main:
                 before = learned(cells, begun(one, cells, one.config.seed))
+                before = before[~is_positive(before)].reset_index(drop=True)
                 history = place.stored(one, cells).table("history").melt("step", var_name="term")
                 change = premises.change(history, lafarge2019.objective(one))
                 source = replace(source, untrained=before, change=change)

@@ -1,0 +1,66 @@
+"""The course of learning: what a training gives, against how many cells it has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from cellbook.figures.panels import DASHES, SERIES
+
+GREY = "#777777"
+
+
+def course(
+    lines: pd.DataFrame, references: pd.DataFrame, papers_views: float, colours: Mapping[str, str] | None = None
+) -> Figure:
+    """One panel a measure, one line a model, with 95 % bands; cell views on a log axis that begins with 0.
+
+    Parameters
+    ----------
+    lines : variant, panel, views, value, low, high, null, share; what is no proportion (`share`) is on a log axis
+    references : variant, panel, value: what is not trained, drawn as level lines
+    papers_views : cell views in the paper, drawn as an upright line
+    colours : of models
+    """
+    names, variants = list(dict.fromkeys(lines["panel"])), list(dict.fromkeys(lines["variant"]))
+    shades = {name: (colours or {}).get(name, SERIES[i % len(SERIES)]) for i, name in enumerate(variants)}
+    levels = list(dict.fromkeys(references["variant"]))
+    dashes = {name: DASHES[1 + i % (len(DASHES) - 1)] for i, name in enumerate(levels)}
+    across = 3
+    down = -(-len(names) // across)
+    figure, panels = plt.subplots(down, across, figsize=(10, 2.6 * down), squeeze=False, sharex=True)
+    first = lines.loc[lines["views"] > 0, "views"].min()
+    for place, axes in enumerate(panels.flat):
+        if place >= len(names):
+            axes.set_axis_off()
+            continue
+        mine = lines[lines["panel"] == names[place]]
+        scale = 100 if mine["share"].all() else 1
+        for variant, part in mine.groupby("variant", sort=False):
+            x, shade = part["views"], shades[str(variant)]
+            axes.plot(x, scale * part["value"], marker="o", ms=3, lw=1.5, color=shade)
+            if part["low"].notna().any():
+                axes.fill_between(x, scale * part["low"], scale * part["high"], color=shade, alpha=0.12, lw=0)
+        for line in references[references["panel"] == names[place]].itertuples():
+            axes.axhline(scale * line.value, color=GREY, ls=dashes[line.variant], lw=1.1)
+        if mine["null"].notna().any():
+            axes.axhline(scale * mine["null"].mean(), color="black", ls=":", lw=1.1)
+        axes.axvline(papers_views, color="black", lw=0.8, alpha=0.6)
+        axes.set_xscale("symlog", linthresh=first, linscale=0.5)
+        axes.set_xlim(left=0)
+        axes.set_title(names[place] + (" (%)" if scale == 100 else ""), fontsize=10)
+        if scale == 1:
+            axes.set_yscale("log")
+    for axes in panels[-1]:
+        axes.set_xlabel("cell views")
+    handles = [plt.Line2D([], [], color=shades[name], marker="o", ms=4, label=name) for name in variants]
+    handles += [plt.Line2D([], [], color=GREY, ls=dashes[name], label=name) for name in levels]
+    handles += [plt.Line2D([], [], color="black", lw=0.8, alpha=0.6, label="cell views in the paper")]
+    if lines["null"].notna().any():
+        handles.append(plt.Line2D([], [], color="black", ls=":", label="chance"))
+    figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 0.98), ncols=4)
+    figure.tight_layout()
+    return figure

@@ -1,0 +1,242 @@
+"""The course of learning: what the codes of a training give at its checkpoints, from the first step to the last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.spatial.distance import squareform
+from threadpoolctl import threadpool_limits
+
+from cellbook import metrics, profiles
+from cellbook.errors import CellbookError
+from cellbook.files import write_atomically
+from cellbook.profiles.aggregate import TREATMENT
+from cellbook.runs import Run
+from cellbook.screens.named import is_positive
+from cellbook.study import measured
+from cellbook.study.profile import SUMMARIES, condensed, quantised, treatments, whiten
+from cellbook.study.rows import Draws, Votes, average, by_repeat, counts, pick, row, spread
+from cellbook.study.show import percent
+from cellbook.study.tables import wide
+
+COLUMNS = ("step", "views")  # of numbers, beside those of every study
+COURSE, OBJECTIVE, WEEK = "course", "course, objective", "course, week"
+MEANS = SUMMARIES[:2]  # mean, and mean, whitened
+FILE = "course.npz"
+
+
+class Point(NamedTuple):
+    """A summary of one training at one of its checkpoints, in the order in which names are stored."""
+
+    variant: str
+    repeat: int
+    step: int
+    summary: str
+
+
+# --- making the products --------------------------------------------------------------------------------------------
+
+
+@threadpool_limits.wrap(1, user_api="blas")
+def measure(
+    wells: pd.DataFrame, variant: str, repeat: int, protocol: str
+) -> tuple[dict[Point, np.ndarray], pd.DataFrame]:
+    """Distances between treatments, and the week of positive controls, at every checkpoint of a training.
+
+    Parameters
+    ----------
+    wells : mean codes of every well at every checkpoint: step, metadata, features; with the positive controls
+    variant, repeat : of the training
+    protocol : that makes treatments of wells
+
+    Returns
+    -------
+    dict, DataFrame
+        Condensed cosine distances between treatments, means and whitened means; and of every positive control well
+        variant, repeat, step, summary, plate, correct, chance, see `week_of_wells`.
+    """
+    distances, weeks = {}, []
+    for step, at in wells.groupby("step", sort=True):
+        usable = profiles.drop_unusable(at.drop(columns="step").reset_index(drop=True))[0]
+        for summary, table in zip(MEANS, (usable, whiten(usable)[0]), strict=True):
+            point = Point(variant, repeat, int(str(step)), summary)
+            distances[point] = condensed(treatments(table[~is_positive(table)], protocol), "cosine")
+            weeks.append(week_of_wells(table[is_positive(table)]).assign(**point._asdict()))
+    return distances, pd.concat(weeks, ignore_index=True)
+
+
+def week_of_wells(wells: pd.DataFrame) -> pd.DataFrame:
+    """Whether the nearest positive control well on another plate is of the same week, one row a well.
+
+    Columns plate, correct, and chance: the share of the same week among the wells on other plates. The positive control
+    is the same in all weeks, so that what is above chance is batch effect. Nearest is by cosine; wells without another
+    plate in their week are left out, and without wells or with one week the table is empty.
+    """
+    week, plate = (wells[f"Metadata_{name}"].to_numpy() for name in ("batch", "plate"))
+    other = plate[:, None] != plate[None, :]
+    same = (week[:, None] == week[None, :]) & other
+    asked = same.any(axis=1)
+    if not asked.any() or len(set(week)) < 2:
+        return pd.DataFrame({"plate": [], "correct": [], "chance": []})
+    apart = np.where(other, metrics.distance_matrix(profiles.matrix(wells)), np.inf)
+    nearest = apart == apart.min(axis=1, keepdims=True)  # ties share
+    correct = (same & nearest).sum(axis=1) / nearest.sum(axis=1)
+    chance = same.sum(axis=1) / np.maximum(other.sum(axis=1), 1)
+    return pd.DataFrame({"plate": plate, "correct": correct, "chance": chance})[asked]
+
+
+def save(found: dict[Point, np.ndarray], folder: Path) -> None:
+    """Write the distances of all points with 16 bits each, and what each is of."""
+    scale, kept = quantised(list(found.values()))
+    names = {name: np.array(values) for name, values in zip(Point._fields, zip(*found, strict=True), strict=True)}
+
+    def write(path: Path) -> None:
+        np.savez_compressed(path, scale=scale, values=kept, **names)
+
+    write_atomically(folder / FILE, write)
+
+
+def same_treatments(wells: pd.DataFrame, known: pd.DataFrame, protocol: str) -> bool:
+    """Whether the wells of a course make the treatments of the page, in the same order."""
+    first = wells[(wells["step"] == wells["step"].min()) & ~is_positive(wells)].drop(columns="step")
+    return treatments(first, protocol)[TREATMENT].equals(known[TREATMENT].reset_index(drop=True))
+
+
+def kept(runs: Iterable[tuple[str, int, Run]], known: pd.DataFrame, protocol: str, folder: Path) -> pd.DataFrame:
+    """Measure the course of every training that kept one, write the distances, and return the table of weeks.
+
+    Parameters
+    ----------
+    runs : variant, repeat and run of every judged training
+    known : treatments of the page, in its order
+    protocol, folder : of the page
+
+    Raises
+    ------
+    CellbookError
+        If a course has other treatments than the page.
+    """
+    found, weeks = {}, [pd.DataFrame()]
+    for variant, repeat, run in runs:
+        if len(wells := measured.optional(run, "course")):
+            if not same_treatments(wells, known, protocol):
+                raise CellbookError(f"run {run.key}: its course has other treatments than the page: train it anew")
+            distances, table = measure(wells, variant, repeat, protocol)
+            found |= distances
+            weeks.append(table)
+    if found:
+        save(found, folder)
+    return pd.concat(weeks, ignore_index=True)
+
+
+# --- reading them ---------------------------------------------------------------------------------------------------
+
+
+def stored(run: Run) -> Iterator[tuple[Point, np.ndarray]]:
+    """Distances between treatments, (n, n), of every point; nothing of a run that kept no course."""
+    if FILE in run.products():
+        with np.load(run.path(FILE)) as kept:
+            names = [kept[name].tolist() for name in Point._fields]
+            for *point, line, scale in zip(*names, kept["values"], kept["scale"], strict=True):
+                yield Point(*point), squareform(line * scale)
+
+
+def lines(run: Run, protocol: metrics.Protocol, per_step: int, draws: Draws) -> Iterator[dict[str, Any]]:
+    """Lines of accuracy, objective and week at every checkpoint; `per_step` cell views has a step."""
+    treatments = run.table("treatments")
+    votes: dict[tuple[str, int, str, str], list[Votes]] = {}
+    for point, square in stored(run):
+        for one in protocol.measures:
+            key = (point.variant, point.step, point.summary, one.name)
+            votes.setdefault(key, []).append(measured.matched(treatments, square, one))
+    for (variant, step, summary, name), repeats in votes.items():
+        about = _about(variant, step, per_step) | {"summary": summary, "distance": "cosine"}
+        yield average(f"{variant}, {summary}, step {step}", COURSE, name, repeats, draws, **counts(repeats), **about)
+    yield from _weeks(measured.optional(run, "course_weeks"), per_step, draws)
+    steps: dict[str, set[int]] = {}
+    for variant, step, *_ in votes:
+        steps.setdefault(variant, set()).add(step)
+    yield from _objective(run.table("history"), steps, per_step)
+
+
+def _about(variant: str, step: int, per_step: int) -> dict[str, Any]:
+    return {"variant": variant, "step": step, "views": step * per_step}
+
+
+def _weeks(table: pd.DataFrame, per_step: int, draws: Draws) -> Iterator[dict[str, Any]]:
+    """Lines of the week of positive control wells, intervals over plates."""
+    if table.empty:
+        return
+    for (variant, step, summary), repeats in by_repeat(table, "variant", "step", "summary").items():
+        found = [Votes.of(part["correct"], part["plate"]) for part in repeats]
+        about = _about(variant, int(step), per_step) | {"summary": summary, "null": repeats[0]["chance"].mean()}
+        yield average(f"{variant}, {summary}, step {step}", WEEK, "nearest well", found, draws, **about)
+
+
+def _objective(history: pd.DataFrame, steps: dict[str, set[int]], per_step: int) -> Iterator[dict[str, Any]]:
+    """Lines of every term at every checkpoint but the first: the mean since the history's line before."""
+    for variant, wanted in steps.items():
+        for term, part in history[history["variant"] == variant].groupby("term", sort=False):
+            wide = part.pivot_table(index="step", columns="repeat", values="value")
+            for step in sorted(wanted - {0}):
+                if len(after := wide[wide.index >= step]):
+                    values = after.iloc[0].astype(np.float64).dropna()
+                    about = _about(variant, step, per_step) | spread(values)
+                    yield row(f"{variant}, step {step}", OBJECTIVE, str(term), values.mean(), **about)
+
+
+# --- showing them ---------------------------------------------------------------------------------------------------
+
+
+def panels(numbers: pd.DataFrame, measures: Iterable[str], terms: Mapping[str, str]) -> pd.DataFrame:
+    """Every line of a course with the panel in which it is drawn, in the order of the panels.
+
+    Parameters
+    ----------
+    numbers : of the page
+    measures : accuracies that are shown; the week stands behind them, where there is one
+    terms : panel of every term of the objective that is shown; terms of the same panel are added
+
+    Returns
+    -------
+    DataFrame
+        variant, panel, views, value, low, high, null, share (whether it is a proportion); without rows where no course
+        was kept.
+    """
+    found = []
+    for summary in MEANS:
+        for measure in measures:
+            part = pick(numbers, protocol=COURSE, measure=measure, summary=summary)
+            found.append(part.assign(panel=f"{measure}, {summary}", share=True))
+        part = pick(numbers, protocol=WEEK, summary=summary)
+        found.append(part.assign(panel=f"week, {summary}", share=True))
+    objective = pick(numbers, protocol=OBJECTIVE, measure=list(terms))
+    objective = objective.assign(panel=objective["measure"].map(dict(terms)))
+    for panel in dict.fromkeys(terms.values()):
+        part = objective[objective["panel"] == panel]
+        found.append(part.groupby(["variant", "panel", "views"], sort=False)["value"].sum().reset_index())
+    columns = ["variant", "panel", "views", "value", "low", "high", "null", "share"]
+    table = pd.concat([part for part in found if len(part)] or [pd.DataFrame(columns=columns)], ignore_index=True)
+    return table.reindex(columns=columns).assign(share=table["share"].eq(True))
+
+
+def references(numbers: pd.DataFrame, protocol: str, variants: Iterable[str], measures: Iterable[str]) -> pd.DataFrame:
+    """Accuracy of what is not trained, for the panels of `panels`: variant, panel, value."""
+    where = {"protocol": protocol, "variant": list(variants), "measure": list(measures), "summary": list(MEANS)}
+    lines = pick(numbers, **where)
+    return lines.assign(panel=lines["measure"] + ", " + lines["summary"])[["variant", "panel", "value"]]
+
+
+def course_table(shown: pd.DataFrame) -> pd.DataFrame:
+    """`panels` as a table, one row a model and checkpoint."""
+    lines = shown.assign(views=[f"{views:,.0f}" for views in shown["views"]])
+    lines = lines.rename(columns={"variant": "model", "views": "cell views"})
+
+    def text(line: pd.Series) -> str:
+        return percent(line["value"], line["low"], line["high"]) if line["share"] else f"{line['value']:.4g}"
+
+    return wide(lines, ["model", "cell views"], text, "panel")
