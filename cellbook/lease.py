@@ -171,18 +171,21 @@ def jobs_of(entries: Sequence[Entry]) -> list[Job]:
 
 
 def _process(work: Callable[..., Any], result: Path, *arguments: Any) -> multiprocessing.process.BaseProcess:
-    process = multiprocessing.get_context("spawn").Process(target=_guarded, args=(work, result, *arguments))
+    process = multiprocessing.get_context("spawn").Process(
+        target=_guarded, args=(work, result, named.drawn_before, *arguments)
+    )
     process.start()
     return process
 
 
-def _guarded(work: Callable[..., Any], result: Path, *arguments: Any) -> None:
+def _guarded(work: Callable[..., Any], result: Path, known: dict[SimulatedScreen, str], *arguments: Any) -> None:
     """Call `work`, write what it returns or how it failed, and keep what it prints."""
     with open(result.with_suffix(".log"), "a", encoding="utf-8", buffering=1) as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
         try:
             torch.set_num_threads(1)
+            named.drawn_before.update(known)
             write_json(result, {"done": work(*arguments)})
         except Stopped as stopped:
             write_json(result, {"stopped": str(stopped)})

@@ -268,7 +268,10 @@ def device_name(device: str) -> str:
 
 @cache
 def commit() -> str:
-    """Short commit of the checkout, "+" behind it if tracked files differ from it; "unknown" outside a checkout."""
+    """Short commit of the checkout, "+" behind it if tracked files differ from it.
+
+    Outside of a checkout what the variable CELLBOOK_COMMIT says, or "unknown".
+    """
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
@@ -278,7 +281,7 @@ def commit() -> str:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", "../notebooks")
         return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("CELLBOOK_COMMIT", "unknown")
 
 
 def ledger(*stores: str | Path) -> pd.DataFrame:

@@ -29,6 +29,7 @@ TABLES = (bbbc021.IMAGE_TABLE, bbbc021.MOA_TABLE, bbbc021.LJOSA_TABLE)
 POSITIVE = "positive control"
 # Where a cell lies and how it was cut says nothing about its treatment.
 PLACE = ("Metadata_site", "Metadata_field", "Metadata_cell", "Metadata_y", "Metadata_x", "Metadata_dapi_centre_ratio")
+drawn_before: dict[SimulatedScreen, str] = {}  # fingerprints, whose tables take seconds; processes tell each other
 VERSION = 1  # of the cells that a simulated screen is drawn with; if it rises, `fingerprint` has to tell it, too
 
 
@@ -79,6 +80,12 @@ def fingerprint(screen: str, simulated: SimulatedScreen) -> str:
         return digest(checksums(CROPS))[:32]
     if screen != SIMULATED:
         return open_own(screen).fingerprint
+    if simulated not in drawn_before:
+        drawn_before[simulated] = _fingerprint(simulated)
+    return drawn_before[simulated]
+
+
+def _fingerprint(simulated: SimulatedScreen) -> str:
     parts = []
     for table in screen_tables(simulated):
         numbers = table.select_dtypes("number").to_numpy(np.float64)
