@@ -33,6 +33,7 @@ from cellbook.screens import named
 from cellbook.screens.simulator import SimulatedScreen
 from cellbook.study.trainings import Place, Training, key_of
 from cellbook.training import steps
+from cellbook.training.recorded import WARM
 
 log = logging.getLogger(__name__)
 
@@ -205,20 +206,17 @@ def _try(job: Job, place: Place, begin: float, seconds: float) -> float:
         torch.manual_seed(0)
         torch.backends.cudnn.benchmark = device.type == "cuda"
         state = one.module.begin(replace(one.config, iterations=10**9), cells, device)
-        losses: dict[str, torch.Tensor] = {}
-        done, start = 0, None
+        every = 20 if device.type == "cuda" else 1  # steps between two looks at the clock, which wait for the device
+        start, first = 0.0, WARM + 3
         for done, losses in enumerate(steps(one.module, state, cells.to(device)), 1):
-            if done == 6:
+            if done == first:
                 _finite(losses, state, done)
-                while time.time() < begin:
-                    time.sleep(0.01)
-                start, first = time.time(), done
-            if start is not None and done % 20 == 0:
-                _finite(losses, state, done)  # waits for the device
-                if time.time() > begin + seconds:
+                time.sleep(max(0.0, begin - time.time()))
+                start = time.time()
+            elif done > first and done % every == 0:
+                _finite(losses, state, done)
+                if time.time() > start + seconds:
                     break
-            elif start is not None and device.type == "cpu" and time.time() > begin + seconds:
-                break
         return (done - first) / (time.time() - start)
 
 
