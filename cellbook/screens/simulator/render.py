@@ -144,12 +144,12 @@ def scatter(
     c: Canvas, fields: torch.Tensor, light: list[torch.Tensor], field: torch.Tensor, y: torch.Tensor, x: torch.Tensor
 ) -> None:
     """Add patches into `fields` (F, C, H, W) in place, wrapping around its edges."""
-    _, _, height, width = fields.shape
+    _, channels, height, width = fields.shape
     row = (y[:, None] + c.dy.long()[None]) % height
     column = (x[:, None] + c.dx.long()[None]) % width
+    first = ((field[:, None] * channels * height + row) * width + column).reshape(-1)
     for channel, patch in enumerate(light):
-        index = ((field[:, None] * fields.shape[1] + channel) * height + row) * width + column
-        fields.view(-1).index_add_(0, index.reshape(-1), patch.reshape(-1))
+        fields.view(-1).index_add_(0, first + channel * height * width, patch.reshape(-1))
 
 
 def cut(fields: torch.Tensor, field: torch.Tensor, y: torch.Tensor, x: torch.Tensor, side: int) -> torch.Tensor:
