@@ -21,6 +21,7 @@ from cellbook.methods.cytogan.treatments import known
 from cellbook.pixels import channel_max, gather
 from cellbook.screens.simulator import SimulatedScreen, plate_map, simulate
 from cellbook.training import Batch, train, train_run
+from cellbook.training.history import History
 
 TINY = {"side": 16, "width": 2, "latent": 5, "batch": 4}
 CPU = torch.device("cpu")
@@ -573,8 +574,8 @@ def screen():
 def test_every_model_trains_on_a_simulated_screen_and_leaves_codes_of_all_cells(screen, tmp_path, changes):
     config = Config(**{**TINY, **changes}, iterations=2)
     run = train_run(cytogan, config, screen, tmp_path, "cpu")
-    codes = pd.read_parquet(run.path("embeddings.parquet"))
-    assert len(codes) == len(screen)
+    codes = pd.read_parquet(run.path("codes.parquet"))
+    assert len(codes) == len(screen)  # of a well with few cells all are kept
     assert np.isfinite(codes.filter(regex=r"^z\d+$").to_numpy()).all()
     assert codes.filter(regex=r"^z\d+$").shape[1] == 5
 
@@ -693,31 +694,27 @@ def test_the_paper_preset_is_the_paper_and_the_others_only_smaller():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("changes", kinds(), ids=named)
-def test_on_cuda_a_recorded_step_is_played_again(cells, changes):
-    cuda = torch.device("cuda")
-    state = cytogan.begin(Config(**{**TINY, **changes}, every=1), cells, cuda)
-    images, t = cells.to(cuda), torch.zeros((), dtype=torch.int64, device=cuda)
+@pytest.mark.parametrize("model", [*ADVERSARIAL, "began"])
+def test_on_cuda_a_step_with_conditions_is_recorded_and_its_training_can_be_gone_on_with(
+    cells, tmp_path, monkeypatch, model
+):
+    monkeypatch.setattr("cellbook.training.loop.LINES", 12)
+    config, done = Config(model, "both", 3, **TINY, iterations=12, every=1), []
 
-    def one():
-        rows = cytogan.draw(state, t)
-        return cytogan.step(state, Batch(gather(images, rows), rows), t)
+    def stop(history, losses):
+        if len(done) == 6:
+            raise KeyboardInterrupt
+        done.append(losses)
+        return add(history, losses)
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            one()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    graph.register_generator_state(state.sampler.generator)
-    with torch.cuda.graph(graph):
-        found = one()
-    seen = []
-    for number in range(3):
-        t.fill_(number)
-        graph.replay()
-        seen.append(torch.stack(list(found.values())).tolist())
-    assert np.isfinite(seen).all()
-    assert seen[0] != seen[1] != seen[2]
+    add = History.add
+    monkeypatch.setattr(History, "add", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(cytogan, config, cells, tmp_path, "cuda", checkpoint_seconds=0)
+    monkeypatch.setattr(History, "add", add)
+    state = train(cytogan, config, cells, tmp_path, "cuda")
+    history = pd.read_parquet(tmp_path / "history.parquet")
     assert state.finite() is None
+    assert history["step"].tolist() == list(range(1, 13))
+    assert np.isfinite(history.to_numpy()).all()
+    assert history.drop(columns="step").nunique().max() == 12  # a step that is played does not repeat the last
