@@ -199,6 +199,8 @@ def test_losses_agree_with_loops_over_cells():
     assert objective.confusion_loss(t(logits), t(share)).item() == pytest.approx(divergence)
     assert objective.kernel_loss(t(z), t(rest)).item() == pytest.approx(kernel)
     assert objective.kernel_loss(t(100 * z - 7), t(rest)).item() == pytest.approx(kernel)
+    guess = -sum(np.log(share[i, s[i].argmax()]) for i in (1, 2, 3)) / 4 - np.log(0.5) / 4
+    assert objective.chance(t(share), t(s)).item() == pytest.approx(guess)
     answer, value = t(logits[:, :1]), t(y[:, 0, 0, :1])
     squared = np.mean((logits[:, 0] - y[:, 0, 0, 0]) ** 2)
     assert objective.reading_loss(answer, value).item() == pytest.approx(squared)
@@ -571,6 +573,21 @@ def test_an_adversary_that_diverges_is_one_error_that_names_it(cells, tmp_path):
     config = Config(**{**TINY, "teaching": 60}, teaching_rate=1e12)
     with pytest.raises(CellbookError, match=r"adversary is (nan|inf) at step|weights of adversary are no"):
         train(fair_cae, config, cells, tmp_path, "cpu")
+
+
+@pytest.mark.parametrize(("confounder", "at_chance"), [("Metadata_batch", "1.099"), ("truth_delay", "1")])
+def test_an_adversary_that_is_worse_than_chance_in_the_end_is_warned_of(cells, tmp_path, confounder, at_chance):
+    state = started(cells, confounder=confounder)
+    answer = state.networks["adversary"].answer
+    answer.weight.data.zero_()
+    answer.bias.data.zero_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fair_cae.finish(state, cells, tmp_path)
+        fair_cae.finish(started(cells, penalty="kernel"), cells, tmp_path)
+    answer.bias.data[0] = 9
+    with pytest.warns(UserWarning, match=f"{at_chance} being chance.*{confounder} may still be in them"):
+        fair_cae.finish(state, cells, tmp_path)
 
 
 def test_a_few_steps_bring_reconstructions_closer(cells, tmp_path):

@@ -47,8 +47,8 @@ class Config:
 
     model: str = "affine"  # one of MODELS
     penalty: str = "adversary"  # one of PENALTIES
-    lam: float = 50.0  # lambda, weight of the penalty; the paper has 1 and 50, and calls it 0 to have no phase C
-    confounder: str = "Metadata_batch"  # column whose trace shall leave the codes; numbers with a point are regressed
+    lam: float = 50.0  # lambda, weight of the penalty; the paper has 1 and 50, and by 0 means no phase C, rounds=0
+    confounder: str = "Metadata_batch"  # column whose trace shall leave the codes: classes, or floats, to be regressed
     conditional: bool = False  # the adversary also sees the treatment: only what is left within one is punished
     seed: int = 0  # of weights, batches and noise
 
