@@ -52,7 +52,7 @@ def finish(state: State, cells: CellSet, folder: Path) -> None:
         floor = chance(state.labels["expected"][rows], state.labels["confounder"][rows]).item()
     if loss > floor + 1:
         warnings.warn(
-            f"with lam={state.config.lam} the adversary's loss is {loss:.4g}, {floor:.4g} being chance: the codes ran away "
-            f"from it, and {state.config.confounder} may still be in them; lower lam or give it more updates",
+            f"with lam={state.config.lam} the adversary's loss is {loss:.4g}, {floor:.4g} being chance: the codes ran "
+            f"away from it, and {state.config.confounder} may still be in them; lower lam or give it more updates",
             stacklevel=2,
         )
