@@ -299,6 +299,7 @@ def test_a_confounder_that_cannot_be_removed_is_refused_by_name(cells):
         (0.5, r"confounder='given' is 0.5 in all 48 cells"),
         (gaps, r"confounder='given' is missing or infinite in 5 of 48 cells"),
         (np.where(np.arange(48) < 2, np.inf, np.arange(48.0)), r"infinite in 2 of 48"),
+        (np.arange(48), r"confounder='given' has 48 classes for 48 cells"),
     ):
         with pytest.raises(CellbookError, match=message):
             begun(values)
@@ -725,3 +726,22 @@ def test_the_paper_preset_is_the_paper_and_the_others_only_smaller():
         assert all(PRESETS[name].lengths)
     given = configure(fair_cae, {"preset": "quick", "penalty": "kernel", "updates": "none", "lam": "3"})
     assert (given.lam, given.lengths) == (3.0, (300, 0, 100))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("changes", SETTINGS, ids=lambda c: "-".join(map(str, c.values())) or "published")
+def test_on_cuda_steps_are_recorded_in_every_phase_and_codes_are_those_of_the_cpu(cells, tmp_path, changes):
+    updates = None if changes.get("penalty") == "kernel" else 3
+    lengths = {"pretraining": 9, "teaching": 9, "rounds": 9}
+    config = Config(**{**TINY, **lengths, "updates": updates, **changes})
+    state = train(fair_cae, config, cells, tmp_path, "cuda")
+    history = pd.read_parquet(tmp_path / "history.parquet")
+    assert len(history) == config.iterations
+    assert np.isfinite(history.to_numpy()).all()
+    assert (history.drop(columns="step").nunique() > config.iterations - 9).all()  # played steps draw cells anew
+    assert state.finite() is None
+    on_cpu = started(cells, **changes)
+    for name, network in on_cpu.networks.items():
+        network.load_state_dict(state.networks[name].state_dict())
+    theirs, ours = fair_cae.encode(on_cpu, cells), fair_cae.encode(state, cells)
+    np.testing.assert_allclose(ours, theirs, atol=1e-2 * np.abs(theirs).max())

@@ -68,7 +68,7 @@ class Config:
     dropout: float = 0.1  # of the adversary, while it learns
 
     pretraining_rate: float = 1e-4  # Adam with AMSGrad
-    pretraining_decay: float = 1e-6  # L2 coupled to the gradient, as in all three
+    pretraining_decay: float = 1e-6  # L2, added to the gradient; in phase B too, and none in C
     teaching_rate: float = 0.1  # gradient descent without momentum
     teaching_decay: float = 1e-3
     game_rate: float = 1e-3  # Adam with AMSGrad, of the autoencoder and of the adversary

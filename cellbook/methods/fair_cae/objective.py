@@ -121,7 +121,7 @@ def begin(config: Config, cells: CellSet, device: torch.device) -> State:
 def draw(state: State, t: int | Tensor) -> Tensor:
     """Rows of a batch, (N,); in phase C (draws + 1, N): those whose codes the adversary learns from, then the other.
 
-    Classes of the confounder are equally likely; a published training set has as many cells of each.
+    Classes of the confounder are equally likely; the published training set has as many cells of each.
     """
     config, now = state.config, _phase(state, t)
     if now != "C":
@@ -160,7 +160,7 @@ def play(state: State, batch: Batch) -> dict[str, Tensor]:
 
     All codes of the adversary's updates are computed before the first of them. The published pass takes each training
     cell once; here cells are drawn with replacement, and a batch comes again after `draws` others. The step of the
-    autoencoder is on cells of its own, with the adversary as it is then and without dropout.
+    autoencoder is on cells of its own, against the adversary as it is then, without dropout unless both step together.
     """
     config, terms = state.config, state.config.terms
     with torch.no_grad():
@@ -180,12 +180,14 @@ def play(state: State, batch: Batch) -> dict[str, Tensor]:
 
 
 def readings(state: State, z: Tensor, rows: Tensor, dropout: float = 0.0) -> dict[str, Tensor]:
-    """The losses beside the reconstruction, for codes (N, d) of the cells of some rows (N,)."""
+    """The losses beside the reconstruction, for codes (N, d) of the cells of some rows (N,).
+
+    In float32: what is left of the confounder may be smaller than the steps of bf16.
+    """
     s, expected, treatment = (state.labels[name][rows] for name in ("confounder", "expected", "treatment"))
     if not state.config.terms.adversary:
         return {"kernel": kernel_loss(z, s - expected)}
-    with state.autocast():
-        answer = state.networks["adversary"](z, treatment, dropout)
+    answer = state.networks["adversary"](z, treatment, dropout)
     return {"adversary": reading_loss(answer, s), "confusion": confusion_loss(answer, expected)}
 
 
