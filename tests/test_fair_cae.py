@@ -199,6 +199,8 @@ def test_losses_agree_with_loops_over_cells():
     assert objective.confusion_loss(t(logits), t(share)).item() == pytest.approx(divergence)
     assert objective.kernel_loss(t(z), t(rest)).item() == pytest.approx(kernel)
     assert objective.kernel_loss(t(100 * z - 7), t(rest)).item() == pytest.approx(kernel)
+    guess = -sum(np.log(share[i, s[i].argmax()]) for i in (1, 2, 3)) / 4 - np.log(0.5) / 4
+    assert objective.chance(t(share), t(s)).item() == pytest.approx(guess)
     answer, value = t(logits[:, :1]), t(y[:, 0, 0, :1])
     squared = np.mean((logits[:, 0] - y[:, 0, 0, 0]) ** 2)
     assert objective.reading_loss(answer, value).item() == pytest.approx(squared)
@@ -297,6 +299,7 @@ def test_a_confounder_that_cannot_be_removed_is_refused_by_name(cells):
         (0.5, r"confounder='given' is 0.5 in all 48 cells"),
         (gaps, r"confounder='given' is missing or infinite in 5 of 48 cells"),
         (np.where(np.arange(48) < 2, np.inf, np.arange(48.0)), r"infinite in 2 of 48"),
+        (np.arange(48), r"confounder='given' has 48 classes for 48 cells"),
     ):
         with pytest.raises(CellbookError, match=message):
             begun(values)
@@ -573,6 +576,21 @@ def test_an_adversary_that_diverges_is_one_error_that_names_it(cells, tmp_path):
         train(fair_cae, config, cells, tmp_path, "cpu")
 
 
+@pytest.mark.parametrize(("confounder", "at_chance"), [("Metadata_batch", "1.099"), ("truth_delay", "1")])
+def test_an_adversary_that_is_worse_than_chance_in_the_end_is_warned_of(cells, tmp_path, confounder, at_chance):
+    state = started(cells, confounder=confounder)
+    answer = state.networks["adversary"].answer
+    answer.weight.data.zero_()
+    answer.bias.data.zero_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fair_cae.finish(state, cells, tmp_path)
+        fair_cae.finish(started(cells, penalty="kernel"), cells, tmp_path)
+    answer.bias.data[0] = 9
+    with pytest.warns(UserWarning, match=f"{at_chance} being chance.*{confounder} may still be in them"):
+        fair_cae.finish(state, cells, tmp_path)
+
+
 def test_a_few_steps_bring_reconstructions_closer(cells, tmp_path):
     for model in MODELS:
         config = Config(**{**TINY, "pretraining": 60, "rounds": 0, "width": 2}, model=model, pretraining_rate=1e-2)
@@ -708,3 +726,22 @@ def test_the_paper_preset_is_the_paper_and_the_others_only_smaller():
         assert all(PRESETS[name].lengths)
     given = configure(fair_cae, {"preset": "quick", "penalty": "kernel", "updates": "none", "lam": "3"})
     assert (given.lam, given.lengths) == (3.0, (300, 0, 100))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("changes", SETTINGS, ids=lambda c: "-".join(map(str, c.values())) or "published")
+def test_on_cuda_steps_are_recorded_in_every_phase_and_codes_are_those_of_the_cpu(cells, tmp_path, changes):
+    updates = None if changes.get("penalty") == "kernel" else 3
+    lengths = {"pretraining": 9, "teaching": 9, "rounds": 9}
+    config = Config(**{**TINY, **lengths, "updates": updates, **changes})
+    state = train(fair_cae, config, cells, tmp_path, "cuda")
+    history = pd.read_parquet(tmp_path / "history.parquet")
+    assert len(history) == config.iterations
+    assert np.isfinite(history.to_numpy()).all()
+    assert (history.drop(columns="step").nunique() > config.iterations - 9).all()  # played steps draw cells anew
+    assert state.finite() is None
+    on_cpu = started(cells, **changes)
+    for name, network in on_cpu.networks.items():
+        network.load_state_dict(state.networks[name].state_dict())
+    theirs, ours = fair_cae.encode(on_cpu, cells), fair_cae.encode(state, cells)
+    np.testing.assert_allclose(ours, theirs, atol=1e-2 * np.abs(theirs).max())

@@ -10,7 +10,7 @@ get one batch, a batch with a short end, and models chosen on augmented images o
 an activation is kept, under its name: see `config.MODELS`.
 """
 
-from cellbook.methods.fair_cae.codes import decode, encode, reconstruct
+from cellbook.methods.fair_cae.codes import decode, encode, finish, reconstruct
 from cellbook.methods.fair_cae.config import MODELS, PENALTIES, PRESETS, Config, phase
 from cellbook.methods.fair_cae.objective import begin, draw, step
 

@@ -47,8 +47,8 @@ class Config:
 
     model: str = "affine"  # one of MODELS
     penalty: str = "adversary"  # one of PENALTIES
-    lam: float = 50.0  # lambda, weight of the penalty; the paper has 1 and 50, and calls it 0 to have no phase C
-    confounder: str = "Metadata_batch"  # column whose trace shall leave the codes; numbers with a point are regressed
+    lam: float = 50.0  # lambda, weight of the penalty; the paper has 1 and 50, and by 0 means no phase C, rounds=0
+    confounder: str = "Metadata_batch"  # column whose trace shall leave the codes: classes, or floats, to be regressed
     conditional: bool = False  # the adversary also sees the treatment: only what is left within one is punished
     seed: int = 0  # of weights, batches and noise
 
@@ -68,7 +68,7 @@ class Config:
     dropout: float = 0.1  # of the adversary, while it learns
 
     pretraining_rate: float = 1e-4  # Adam with AMSGrad
-    pretraining_decay: float = 1e-6  # L2 coupled to the gradient, as in all three
+    pretraining_decay: float = 1e-6  # L2, added to the gradient; in phase B too, and none in C
     teaching_rate: float = 0.1  # gradient descent without momentum
     teaching_decay: float = 1e-3
     game_rate: float = 1e-3  # Adam with AMSGrad, of the autoencoder and of the adversary

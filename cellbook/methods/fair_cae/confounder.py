@@ -24,7 +24,8 @@ def read_column(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]
     Raises
     ------
     CellbookError
-        If the column is not there, has gaps, numbers that are not finite, or one value only.
+        If the column is not there, has gaps or numbers that are not finite, or one value, or nearly as many classes as
+        there are cells.
     """
     if name not in table:
         raise CellbookError(f"confounder={name!r} is no column of the cells: {nearest(name, table, some(table, 20))}")
@@ -41,6 +42,10 @@ def read_column(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]
         value = column.to_numpy(dtype=np.float64)
         return ((value - value.mean()) / value.std())[:, None], np.zeros(len(table), dtype=np.int64)
     codes, classes = pd.factorize(column, sort=True)
+    if 2 * len(classes) > len(table):
+        raise CellbookError(
+            f"confounder={name!r} has {len(classes)} classes for {len(table)} cells: give one that many cells share"
+        )
     return np.eye(len(classes))[codes], codes
 
 

@@ -128,11 +128,11 @@ class Adversary(nn.Module):
         self.answer = nn.Linear(sizes[-1], classes)
 
     def forward(self, z: Tensor, treatment: Tensor, dropout: float = 0.0) -> Tensor:
-        """Codes (B, 2048) and treatments (B, seen), 1 for the own one -> (B, classes) float32."""
+        """Codes (B, 2048) and treatments (B, seen), 1 for the own one -> (B, classes)."""
         x = torch.cat([z, treatment], dim=1)
         for layer in self.layers:
             x = F.dropout(F.relu(layer(x)), dropout, training=dropout > 0)
-        return self.answer(x).float()
+        return self.answer(x)
 
 
 def start(convs: nn.ModuleList) -> None:

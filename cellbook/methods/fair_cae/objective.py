@@ -34,6 +34,13 @@ def reading_loss(answer: Tensor, s: Tensor) -> Tensor:
     return -(s * answer.log_softmax(1)).sum(1).mean()
 
 
+def chance(expected: Tensor, s: Tensor) -> Tensor:
+    """L_adv of whoever knows all but the code and answers with the shares or the number expected, both (N, S)."""
+    if s.shape[1] == 1:
+        return reading_loss(expected, s)
+    return -torch.special.xlogy(s, expected).sum(1).mean()
+
+
 def confusion_loss(answer: Tensor, expected: Tensor) -> Tensor:
     """Divergence of what is answered from what is known without the code, both (N, S), in nats; or squared error."""
     floor = 0.0 if expected.shape[1] == 1 else -torch.special.xlogy(expected, expected).sum(1).mean()
@@ -114,7 +121,7 @@ def begin(config: Config, cells: CellSet, device: torch.device) -> State:
 def draw(state: State, t: int | Tensor) -> Tensor:
     """Rows of a batch, (N,); in phase C (draws + 1, N): those whose codes the adversary learns from, then the other.
 
-    Classes of the confounder are equally likely; a published training set has as many cells of each.
+    Classes of the confounder are equally likely; the published training set has as many cells of each.
     """
     config, now = state.config, _phase(state, t)
     if now != "C":
@@ -134,7 +141,7 @@ def pretrain(state: State, batch: Batch) -> dict[str, Tensor]:
     loss = reconstruction_loss(x, _decode(state, z))
     _follow(state, "pretraining", loss)
     with torch.no_grad():
-        return {"reconstruction": loss, **_readings(state, z, batch.rows)}
+        return {"reconstruction": loss, **readings(state, z, batch.rows)}
 
 
 def teach(state: State, batch: Batch) -> dict[str, Tensor]:
@@ -143,9 +150,9 @@ def teach(state: State, batch: Batch) -> dict[str, Tensor]:
     with torch.no_grad():
         z = _encode(state, x)
         loss = reconstruction_loss(x[:WATCHED], _decode(state, z[:WATCHED]))
-    readings = _readings(state, z, batch.rows, state.config.dropout)
-    _follow(state, "teaching", readings["adversary"])
-    return {"reconstruction": loss, **readings}
+    losses = {"reconstruction": loss, **readings(state, z, batch.rows, state.config.dropout)}
+    _follow(state, "teaching", losses["adversary"])
+    return losses
 
 
 def play(state: State, batch: Batch) -> dict[str, Tensor]:
@@ -153,22 +160,35 @@ def play(state: State, batch: Batch) -> dict[str, Tensor]:
 
     All codes of the adversary's updates are computed before the first of them. The published pass takes each training
     cell once; here cells are drawn with replacement, and a batch comes again after `draws` others. The step of the
-    autoencoder is on cells of its own, with the adversary as it is then and without dropout.
+    autoencoder is on cells of its own, against the adversary as it is then, without dropout unless both step together.
     """
     config, terms = state.config, state.config.terms
     with torch.no_grad():
         codes = [_encode(state, scaled(images)) for images in batch.images[:-1]]  # (N, d) each
     for k in range(config.adversary_updates):
         i = k % len(codes)
-        _follow(state, "adversary", _readings(state, codes[i], batch.rows[i], config.dropout)["adversary"])
+        _follow(state, "adversary", readings(state, codes[i], batch.rows[i], config.dropout)["adversary"])
     x = scaled(batch.images[-1])
     z = _encode(state, x)
-    loss = reconstruction_loss(x, _decode(state, z))
-    readings = _readings(state, z, batch.rows[-1], config.dropout if terms.together else 0.0)
-    _follow(state, "autoencoder", loss + config.lam * terms.sign * readings[terms.term], again=terms.together)
+    losses = {"reconstruction": reconstruction_loss(x, _decode(state, z))}
+    losses |= readings(state, z, batch.rows[-1], config.dropout if terms.together else 0.0)
+    penalised = losses["reconstruction"] + config.lam * terms.sign * losses[terms.term]
+    _follow(state, "autoencoder", penalised, again=terms.together)
     if terms.together:
-        _follow(state, "adversary", readings["adversary"])
-    return {"reconstruction": loss, **readings}
+        _follow(state, "adversary", losses["adversary"])
+    return losses
+
+
+def readings(state: State, z: Tensor, rows: Tensor, dropout: float = 0.0) -> dict[str, Tensor]:
+    """The losses beside the reconstruction, for codes (N, d) of the cells of some rows (N,).
+
+    In float32: what is left of the confounder may be smaller than the steps of bf16.
+    """
+    s, expected, treatment = (state.labels[name][rows] for name in ("confounder", "expected", "treatment"))
+    if not state.config.terms.adversary:
+        return {"kernel": kernel_loss(z, s - expected)}
+    answer = state.networks["adversary"](z, treatment, dropout)
+    return {"adversary": reading_loss(answer, s), "confusion": confusion_loss(answer, expected)}
 
 
 def _encode(state: State, x: Tensor) -> Tensor:
@@ -181,16 +201,6 @@ def _decode(state: State, z: Tensor) -> Tensor:
     """Images of codes, (N, c, H, W) float32."""
     with state.autocast():
         return state.networks["decoder"](z)
-
-
-def _readings(state: State, z: Tensor, rows: Tensor, dropout: float = 0.0) -> dict[str, Tensor]:
-    """What there is of terms beside the reconstruction, for codes (N, d) of cells (N,)."""
-    s, expected, treatment = (state.labels[name][rows] for name in ("confounder", "expected", "treatment"))
-    if not state.config.terms.adversary:
-        return {"kernel": kernel_loss(z, s - expected)}
-    with state.autocast():
-        answer = state.networks["adversary"](z, treatment, dropout)
-    return {"adversary": reading_loss(answer, s), "confusion": confusion_loss(answer, expected)}
 
 
 def _follow(state: State, name: str, objective: Tensor, *, again: bool = False) -> None:
