@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -33,6 +34,7 @@ def course(
     down = -(-len(names) // across)
     figure, panels = plt.subplots(down, across, figsize=(10, 2.6 * down), squeeze=False, sharex=True)
     first = lines.loc[lines["views"] > 0, "views"].min()
+    tens = 10.0 ** np.arange(np.ceil(np.log10(first)), np.log10(max(papers_views, lines["views"].max())) + 0.01)
     for place, axes in enumerate(panels.flat):
         if place >= len(names):
             axes.set_axis_off()
@@ -49,8 +51,10 @@ def course(
         if mine["null"].notna().any():
             axes.axhline(scale * mine["null"].mean(), color="black", ls=":", lw=1.1)
         axes.axvline(papers_views, color="black", lw=0.8, alpha=0.6)
-        axes.set_xscale("symlog", linthresh=first, linscale=0.5)
+        axes.set_xscale("symlog", linthresh=first, linscale=0.7)
         axes.set_xlim(left=0)
+        axes.set_xticks([0, *tens], ["0", *(f"$10^{{{round(np.log10(ten))}}}$" for ten in tens)])
+        axes.xaxis.set_minor_locator(plt.NullLocator())
         axes.set_title(names[place] + (" (%)" if scale == 100 else ""), fontsize=10)
         if scale == 1:
             axes.set_yscale("log")
