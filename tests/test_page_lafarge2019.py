@@ -145,8 +145,11 @@ def test_numbers_have_one_meaning_each_and_lie_in_their_intervals(tables):
     assert (bounded["value"] <= bounded["high"] + 1e-9).all()
     judged = rows.pick(numbers, variant=PAPER_MODELS, protocol="lafarge2019")
     assert (judged["trainings"] == 2).all()
-    scored = numbers.dropna(subset=["summary"])
+    scored = numbers[numbers["step"].isna()].dropna(subset=["summary"])
     assert (scored["setting"] == scored["variant"] + ", " + scored["summary"]).all()
+    on_the_way = numbers.dropna(subset=["step", "summary"])
+    steps = on_the_way["step"].astype(int).astype(str)
+    assert (on_the_way["setting"] == on_the_way["variant"] + ", " + on_the_way["summary"] + ", step " + steps).all()
     assert set(scored["distance"]) == {"cosine", "euclidean"}
 
 
