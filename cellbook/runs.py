@@ -319,5 +319,6 @@ def end_with_parent() -> None:
 
 
 def to_float32(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with its float columns in single precision, for storage."""
-    return table.astype({name: np.float32 for name in table.select_dtypes("float64").columns})
+    """Return the table with its float columns in single precision, for storage; but a dose names its treatment."""
+    names = [name for name in table.select_dtypes("float64").columns if not str(name).startswith("Metadata_")]
+    return table.astype(dict.fromkeys(names, np.float32))

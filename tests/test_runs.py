@@ -13,7 +13,7 @@ import pytest
 
 from cellbook.errors import CellbookError
 from cellbook.files import alone, sha256, write_atomically, write_json
-from cellbook.runs import Run, choose_device, ledger, obtain, run_key, save_table, seeds, table_fingerprint
+from cellbook.runs import Run, choose_device, ledger, obtain, run_key, save_table, seeds, table_fingerprint, to_float32
 
 
 @dataclass(frozen=True)
@@ -269,3 +269,10 @@ def test_json_is_written_whole_and_readable_by_others(tmp_path):
     write_json(tmp_path / "a.json", {"name": "µ"})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"name": "µ"}
     assert len(sha256(tmp_path / "a.json")) == 64
+
+
+def test_storage_in_single_precision_leaves_doses_findable():
+    table = pd.DataFrame({"Metadata_concentration": [0.1, 3.0], "z0": [0.1, 3.0], "n": [1, 2]})
+    kept = to_float32(table)
+    assert (kept["Metadata_concentration"] == [0.1, 3.0]).all()
+    assert kept.dtypes.astype(str).tolist() == ["float64", "float32", "int64"]
