@@ -129,7 +129,7 @@ class Adversary(nn.Module):
 
     def forward(self, z: Tensor, treatment: Tensor, dropout: float = 0.0) -> Tensor:
         """Codes (B, 2048) and treatments (B, seen), 1 for the own one -> (B, classes)."""
-        x = torch.cat([z, treatment], dim=1)
+        x = torch.cat([z, treatment], dim=1) if treatment.shape[1] else z
         for layer in self.layers:
             x = F.dropout(F.relu(layer(x)), dropout, training=dropout > 0)
         return self.answer(x)
