@@ -38,7 +38,7 @@ from cellbook.training.recorded import WARM
 log = logging.getLogger(__name__)
 
 RESERVE = 0.15  # share of the time for what follows the trainings: measuring, packing
-TRIED = 12.0  # seconds for which speeds are measured
+TRIED = 8.0  # seconds for which speeds are measured
 GRACE = 20.0  # seconds that a stopped job has to keep its step
 FIELDS = {"page", "method", "given", "screen", "carry", "repeats", "course"}
 
@@ -112,8 +112,8 @@ class Job:
         one = self.training()
         if one is None:
             return ""
-        about = asdict(one.config) | {"seed": 0, "iterations": 0}
-        return digest([one.method, about, self.entry.page, self.entry.screen, self.entry.given.get("screen")])
+        about = asdict(one.config) | {"seed": 0, "iterations": 0, "ramp": 0}
+        return digest([one.method, about, self.entry.screen.get("crop")])
 
     def make(self, place: Place) -> list[tuple[Run, Callable[[str], bool]]]:
         """Do it; the runs that came out, each with what of it travels."""
@@ -309,23 +309,20 @@ def try_all(
     kinds = _of_each_kind(jobs)
     for start in range(0, len(kinds), side_by_side):
         some = kinds[start : start + side_by_side]
-        begin = time.time() + (25.0 if place.device.startswith("cuda") else 4.0)
-        tried = [
-            (
-                job,
-                work / f"try-{start + k}.json",
-                _process(_try, work / f"try-{start + k}.json", job, place, begin, TRIED),
-            )
-            for k, job in enumerate(some)
-        ]
+        beside = [job for job in jobs if job.kind()][: side_by_side - len(some)]  # so that the device is as busy
+        begin = time.time() + (30.0 if place.device.startswith("cuda") else 4.0)
+        tried = []
+        for number, job in enumerate([*some, *beside], start):
+            path = work / f"try-{number}.json"
+            tried.append((job, path, _process(_try, path, job, place, begin, TRIED)))
         for job, path, process in tried:
             process.join(timeout=max(1.0, begin + 3 * TRIED - time.time()))
             if process.is_alive():
                 process.kill()
                 process.join()
             told = read_json(path) if path.is_file() else {"failed": "ended without a word"}
-            found[job.kind()] = told.get("done", told.get("failed"))
-            say(f"{job.name}: {found[job.kind()]} steps a second")
+            found.setdefault(job.kind(), told.get("done", told.get("failed")))
+            say(f"{job.name}: {told.get('done', told.get('failed'))} steps a second")
     return found
 
 

@@ -67,6 +67,9 @@ class Layer(nn.Module):
         if pool:
             sign = torch.where(self.norm.weight.detach() < 0, -1.0, 1.0).to(kernel.dtype)
             kernel = kernel * sign[:, None, None, None]
+        missing = -kernel.shape[1] % 8
+        if missing and kernel.is_cuda:  # matrix units take channels by eights: with 3 of them they stand still
+            kernel, *x = (F.pad(part, (0, 0, 0, 0, 0, missing)) for part in (kernel, *x))  # type: ignore[assignment]
         return self.norm(*(F.conv2d(part, kernel) for part in x), first=first, sign=sign)
 
 
@@ -138,9 +141,12 @@ class Decoder(nn.Module):
             x = [interleave(activate(part)) for part in layer(*x)]  # (B, w, 14, 14), (B, w, 32, 32)
         x = list(map(activate, last(*x)))  # (B, w, 34 * 34, 4)
         kernel = self.output.conv.weight.flatten(1)  # (c, w): as wide as one pixel
-        flat = [kernel @ part.transpose(0, 1).flatten(1) for part in x]  # (c, B * 34 * 34 * 4)
+        if kernel.is_cuda:  # there pixels by channels: moments of 3 long rows are work for 3 of its many processors
+            flat = [(part.permute(0, 2, 3, 1).flatten(0, 2) @ kernel.T).T for part in x]
+        else:
+            flat = [kernel @ part.transpose(0, 1).flatten(1) for part in x]  # (c, B * 34 * 34 * 4)
         y = self.output.norm(*(part[None, :, :, None] for part in flat))  # (1, c, B * 34 * 34 * 4, 1)
-        images = (activate(made).view(-1, len(part), *part.shape[2:]) for made, part in zip(y, x, strict=True))
+        images = (activate(made).reshape(-1, len(part), *part.shape[2:]) for made, part in zip(y, x, strict=True))
         return [interleave(image.transpose(0, 1)).float() for image in images]  # (B, c, 68, 68)
 
 

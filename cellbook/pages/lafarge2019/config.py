@@ -126,8 +126,9 @@ PRESETS = {
         adam_rate=1e-3,
         latent=256,
         width=32,
-        betas=(0.25, 4.0),
-        week_effects=(0.0, 1.0),
+        models=("vae_plus", "vae", "ae"),
+        once=(),
+        betas=(),
         course=True,
         looked_at=1_040,
         permutations=10_000,
@@ -195,10 +196,13 @@ def views(config: Config, treatments: int) -> int:
 
 
 def objective(training: Training) -> dict[str, float]:
-    """Weights of the terms of a training's objective, as they are at its end."""
+    """Weights of those terms of a training's objective that flatten: the feature terms follow a moving discriminator.
+
+    Of a model without a pixel term they are all there is.
+    """
     terms = training.config.terms
-    pixel = {"pixel": 1.0} if terms.pixels else {}
-    return {**pixel, "kl": training.config.kl_weight, **{f"feature_{i}": 1.0 for i in terms.layers}}
+    compared = {"pixel": 1.0} if terms.pixels else {f"feature_{i}": 1.0 for i in terms.layers}
+    return {**compared, "kl": training.config.kl_weight}
 
 
 def beta_name(beta: float) -> str:
