@@ -37,8 +37,8 @@ from cellbook.training.recorded import WARM
 
 log = logging.getLogger(__name__)
 
-RESERVE = 0.15  # share of the time for what follows the trainings: measuring, packing
-TRIED = 8.0  # seconds for which speeds are measured
+RESERVE = 0.13  # share of the time for what follows the trainings: measuring, packing
+TRIED = 6.0  # seconds for which speeds are measured
 GRACE = 20.0  # seconds that a stopped job has to keep its step
 FIELDS = {"page", "method", "given", "screen", "carry", "repeats", "course"}
 
@@ -310,7 +310,7 @@ def try_all(
     for start in range(0, len(kinds), side_by_side):
         some = kinds[start : start + side_by_side]
         beside = [job for job in jobs if job.kind()][: side_by_side - len(some)]  # so that the device is as busy
-        begin = time.time() + (30.0 if place.device.startswith("cuda") else 4.0)
+        begin = time.time() + (24.0 if place.device.startswith("cuda") else 4.0)
         tried = []
         for number, job in enumerate([*some, *beside], start):
             path = work / f"try-{number}.json"
@@ -335,7 +335,7 @@ def fitted(
         one = job.training()
         if one is not None and isinstance(speeds.get(job.kind()), float):
             needed += one.config.iterations / speeds[job.kind()] / side_by_side
-    factor = min(1.0, 0.95 * seconds / max(needed, 1e-9))
+    factor = min(1.0, 0.82 * seconds / max(needed, 1e-9))
     say(f"all trainings take {needed:.0f} s side by side, there are {seconds:.0f}: {factor:.3f} of their iterations")
     return list(entries) if factor >= 1 else [entry.shorter(factor) for entry in entries]
 
