@@ -284,13 +284,16 @@ def lease(
 
 def draw_screens(jobs: Sequence[Job], place: Place, say: Callable[[str], None]) -> None:
     """Draw every screen once, into the store."""
-    drawn = set()
+    known = set()
     for job in jobs:
-        began = time.time()
-        cells = job.cells(place)
-        if cells.fingerprint not in drawn:
-            drawn.add(cells.fingerprint)
-            say(f"{len(cells)} cells of {cells.images.shape[-1]} pixels in {time.time() - began:.1f} s")
+        one, given = job.training(), {k: v for k, v in job.entry.given.items() if k != "iterations"}
+        which = digest([job.entry.page, given if job.entry.page else job.entry.screen, one and one.cells])
+        if which not in known:
+            began = time.time()
+            known.add(which)
+            cells = job.cells(place)
+            seconds = time.time() - began
+            say(f"{len(cells)} cells of {cells.images.shape[-1]} pixels in {seconds:.1f} s: {cells.fingerprint}")
 
 
 def _of_each_kind(jobs: Sequence[Job]) -> list[Job]:
