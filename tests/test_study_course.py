@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from cellbook import metrics, profiles
-from cellbook.errors import CellbookError
 from cellbook.figures.course import course as draw
 from cellbook.runs import save_table
 from cellbook.study import course, profile, rows
+from cellbook.training.codes import course_steps
 
 PROTOCOL = metrics.PROTOCOLS["lafarge2019"]
 PER_STEP = 24
@@ -66,12 +66,15 @@ def known(wells):
 def run(tmp_path_factory):
     """A page's run with the course of two trainings and their histories."""
     folder = tmp_path_factory.mktemp("page")
-    trainings = []
+    treatments, found, weeks = known(toy_wells(0)), {}, []
     for repeat in (0, 1):
-        path = tmp_path_factory.mktemp("training")
-        trainings.append(("VAE", repeat, Kept(path, course=toy_wells(repeat))))
-    treatments = known(toy_wells(0))
-    weeks = course.kept(trainings, treatments, PROTOCOL.name, folder)
+        training = Kept(tmp_path_factory.mktemp("training"), course=toy_wells(repeat))
+        arrays, tables = course.parts(training, ("VAE", repeat), PROTOCOL.name)
+        found |= {f"VAE|{repeat}|{name}": values for name, values in arrays.items()}
+        weeks.append(tables["course_weeks"].assign(variant="VAE", repeat=repeat))
+    course.save(course.collected(found, {("VAE", 0): 90, ("VAE", 1): 90}), folder)
+    assert not found
+    weeks = pd.concat(weeks)
     steps = np.arange(8, 97, 8)
     history = pd.concat(
         pd.DataFrame({"step": steps, "pixel": 100.0 - steps + repeat, "feature_1": 1.0, "feature_2": 2.0})
@@ -141,8 +144,9 @@ def test_lines_of_a_course_are_means_over_trainings_at_its_cell_views(run, numbe
     last = rows.one(numbers, protocol=course.COURSE, measure="NSC", summary="mean", step=90)
     assert last["value"] == 1.0  # mechanisms nine deviations apart
     pixel = rows.pick(numbers, protocol=course.OBJECTIVE, measure="pixel")
-    assert pixel["step"].tolist() == [5, 90]  # nothing is known before the first step
-    assert pixel["value"].tolist() == [92.5, 4.5]  # of the history's lines at 8 and 96
+    assert pixel["step"].tolist() == course_steps(90)[1:]  # nothing is known before the first step
+    ends = pixel[pixel["step"].isin([5, 90])]
+    assert ends["value"].tolist() == [92.5, 4.5]  # of the history's lines at 8 and 96
     week = rows.one(numbers, protocol=course.WEEK, summary="mean", step=0)
     slow = [
         slow_week(toy_wells(r, (0, 5, 90)).query("step == 0 and Metadata_role == 'positive control'")) for r in (0, 1)
@@ -151,15 +155,21 @@ def test_lines_of_a_course_are_means_over_trainings_at_its_cell_views(run, numbe
     assert week["null"] == pytest.approx(2 / 10)
 
 
-def test_a_run_that_kept_no_course_has_no_lines_and_one_of_other_treatments_is_refused(tmp_path, run):
+def test_a_run_that_kept_no_course_has_no_lines(tmp_path, run):
     without = Kept(tmp_path, treatments=run.table("treatments"), history=run.table("history"))
     assert list(course.lines(without, PROTOCOL, PER_STEP, DRAWS)) == []
-    assert course.kept([("VAE", 0, without)], run.table("treatments"), PROTOCOL.name, tmp_path).empty
-    assert course.FILE not in without.products()
-    wells = toy_wells(0).query("Metadata_compound != 'dna1'")
-    other = Kept(tmp_path, course=wells)
-    with pytest.raises(CellbookError, match="run toy: its course has other treatments"):
-        course.kept([("VAE", 0, other)], run.table("treatments"), PROTOCOL.name, tmp_path)
+    assert course.parts(without, ("VAE", 0), PROTOCOL.name) == ({}, {})
+
+
+def test_of_a_training_whose_course_was_not_kept_the_ends_are_shown():
+    values = np.arange(6.0)
+    names = ["VAE|0|mean|cosine", "untrained encoder|0|mean|cosine", "VAE|1|mean|cosine", "AE|0|mean|cosine"]
+    found = {name: values + k for k, name in enumerate(names)}
+    points = course.collected(found, {("VAE", 0): 90, ("VAE", 1): 90})
+    assert list(points) == [course.Point("VAE", 0, 0, "mean"), course.Point("VAE", 0, 90, "mean")]
+    np.testing.assert_array_equal(points["VAE", 0, 0, "mean"], values + 1)
+    np.testing.assert_array_equal(points["VAE", 0, 90, "mean"], values)
+    assert list(found) == names
 
 
 @pytest.fixture(scope="module")

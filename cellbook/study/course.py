@@ -12,16 +12,16 @@ from scipy.spatial.distance import squareform
 from threadpoolctl import threadpool_limits
 
 from cellbook import metrics, profiles
-from cellbook.errors import CellbookError
 from cellbook.files import write_atomically
-from cellbook.profiles.aggregate import TREATMENT
 from cellbook.runs import Run
 from cellbook.screens.named import is_positive
 from cellbook.study import measured
+from cellbook.study.encoding import UNTRAINED
 from cellbook.study.profile import SUMMARIES, condensed, quantised, treatments, whiten
 from cellbook.study.rows import Draws, Votes, average, by_repeat, counts, pick, row, spread
 from cellbook.study.show import percent
 from cellbook.study.tables import wide
+from cellbook.training.codes import course_steps
 
 COLUMNS = ("step", "views")  # of numbers, beside those of every study
 COURSE, OBJECTIVE, WEEK = "course", "course, objective", "course, week"
@@ -100,37 +100,38 @@ def save(found: dict[Point, np.ndarray], folder: Path) -> None:
     write_atomically(folder / FILE, write)
 
 
-def same_treatments(wells: pd.DataFrame, known: pd.DataFrame, protocol: str) -> bool:
-    """Whether the wells of a course make the treatments of the page, in the same order."""
-    first = wells[(wells["step"] == wells["step"].min()) & ~is_positive(wells)].drop(columns="step")
-    return treatments(first, protocol)[TREATMENT].equals(known[TREATMENT].reset_index(drop=True))
+def parts(run: Run, training: tuple[str, int], protocol: str) -> tuple[dict[str, np.ndarray], dict[str, pd.DataFrame]]:
+    """What a study keeps of the course of a training, if it has one: distances by "course|step|summary", and weeks."""
+    if not len(wells := measured.optional(run, "course")):
+        return {}, {}
+    distances, weeks = measure(wells, *training, protocol)
+    arrays = {f"{COURSE}|{point.step}|{point.summary}": values for point, values in distances.items()}
+    return arrays, {"course_weeks": weeks.drop(columns=["variant", "repeat"])}
 
 
-def kept(runs: Iterable[tuple[str, int, Run]], known: pd.DataFrame, protocol: str, folder: Path) -> pd.DataFrame:
-    """Measure the course of every training that kept one, write the distances, and return the table of weeks.
+def collected(found: dict[str, np.ndarray], lengths: Mapping[tuple[str, int], int]) -> dict[Point, np.ndarray]:
+    """Take the points of all courses out of the distances of a page, which are named "variant|repeat|...".
+
+    A training whose course was not kept has two points, its ends: the untrained network of its seed, as it stands
+    beside the trained ones, and what the training ended with.
 
     Parameters
     ----------
-    runs : variant, repeat and run of every judged training
-    known : treatments of the page, in its order
-    protocol, folder : of the page
-
-    Raises
-    ------
-    CellbookError
-        If a course has other treatments than the page.
+    found : all distances of a page; those of courses are taken out
+    lengths : steps of every judged training, by variant and repeat
     """
-    found, weeks = {}, [pd.DataFrame()]
-    for variant, repeat, run in runs:
-        if len(wells := measured.optional(run, "course")):
-            if not same_treatments(wells, known, protocol):
-                raise CellbookError(f"run {run.key}: its course has other treatments than the page: train it anew")
-            distances, table = measure(wells, variant, repeat, protocol)
-            found |= distances
-            weeks.append(table)
-    if found:
-        save(found, folder)
-    return pd.concat(weeks, ignore_index=True)
+    points = {}
+    for name in [name for name in found if name.split("|")[2] == COURSE]:
+        variant, repeat, _, step, summary = name.split("|")
+        points[Point(variant, int(repeat), int(step), summary)] = found.pop(name)
+    followed = {(point.variant, point.repeat) for point in points}
+    for variant, repeat in lengths.keys() - followed:
+        for summary in MEANS:
+            start, end = (f"{of}|{repeat}|{summary}|cosine" for of in (UNTRAINED, variant))
+            if start in found and end in found:
+                points[Point(variant, repeat, 0, summary)] = found[start]
+                points[Point(variant, repeat, lengths[variant, repeat], summary)] = found[end]
+    return dict(sorted(points.items()))
 
 
 # --- reading them ---------------------------------------------------------------------------------------------------
@@ -179,7 +180,8 @@ def _weeks(table: pd.DataFrame, per_step: int, draws: Draws) -> Iterator[dict[st
 
 def _objective(history: pd.DataFrame, steps: dict[str, set[int]], per_step: int) -> Iterator[dict[str, Any]]:
     """Lines of every term at every checkpoint but the first: the mean since the history's line before."""
-    for variant, wanted in steps.items():
+    for variant, own in steps.items():
+        wanted = own | set(course_steps(max(own)))  # of a course of which the ends were kept
         for term, part in history[history["variant"] == variant].groupby("term", sort=False):
             wide = part.pivot_table(index="step", columns="repeat", values="value")
             for step in sorted(wanted - {0}):

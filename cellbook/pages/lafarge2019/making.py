@@ -140,9 +140,9 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
         "maps": project(units, config.seed),
     }
     tables["assigned"] = assigned(found, treatments)
-    learned = [(one.variant, one.repeat, place.stored(one, cells)) for of in judged(config).values() for one in of]
-    if len(weeks := course.kept(learned, treatments, PROTOCOL, folder)):
-        tables["course_weeks"] = weeks
+    if config.course:
+        lengths = {(one.variant, one.repeat): config.iterations for of in judged(config).values() for one in of}
+        course.save(course.collected(found, lengths), folder)
     first = [one for one in todo if one.repeat == 0 and one.variant in LABELS.values()]
     states = {one.variant: place.state(one, cells) for one in first}
     some = cells.select(kept_rows(cells.table))
@@ -180,6 +180,8 @@ def measure(training: Training, run: Run, cells: CellSet, config: Config) -> tup
     some = cells.table.iloc[kept_rows(cells.table)].reset_index(drop=True)
     tables["walks"] = walks.statistics(codes, some, config.seed)
     tables["history"] = run.table("history").melt("step", var_name="term")
+    followed, weeks = course.parts(run, (training.variant, training.repeat), PROTOCOL)
+    found, tables = found | followed, tables | weeks
     record = run.record
     keys = ("key", "seconds", "device", "peak_memory_mib", "fingerprint")
     model = {"model": training.config.model, "beta": training.config.kl_weight}
