@@ -1,8 +1,8 @@
 window.REALISM = {
- "run": "vae_plus-8094ea63a0d8",
+ "run": "vae_plus-92aa1397ee57",
  "screen": "bbbc021-sample",
- "iterations": 1600,
- "width": 8,
+ "iterations": 2200,
+ "width": 32,
  "side": 68,
  "across": 10,
  "published": 0.407,
