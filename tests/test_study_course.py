@@ -180,11 +180,8 @@ def panels(numbers):
 
 def test_table_of_a_course_has_a_row_a_checkpoint(panels):
     table = course.course_table(panels)
-    assert table["cell views"].tolist() == [f"{24 * step:,}" for step in course_steps(90)]
-    assert table["features"].tolist() == ["–", *["3"] * (len(table) - 1)]  # terms of one panel are added
-    followed = table[table["cell views"].isin(["0", "120", "2,160"])]
-    assert (followed["NSC, mean"] != "–").all()
-    assert (table.drop(followed.index)["NSC, mean"] == "–").all()
+    assert table["cell views"].tolist() == ["0", "120", "2,160"]
+    assert table["features"].tolist() == ["–", "3", "3"]  # terms of one panel are added
     assert table["NSC, mean"].iloc[-1].startswith("100.0")
     names = [f"{name}, {of}" for of in ("mean", "mean, whitened") for name in ("NSC", "NSCB", "week")]
     assert list(table) == ["model", "cell views", *names, "pixel term", "features"]

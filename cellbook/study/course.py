@@ -234,7 +234,8 @@ def references(numbers: pd.DataFrame, protocol: str, variants: Iterable[str], me
 
 
 def course_table(shown: pd.DataFrame) -> pd.DataFrame:
-    """`panels` as a table, one row a model and checkpoint."""
+    """`panels` as a table, one row a model and checkpoint at which it was measured."""
+    shown = shown[shown["views"].isin(shown.loc[shown["share"], "views"])]
     order = {name: place for place, name in enumerate(dict.fromkeys(shown["variant"]))}
     lines = shown.sort_values(["variant", "views"], key=lambda of: of.map(order) if of.name == "variant" else of)
     lines["views"] = [f"{views:,.0f}" for views in lines["views"]]

@@ -12,7 +12,7 @@ from cellbook.screens.simulator import SimulatedScreen
 from cellbook.study.encoding import CLASSICAL, PIXELS, UNTRAINED
 from cellbook.study.trainings import Training
 
-VERSION = 2
+VERSION = 3
 METHOD = "vae_plus"
 PROTOCOL = "lafarge2019"
 BASELINES = (UNTRAINED, PIXELS, CLASSICAL)

@@ -262,8 +262,8 @@ def warning(config: Config, run: Run, page: str) -> str:
         )
     lines[0] += "."
     lines.append(
-        "Numbers from other data than the paper's are *not comparable*; its claims are judged here all the same, on "
-        "these cells and at this scale."
+        "Numbers from other data than the paper's are *not comparable*; its claims are judged on these cells, but only "
+        "where trainings meet the premise that stands with each: else they are *undecided*."
     )
     return words.box("Not the paper's cells" + (", and not its scale" if smaller else ""), lines, "warning")
 
