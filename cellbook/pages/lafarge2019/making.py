@@ -238,7 +238,7 @@ def baselines(config: Config, cells: CellSet, place: Place) -> Run:
         save_contents(under_one_another(parts), found, folder)
 
     data = cells.fingerprint
-    return obtain(place.store, "plain", VERSION, about, data, make, device=place.device, force=place.force)
+    return obtain(place.store, "plain", OWN["version"], about, data, make, device=place.device, force=place.force)
 
 
 def assigned(found: dict[str, np.ndarray], treatments: pd.DataFrame) -> pd.DataFrame:
