@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from cellbook.book import notebooks
 from cellbook.claims import VERDICTS
@@ -59,7 +60,11 @@ def verdict_counts(table: pd.DataFrame) -> dict[str, int]:
 
 
 def title(page: str) -> str:
-    """First heading of a page's source."""
+    """What the table of contents calls a page; else the first heading of its source."""
+    contents = yaml.safe_load((notebooks.root() / "_toc.yml").read_text(encoding="utf-8"))
+    for chapter in (chapter for part in contents["parts"] for chapter in part["chapters"]):
+        if chapter["file"] == f"book/papers/{page}" and "title" in chapter:
+            return str(chapter["title"])
     for line in notebooks.source_path(page).read_text(encoding="utf-8").splitlines():
         if line.startswith("# "):
             return line[2:].strip()
@@ -71,7 +76,7 @@ def summary(book: Path) -> str:
     rows = []
     for folder in published_pages(book):
         stamp = read_json(folder / "stamp.json")
-        made = f"{stamp['parameters'].get('preset')}, {stamp['device']}"
+        made = f"{stamp['parameters'].get('preset')}, {trained_on(folder) or stamp['device']}"
         name = f"[{title(folder.name)}](/book/papers/{folder.name}.ipynb)"
         for kind, file in (("numbers", "verdicts"), ("claims", "claims")):
             table = read(folder / f"{file}.csv")
@@ -79,6 +84,12 @@ def summary(book: Path) -> str:
                 rows.append([name, kind, *verdict_counts(table).values(), made])
                 name = made = ""
     return markdown(["page", "judged", *VERDICTS, "preset, device"], rows, right=VERDICTS)
+
+
+def trained_on(folder: Path) -> str:
+    """Devices on which the trainings of a page were made; empty where it has none."""
+    tables = [pd.read_parquet(path) for path in folder.glob("runs/*/trainings.parquet")]
+    return " and ".join(sorted({str(device) for table in tables for device in table.get("device", [])}))
 
 
 def status(book: Path) -> str:
