@@ -141,6 +141,7 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
     }
     tables["assigned"] = assigned(found, treatments)
     learned = [(one.variant, one.repeat, place.stored(one, cells)) for of in judged(config).values() for one in of]
+    learned = [each for each in learned if each[2].fault() is None]  # what was measured elsewhere may come alone
     if len(weeks := course.kept(learned, treatments, PROTOCOL, folder)):
         tables["course_weeks"] = weeks
     first = [one for one in todo if one.repeat == 0 and one.variant in LABELS.values()]
