@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from cellbook.cells import CellSet
-from cellbook.cli.app import find_method
-from cellbook.methods import vae_plus
+from cellbook.methods import find_method, vae_plus
 from cellbook.screens.simulator import SimulatedScreen, simulate
 from cellbook.training import loop, train
 from cellbook.training.recorded import WARM

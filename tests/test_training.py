@@ -17,9 +17,9 @@ from torch import nn
 
 from cellbook import training
 from cellbook.cells import CellSet
-from cellbook.cli.app import find_method
 from cellbook.configure import configure
 from cellbook.errors import CellbookError
+from cellbook.methods import find_method
 from cellbook.pixels import unit
 from cellbook.profiles import to_wells
 from cellbook.training import Batch, Sampler, State, train, train_run, treatment_codes

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import io
 import json
-import pkgutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,18 +38,6 @@ def parse_given(given: list[str] | None) -> dict[str, str]:
     return values
 
 
-def find_method(name: str) -> Any:
-    """The module of a method that can be trained; an unknown name is an error that lists the known."""
-    from cellbook import methods
-
-    modules = {info.name for info in pkgutil.iter_modules(methods.__path__)}
-    module = importlib.import_module(f"cellbook.methods.{name}") if name in modules else None
-    if not hasattr(module, "begin"):
-        trainable = [m for m in sorted(modules) if hasattr(importlib.import_module(f"cellbook.methods.{m}"), "begin")]
-        raise CellbookError(f"no method {name!r} that can be trained: there is {', '.join(trainable)}")
-    return module
-
-
 @app.command()
 def run(
     page: str,
@@ -79,6 +65,7 @@ def train(
     """Train one method, or go on where it was stopped; -p preset=quick or any field of its configuration."""
     from cellbook.cells import CellSet
     from cellbook.configure import configure
+    from cellbook.methods import find_method
     from cellbook.training import train_run
 
     module = find_method(method)

@@ -29,7 +29,8 @@ TABLES = (bbbc021.IMAGE_TABLE, bbbc021.MOA_TABLE, bbbc021.LJOSA_TABLE)
 POSITIVE = "positive control"
 # Where a cell lies and how it was cut says nothing about its treatment.
 PLACE = ("Metadata_site", "Metadata_field", "Metadata_cell", "Metadata_y", "Metadata_x", "Metadata_dapi_centre_ratio")
-drawn_before: dict[SimulatedScreen, str] = {}  # fingerprints, whose tables take seconds; processes tell each other
+# Fingerprints by the digest of a simulated screen, as their tables take seconds; processes tell each other.
+drawn_before: dict[str, str] = {}
 VERSION = 1  # of the cells that a simulated screen is drawn with; if it rises, `fingerprint` has to tell it, too
 
 
@@ -80,9 +81,10 @@ def fingerprint(screen: str, simulated: SimulatedScreen) -> str:
         return digest(checksums(CROPS))[:32]
     if screen != SIMULATED:
         return open_own(screen).fingerprint
-    if simulated not in drawn_before:
-        drawn_before[simulated] = _fingerprint(simulated)
-    return drawn_before[simulated]
+    which = digest(asdict(simulated))  # by which 1 and 1.0 are two screens, as they are in keys of runs
+    if which not in drawn_before:
+        drawn_before[which] = _fingerprint(simulated)
+    return drawn_before[which]
 
 
 def _fingerprint(simulated: SimulatedScreen) -> str:

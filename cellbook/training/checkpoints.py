@@ -7,6 +7,7 @@ under another name and moved into place, and read without executing anything tha
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -69,11 +70,7 @@ def resume(state: State, history: History, identity: str) -> None:
     path = history.folder / CHECKPOINT
     if not path.exists():
         return
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        recent = content["recent"]
-    except Exception as error:  # torch, zipfile and pickle each have their own
-        raise CellbookError(f"{path} cannot be read ({error}): remove it to train from the start") from error
+    content = _read(path)
     here = (identity, state.device.type, replicas.world())
     if (content["identity"], content["device"], len(content["noise"])) != here:
         raise CellbookError(
@@ -88,7 +85,25 @@ def resume(state: State, history: History, identity: str) -> None:
     state.sampler.generator.set_state(content["sampler"])
     _noise(state.device, content["noise"][replicas.rank()])
     history.names, history.lines = content["names"], content["history"].tolist()
-    history.recent = [losses.to(state.device) for losses in recent]
+    history.recent = [losses.to(state.device) for losses in content["recent"]]
+
+
+def steps_done(path: Path) -> int:
+    """Steps after which a checkpoint was written."""
+    content = _read(path)
+    return int(content["history"][-1, 0] if len(content["history"]) else 0) + len(content["recent"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, on the CPU."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        content["recent"], content["history"]
+        return dict(content)
+    except Exception as error:  # torch, zipfile and pickle each have their own
+        raise CellbookError(
+            f"{path} cannot be read ({' '.join(str(error).split())}): remove it to train from the start"
+        ) from error
 
 
 def _noise(device: torch.device, restored: Tensor | None = None) -> Tensor:

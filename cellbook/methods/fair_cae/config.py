@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cellbook.errors import CellbookError
 
@@ -127,6 +127,15 @@ def phase(config: Config, t: int) -> str:
     """Phase of the step after t others: A the autoencoder alone, B the adversary alone, C both."""
     a, b, _ = config.lengths
     return "A" if t < a else "B" if t < a + b else "C"
+
+
+def resize(config: Config, iterations: int) -> Config:
+    """The configuration with about so many steps, of which every phase keeps its share, and one at least."""
+    if iterations < 1:
+        raise CellbookError(f"iterations={iterations} must be at least 1")
+    lengths = {name: getattr(config, name) for name in ("pretraining", "teaching", "rounds")}
+    whole = max(1, config.iterations)
+    return replace(config, **{name: -(-length * iterations // whole) for name, length in lengths.items()})
 
 
 PRESETS = {

@@ -5,7 +5,7 @@ share encoder and decoder and differ in their objective: see `config.MODELS`. Re
 """
 
 from cellbook.methods.vae_plus.codes import decode, encode, nearest_to_mean, reconstruct, sample_prior, walk
-from cellbook.methods.vae_plus.config import MODELS, PRESETS, Config
+from cellbook.methods.vae_plus.config import MODELS, PRESETS, Config, resize
 from cellbook.methods.vae_plus.objective import begin, draw, step
 
 VERSION = 2  # rises when the results of a configuration change

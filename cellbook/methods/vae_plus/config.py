@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cellbook.errors import CellbookError
 
@@ -82,6 +82,13 @@ class Config:
     def kl_weight(self) -> float:
         """Weight of the KL term: given, or the model's own."""
         return self.terms.beta if self.beta is None else self.beta
+
+
+def resize(config: Config, iterations: int) -> Config:
+    """The configuration with another number of iterations, of which the ramp keeps its share."""
+    if iterations < 1:
+        raise CellbookError(f"iterations={iterations} must be at least 1")
+    return replace(config, iterations=iterations, ramp=max(1, round(config.ramp * iterations / config.iterations)))
 
 
 PRESETS = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from cellbook.errors import CellbookError
 from cellbook.methods import vae_plus
+from cellbook.methods.vae_plus.config import resize as resize
 from cellbook.runs import seeds
 from cellbook.screens.named import SIMULATED
 from cellbook.screens.simulator import SimulatedScreen
@@ -208,13 +208,6 @@ def objective(training: Training) -> dict[str, float]:
 def beta_name(beta: float) -> str:
     """Name of a VAE with another weight of the KL term than its own."""
     return f"VAE, beta {beta:g}"
-
-
-def resize(config: Config, iterations: int) -> Config:
-    """The configuration with another number of iterations, of which every phase keeps its share."""
-    if iterations < 1:
-        raise CellbookError(f"iterations={iterations} must be at least 1")
-    return replace(config, iterations=iterations, ramp=max(1, round(config.ramp * iterations / config.iterations)))
 
 
 def week_name(label: str, effect: float) -> str:
