@@ -13,6 +13,7 @@ from cellbook.pages.tabak2020.measures import (
     BOOTSTRAP,
     CARRIED,
     DAMAGE,
+    EMBEDDED,
     NOISE,
     PAIRED,
     POOLED,
@@ -176,6 +177,12 @@ def paired_table(numbers: pd.DataFrame) -> pd.DataFrame:
     return wide(lines, ["profiles", "method", "less"], words.points)
 
 
+def embedding_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Differences of other features from classical ones of the same cells, in points with intervals over compounds."""
+    lines = pick(numbers, protocol=EMBEDDED).rename(columns={"source": "profiles"})
+    return wide(lines.assign(head=lines["measure"] + ", less classical"), ["profiles", "method"], words.points, "head")
+
+
 def damage_table(numbers: pd.DataFrame) -> pd.DataFrame:
     """What is left of the controls, and how far the maps went, at the best silhouette and at the last step."""
     few = {"variance": "variance left", "gap": "gap between weeks", "change": "mean change of a map"}
@@ -302,7 +309,7 @@ def resampling(config: Config, sources: pd.DataFrame, source: str) -> str:
     few = "" if config.leak_bootstraps >= words.FEWEST_DRAWS else ", too few for a standard error"
     asked = "once" if config.leak_bootstraps == 1 else f"{config.leak_bootstraps} times"
     return (
-        f"{config.bootstraps} resamples; the week is asked of {min(config.leak_rows, controls):,} of {controls:,} "
+        f"{config.resampled(about(sources, source)['unit'])} resamples; the week is asked of {min(config.leak_rows, controls):,} of {controls:,} "
         f"controls, and {asked} of resampled ones{few}."
     )
 
