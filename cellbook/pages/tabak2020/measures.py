@@ -139,7 +139,7 @@ def beside_classical(means: Repeats, measure: str, run: Run, config: Config) -> 
     A correction without chance stands beside itself; WDN with one alignment of both, seed by seed.
     """
     main = pick(run.table("sources"), main=True, unit="cells")
-    for screen, sources in main.groupby("screen", sort=False):
+    for _, sources in main.groupby("screen", sort=False):
         classical = pick(sources, family=ENGINEERED)["source"].iloc[0]
         for source in sources["source"]:
             for method in (c.UNCORRECTED, c.CORAL, *c.CROSS_VALIDATED.values()):

@@ -305,11 +305,11 @@ def takeaways(tables: dict[str, pd.DataFrame]) -> str:
 
 def resampling(config: Config, sources: pd.DataFrame, source: str) -> str:
     """How often a source is resampled, and the controls whose week is named: a sentence of a caption."""
-    controls = about(sources, source)["controls"]
+    controls, unit = (about(sources, source)[name] for name in ("controls", "unit"))
     few = "" if config.leak_bootstraps >= words.FEWEST_DRAWS else ", too few for a standard error"
     asked = "once" if config.leak_bootstraps == 1 else f"{config.leak_bootstraps} times"
     return (
-        f"{config.resampled(about(sources, source)['unit'])} resamples; the week is asked of {min(config.leak_rows, controls):,} of {controls:,} "
+        f"{config.resampled(unit)} resamples; the week is asked of {min(config.leak_rows, controls):,} of {controls:,} "
         f"controls, and {asked} of resampled ones{few}."
     )
 
