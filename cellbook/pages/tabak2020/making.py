@@ -157,12 +157,15 @@ def do(task: Task, work: Work) -> Tables:
 
 def decisive(task: Task, work: Work) -> dict[str, Any]:
     """What decides, beside its profiles, what a task finds: the budget that it uses, and how is measured."""
-    brief = task.make in (variant, toy, bug_study, carry_over)
-    unit = work.sources[task.source].unit if task.source else "cells"
-    budget = "short_" if brief else f"{unit[:-1]}_"
-    settings = {name: v for name, v in asdict(work.config).items() if name in MEASURED or name.startswith(budget)}
-    about = {"task": task.make.__name__, "detail": task.detail, "resamples": work.config.resampled(unit)}
-    return about | settings
+    about = {"task": task.make.__name__, "detail": task.detail}
+    if task.make in (variant, toy, bug_study, carry_over):
+        budget = "short_"
+    else:
+        unit = work.sources[task.source].unit
+        budget = f"{unit[:-1]}_"
+        about["resamples"] = work.config.resampled(unit)
+    fields = asdict(work.config).items()
+    return about | {name: value for name, value in fields if name in MEASURED or name.startswith(budget)}
 
 
 def label(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
