@@ -169,7 +169,7 @@ PRESETS = {
         leak_bootstraps=2,
     ),
     # On networks that a GPU trained on all cells of large screens; two busy CPU cores align some of their cells in an
-    # hour. Wells as in `long`; codes have four times as many features, and cells the steps of `quick` and a few more.
+    # hour. Wells as in `long`, cells, variants and faults as in `quick`, with fewer checkpoints of cells.
     "lease": Config(
         vae="lease",
         vae_iterations=(("simulated", 7_500), ("bbbc021-sample", 2_200)),
@@ -181,12 +181,11 @@ PRESETS = {
         well_every=40,
         cell_rate=2e-3,
         cell_pretraining=3_000,
-        cell_iterations=200,
+        cell_iterations=150,
         cell_every=10,
         short_rate=3e-3,
         short_pretraining=1_500,
         short_iterations=60,
-        variants=tuple(VARIANTS),
         bootstraps=100,
         cell_bootstraps=30,
         leak_checkpoints=7,
