@@ -16,10 +16,11 @@ from cellbook.errors import CellbookError
 from cellbook.methods import wdn
 from cellbook.pages import tabak2020 as tabak
 from cellbook.pages.tabak2020 import config as configuration
-from cellbook.pages.tabak2020 import corrected, drawn, measures, shown, sources
+from cellbook.pages.tabak2020 import corrected, drawn, making, measures, shown, sources
 from cellbook.pages.tabak2020.measures import CARRIED, COURSE, FALL, NOISE, PAIRED, POOLED, RISE, week_protocol
 from cellbook.runs import Run
 from cellbook.study import judging, premises
+from cellbook.study.encoding import IMAGENET, encode
 from cellbook.study.rows import pick
 from cellbook.study.show import percent
 from cellbook.study.tables import evidence_table
@@ -174,6 +175,35 @@ def test_alignments_are_runs_of_their_own_and_never_trained_twice(config, run, s
     assert {path: path.stat().st_mtime_ns for path in store.glob("wdn-*/run.json")} == made
 
 
+def test_a_page_that_was_stopped_goes_on_and_is_the_same(config, run, store, tmp_path, monkeypatch):
+    """Every task is a run of its own: what a killed page has done is taken from the store, without an alignment."""
+    shutil.copytree(store, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / run.key)
+    monkeypatch.setattr(wdn, "run", lambda *_, **__: pytest.fail("aligned anew"))
+    again = tabak.run(config, tmp_path, device="cpu", workers=1)
+    digests = [{name: of["sha256"] for name, of in one.record["products"].items()} for one in (run, again)]
+    assert digests[0] == digests[1]
+
+
+def test_a_task_depends_on_its_own_budget_alone(config):
+    table = sources.well_source(config, "planted")
+    found = {}
+    for name, changed in {
+        "as it is": config,
+        "cells": replace(config, cell_iterations=7, cell_bootstraps=9, vae="quick", carry_repeats=2),
+        "wells": replace(config, well_iterations=25),
+        "resamples": replace(config, bootstraps=5),
+        "short": replace(config, short_iterations=5),
+    }.items():
+        work = making.Work({table.name: table}, changed, Place("nowhere"))
+        found[name] = [
+            making.decisive(making.Task(make, table.name), work) for make in (making.alignment, making.variant)
+        ]
+    long, short = zip(*found.values(), strict=True)
+    assert [about == long[0] for about in long] == [True, True, False, False, True]
+    assert [about == short[0] for about in short] == [True, True, True, True, False]
+
+
 def test_what_the_rules_choose_without_a_compound_is_what_stopping_says(run, store, config):
     table = sources.well_source(config, "planted").profiles
     chosen, votes = run.table("choices").query("compound != 'all'"), run.table("queries").query("vote == 'pooled'")
@@ -289,6 +319,50 @@ def test_a_screen_of_ones_own_works_wherever_it_lies(own, tmp_path):
     judged = {claim: judge(numbers.assign(trainings=3)) for claim, judge in tabak.PREDICATES.items()}
     assert {claim for claim, found in judged.items() if found.verdict == claims.INCOMPARABLE} == set()
     assert all("own cells" in found.evidence and "nan" not in found.evidence for found in judged.values())
+
+
+def test_other_features_stand_beside_classical_ones_of_the_same_cells(own, tmp_path, monkeypatch):
+    """ImageNet features are replaced by noise: they are whitened components, and lose as much as the accuracies say."""
+
+    def noise(name, cells, seed=0, **how):
+        if name != IMAGENET:
+            return encode(name, cells, seed, **how)
+        values = np.random.default_rng(0).normal(size=(len(cells), 40)) @ np.diag(np.arange(1.0, 41))
+        return cells.feature_table(values, [f"imagenet_DNA_{i}" for i in range(40)])
+
+    monkeypatch.setattr(sources, "encode", noise)
+    monkeypatch.setattr(sources.transferred, "installed", lambda: True)
+    small = replace(tabak.PRESETS["smoke"], screen=str(own), factors=5, bootstraps=2, imagenet=True, variants=())
+    found, _ = sources.load(small, Place(tmp_path))
+    assert [source.family for source in found] == ["engineered", "transferred", "learned"]
+    control = profiles.matrix(found[1].table)[profiles.controls_mask(found[1].table)]
+    covariance = np.cov(control.T)
+    assert control.shape[1] == 5
+    assert np.allclose(covariance, np.diag(np.diag(covariance)), atol=1e-8)
+    numbers = tabak.evaluate([tabak.run(small, tmp_path, device="cpu", workers=1)])["numbers"]
+    lines = pick(numbers, protocol=measures.EMBEDDED)
+    assert len(lines) == 2 * 4 * 2  # embeddings, methods, measures
+    for _, row in lines.iterrows():
+        means = [
+            pick(numbers, source=source, method=row["method"], protocol=POOLED, measure=row["measure"])["value"].mean()
+            for source in (row["source"], row["right"])
+        ]
+        assert row["value"] == pytest.approx(means[0] - means[1])
+    assert shown.embedding_table(numbers).shape[0] == 2 * 4
+    monkeypatch.setattr(sources.transferred, "installed", lambda: False)
+    assert sources.families(small) == ["engineered", "learned"]
+    assert "not installed" in sources.load(small, Place(tmp_path))[1]
+
+
+def test_codes_are_those_of_the_network_that_was_trained_on_the_larger_screen():
+    small = replace(tabak.PRESETS["lease"], week_effect=0.5)
+    simulated = sources.vae_config(small, "simulated")
+    assert (simulated.iterations, simulated.cells) == (7_500, 270)
+    assert sources.vae_config(small, "bbbc021-sample").iterations == 2_200
+    for effect in (0.0, 1.0):
+        aligned = sources.cells_config(small, "simulated", effect)
+        assert aligned.simulated == replace(simulated.simulated, cells=22, week_effect=effect)
+    assert sources.cells_config(tabak.PRESETS["quick"], "simulated", 0.5).cells == 22
 
 
 def test_the_positive_control_is_in_no_profile(own, tmp_path):

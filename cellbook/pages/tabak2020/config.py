@@ -34,6 +34,9 @@ class Config:
     # all, bbbc021-features, bbbc021-sample, simulated, planted, or the folder of a cell set; the paper: all of BBBC021
     screen: str = "all"
     vae: str = "quick"  # preset of the page of VAE+ whose screens and first training are used
+    vae_iterations: tuple[tuple[str, int], ...] = ()  # by screen, where they are others than the preset's
+    cells: int = 0  # expected in an untreated well of the simulated screens that are aligned; 0: as VAE+ was trained on
+    imagenet: bool = False  # whether features of a network that was trained on photographs are aligned, too
     week_effect: float = SimulatedScreen.week_effect  # of the simulated screen
     week_effects: tuple[float, ...] = (0.0, 1.0)  # further strengths, the same cells; 0 is the truth of the others
     # Embeddings
@@ -57,7 +60,8 @@ class Config:
     eta: float = 1.0  # ridge of CORAL: 1
     variants: tuple[str, ...] = ("as in the paper", "barycentre loss", "energy distance", "identity regulariser")
     # Measurement
-    bootstraps: int = 30  # resamples of cells within wells: 100
+    bootstraps: int = 30  # resamples of cells within wells, and of wells: 100
+    cell_bootstraps: int = 0  # of cells, where they are others than of wells; 0: as many
     leak_checkpoints: int = 5  # at which the week is asked for
     models: tuple[str, ...] = ("logistic", "forest")  # that name the week: both
     leak_rows: int = 1_000  # controls that are looked at: 10,000
@@ -88,6 +92,10 @@ class Config:
             critic_rate=rate,
             map_rate=rate,
         )
+
+    def resampled(self, unit: str) -> int:
+        """Resamples of wells or of cells."""
+        return self.cell_bootstraps or self.bootstraps if unit == "cells" else self.bootstraps
 
     def short(self, seed: int, variant: str = "as in the paper") -> wdn.Config:
         """What is trained for a variant, the study of the bugs, and generalisation."""
@@ -158,6 +166,30 @@ PRESETS = {
         variants=tuple(VARIANTS),
         bootstraps=100,
         leak_checkpoints=7,
+        leak_bootstraps=2,
+    ),
+    # On networks that a GPU trained on all cells of large screens; two busy CPU cores align some of their cells in an
+    # hour. Wells as in `long`, cells, variants and faults as in `quick`, with fewer checkpoints of cells.
+    "lease": Config(
+        vae="lease",
+        vae_iterations=(("simulated", 7_500), ("bbbc021-sample", 2_200)),
+        cells=22,
+        imagenet=True,
+        well_rate=1e-4,
+        well_pretraining=100_000,
+        well_iterations=5_100,
+        well_every=40,
+        cell_rate=2e-3,
+        cell_pretraining=3_000,
+        cell_iterations=150,
+        cell_every=10,
+        short_rate=3e-3,
+        short_pretraining=1_500,
+        short_iterations=60,
+        bootstraps=100,
+        cell_bootstraps=30,
+        leak_checkpoints=7,
+        leak_rows=500,
         leak_bootstraps=2,
     ),
     "paper": Config(

@@ -136,7 +136,7 @@ def chosen(
     return at, pd.DataFrame(rows, columns=["rule", "compound", "step"])
 
 
-def resampled(alignment: wdn.Alignment, profiles: pd.DataFrame, config: Config) -> dict[str, pd.DataFrame]:
+def resampled(alignment: wdn.Alignment, profiles: pd.DataFrame, draws: int, seed: int) -> dict[str, pd.DataFrame]:
     """Bootstrap of cells within wells: the scores, the course over checkpoints, and how it turns.
 
     Returns
@@ -148,7 +148,7 @@ def resampled(alignment: wdn.Alignment, profiles: pd.DataFrame, config: Config) 
         of the resamples it is measured on. All of them come from the same cells, compounds and alignment: what these
         owe to chance is left in the rise and the fall.
     """
-    scores, course = wdn.bootstrap(alignment, profiles, config.bootstraps, config.seed)
+    scores, course = wdn.bootstrap(alignment, profiles, draws, seed)
     scores = scores.assign(method=scores["rule"].map({"none": UNCORRECTED, **CROSS_VALIDATED})).drop(columns="rule")
     if len(alignment.steps) == 1:
         return {"bootstraps": scores[scores["method"] == UNCORRECTED]}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from cellbook.files import digest
 from cellbook.methods import wdn
 from cellbook.pages.tabak2020 import bugs, carry, truth
 from cellbook.pages.tabak2020 import corrected as c
@@ -16,11 +17,14 @@ from cellbook.pages.tabak2020.config import VERSION, Config
 from cellbook.pages.tabak2020.sources import Source, load, source_digest
 from cellbook.profiles import controls_mask, features
 from cellbook.profiles.aggregate import TREATMENT
-from cellbook.runs import Run, obtain_page, save_table, to_float32
+from cellbook.runs import Run, obtain, obtain_page, save_table, table_fingerprint, to_float32
 from cellbook.study.encoding import UNTRAINED
 from cellbook.study.processes import side_by_side
 from cellbook.study.trainings import Place, Tables, under_one_another
 
+# Fields of the configuration on which what is measured of an alignment may depend.
+MEASURED = ("seed", "eta", "leak_checkpoints", "models", "leak_rows", "leak_bootstraps", "unseen_repeats", "pca_rows")
+MEASURED += ("factors", "factor_tolerance")
 LARGE = 1_000  # critic steps; below, starting another process takes longer than an alignment
 
 
@@ -46,9 +50,9 @@ def run(
 
 def make_products(config: Config, place: Place, folder: Path, workers: int | None) -> None:
     """Load the profiles, do every task, and write what they found."""
-    sources, note = load(config, place)
-    work = Work({source.name: source for source in sources}, config, place)
     worth = max(config.well_pretraining, config.cell_pretraining) >= LARGE and place.device == "cpu"
+    sources, note = load(config, place, workers, worth)
+    work = Work({source.name: source for source in sources}, config, place)
     todo = [(task, work) for task in tasks(work)]
     found = under_one_another(side_by_side(do, todo, workers=workers, worth=worth))
     found["sources"] = describe(sources, config).assign(left_out=note)
@@ -68,6 +72,7 @@ def describe(sources: list[Source], config: Config) -> pd.DataFrame:
                 "source": source.name,
                 "unit": source.unit,
                 "family": source.family,
+                "screen": source.screen,
                 "main": source.main,
                 "week_effect": source.week_effect,
                 "rows": len(table),
@@ -80,6 +85,7 @@ def describe(sources: list[Source], config: Config) -> pd.DataFrame:
                 "positives": len(source.positives),
                 "map_steps": config.alignment(source.unit, 0).iterations,
                 "change": source.change,
+                "views": source.views,
             }
         )
     return pd.DataFrame(rows).astype({"week_effect": float})
@@ -126,16 +132,40 @@ def tasks(work: Work) -> list[Task]:
     todo += [Task(variant, main[-1].name, name) for name in config.variants]
     todo += [Task(toy), Task(bug_study, main[0].name)]
     for source in sources:
-        if len(source.positives):
+        if len(source.positives) and source.week_effect != 0:  # there is nothing to bring together
             todo += [Task(carry_over, source.name, k) for k in range(config.carry_repeats if source.main else 1)]
     return todo
 
 
 def do(task: Task, work: Work) -> Tables:
-    """Do one task: tables by name, with what they are of."""
-    found = task.make(work, work.sources.get(task.source), task.detail)
-    labels = {"source": task.source} if task.source else {}
-    return {name: label(table, **labels) for name, table in found.items() if len(table)}
+    """Do one task: tables by name, with what they are of. A run of its own, so that a page that was stopped goes on."""
+
+    def make(folder: Path) -> None:
+        found = task.make(work, work.sources.get(task.source), task.detail)
+        labels = {"source": task.source} if task.source else {}
+        for name, table in found.items():
+            if len(table):
+                save_table(label(table, **labels), folder / f"{name}.parquet")
+
+    sources = work.sources.values() if task.source else []
+    seen = [s for s in sources if s.name in (task.source, work.sources[task.source].clean)]
+    data = digest([task.source, *(table_fingerprint(t) for s in seen for t in (s.table, s.untrained) if t is not None)])
+    place, about = work.place, decisive(task, work)
+    run = obtain(place.store, "part-tabak2020", VERSION, about, data, make, device=place.device, force=place.force)
+    return {Path(name).stem: run.table(Path(name).stem) for name in run.products()}
+
+
+def decisive(task: Task, work: Work) -> dict[str, Any]:
+    """What decides, beside its profiles, what a task finds: the budget that it uses, and how is measured."""
+    about = {"task": task.make.__name__, "detail": task.detail}
+    if task.make in (variant, toy, bug_study, carry_over):
+        budget = "short_"
+    else:
+        unit = work.sources[task.source].unit
+        budget = f"{unit[:-1]}_"
+        about["resamples"] = work.config.resampled(unit)
+    fields = asdict(work.config).items()
+    return about | {name: value for name, value in fields if name in MEASURED or name.startswith(budget)}
 
 
 def label(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
@@ -149,7 +179,7 @@ def corrections(work: Work, source: Source, _: None) -> Tables:
     config, parts = work.config, []
     for method, table in c.corrections(source, config):
         still = wdn.unmoved(table)
-        found = c.outcomes(still, table) | c.resampled(still, table, config)
+        found = c.outcomes(still, table) | c.resampled(still, table, config.resampled(source.unit), config.seed)
         controls = c.some_controls(table[controls_mask(table)], config)
         found["leak"] = c.leak(controls, source, config, resample=True)
         if method in (c.UNCORRECTED, c.CORAL):
@@ -205,7 +235,7 @@ def alignment(work: Work, source: Source, repeat: int) -> Tables:
     aligned = wdn.load(done)
     found = c.outcomes(aligned, table)
     step = c.best_step(found["choices"])
-    tables = found | c.resampled(aligned, table, config)
+    tables = found | c.resampled(aligned, table, config.resampled(source.unit), config.seed)
     tables |= under_one_another({"truth": t} for t in restored(work, source, with_steps(source, aligned, step)))
     tables["steps"] = done.table("checkpoints")
     tables["trainings"] = pd.DataFrame([{"key": done.key, "seconds": done.record["seconds"], "seed": seed}])

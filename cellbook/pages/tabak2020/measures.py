@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from cellbook.configure import choose_preset, restore
+from cellbook.configure import restore
 from cellbook.pages.lafarge2019 import config as lafarge2019
 from cellbook.pages.tabak2020 import corrected as c
 from cellbook.pages.tabak2020.carry import LEFT
 from cellbook.pages.tabak2020.config import Config
-from cellbook.pages.tabak2020.sources import LEARNED
+from cellbook.pages.tabak2020.sources import ENGINEERED, LEARNED
 from cellbook.runs import Run
 from cellbook.study import premises
 from cellbook.study.encoding import UNTRAINED
@@ -24,6 +24,7 @@ from cellbook.study.rows import Draws, Votes, average, by_repeat, counts, differ
 POOLED, PLAIN = "tabak2020", "tabak2020-plain"
 VOTES = {"pooled": POOLED, "plain": PLAIN}
 SILHOUETTE, BOOTSTRAP, PAIRED, COURSE = "silhouette", "bootstrap", "paired", "course"
+EMBEDDED = "beside classical features"
 DAMAGE, STOPPING, RESTORED, CARRIED = "damage", "stopping", "restored", "carried over"
 STEP, SAME_STEP = "step", "compounds with the same step"
 RISE, FALL, NOISE = "rise", "fall", "noise"
@@ -100,6 +101,7 @@ def accuracies(run: Run, config: Config) -> Iterator[dict[str, Any]]:
             means[source, method] = [mean_over_k(part) for part in repeats]
         if vote == "pooled":
             yield from differences(means, PAIRS, str(measure), config)
+            yield from beside_classical(means, str(measure), run, config)
 
 
 def mean_over_k(queries: pd.DataFrame) -> Votes:
@@ -131,16 +133,32 @@ def differences(
             yield difference(setting, protocol, measure, *sides, draws_of(config), k, **alone) | about
 
 
+def beside_classical(means: Repeats, measure: str, run: Run, config: Config) -> Iterator[dict[str, Any]]:
+    """Paired differences of other features from classical ones of the same cells, without a correction and under two.
+
+    A correction without chance stands beside itself; WDN with one alignment of both, seed by seed.
+    """
+    main = pick(run.table("sources"), main=True, unit="cells")
+    for _, sources in main.groupby("screen", sort=False):
+        classical = pick(sources, family=ENGINEERED)["source"].iloc[0]
+        for source in sources["source"]:
+            for method in (c.UNCORRECTED, c.CORAL, *c.CROSS_VALIDATED.values()):
+                if source != classical:
+                    sides, setting = (
+                        (means[source, method], means[classical, method]),
+                        name(source, f"{method} - {classical}"),
+                    )
+                    about = {"source": source, "method": method, "right": classical}
+                    yield difference(setting, EMBEDDED, measure, *sides, draws_of(config), MEAN) | about
+
+
 def premise(run: Run, config: Config) -> Iterator[dict[str, Any]]:
     """How far the encoder of learned features was trained, and what their accuracy gains over it untrained."""
     queries = pick(run.table("queries").astype({"correct": np.float64, "counted": np.float64}), vote="pooled")
-    base = choose_preset(lafarge2019.PRESETS, config.vae)
     for _, learned in pick(run.table("sources"), family=LEARNED, main=True).iterrows():
         source, about = str(learned["source"]), {"source": learned["source"]}
-        views = lafarge2019.views(base, int(learned["treatments"]))
-        yield from premises.budget(source, views, lafarge2019.PAPERS_VIEWS, **about)
-        if "change" in learned:
-            yield from premises.changes(source, [learned["change"]], **about)
+        yield from premises.budget(source, int(learned["views"]), lafarge2019.PAPERS_VIEWS, **about)
+        yield from premises.changes(source, [learned["change"]], **about)
         for measure, table in pick(queries, source=source).groupby("measure", sort=False):
             methods = (pick(table, method=method, repeat=0) for method in (c.UNCORRECTED, UNTRAINED))
             after, before = ([mean_over_k(part)] if len(part) else [] for part in methods)

@@ -26,7 +26,7 @@ from cellbook.pages.tabak2020.measures import (
     STOPPING,
     week_protocol,
 )
-from cellbook.pages.tabak2020.sources import ENGINEERED, LEARNED
+from cellbook.pages.tabak2020.sources import ENGINEERED, LEARNED, TRANSFERRED
 from cellbook.study.judging import PREMISE, lacking, refused, together, with_premise
 from cellbook.study.rows import one, pick
 from cellbook.study.show import percent
@@ -37,6 +37,8 @@ ONE_POINT = 0.01  # what choosing the step without the compound may cost
 HALF = 0.5  # of what the week is named above noise, has to go
 CONTROL = "DMSO"
 MEASURES = ["NSC", "NSCB"]
+# The paper's deep embedding is of a network that was trained on photographs, so that ImageNet features are of its kind.
+DEEP = [LEARNED, TRANSFERRED]
 
 
 def verdict(reproduced: bool, partly: bool = True) -> str:
@@ -124,7 +126,7 @@ def rises_and_falls(numbers: pd.DataFrame) -> Verdict:
     compounds and alignments wanders by chance is not in them. Engineered features stand in the evidence only.
     """
     courses = pick(numbers, protocol=COURSE)
-    if without := refused(pick(courses, family=LEARNED), why="there are no learned features"):
+    if without := refused(pick(courses, family=DEEP), why="there are no learned features"):
         return without
     found, others = {}, {}
     for (source, family), lines in courses.groupby(["source", "family"], sort=False):
@@ -133,7 +135,7 @@ def rises_and_falls(numbers: pd.DataFrame) -> Verdict:
             rise, fall = (pick(part, turn=turn).iloc[0] for turn in (RISE, FALL))
             held += [rise["low"] > 0, fall["high"] < 0]
             texts.append(f"{points(rise, f'{measure}: rise')}, {points(fall, 'fall')}")
-        if family == LEARNED:
+        if family in DEEP:
             found[str(source)] = (verdict(all(held), any(held)), ", ".join(texts))
         else:
             others[str(source)] = ("engineered, not judged", ", ".join(texts))
@@ -152,7 +154,7 @@ def learned_gain(numbers: pd.DataFrame) -> Verdict:
     wdn, tvn = c.CROSS_VALIDATED["knn"], c.UNCORRECTED
     # Of each difference: what its interval must lie above, and what the difference itself must not lie below.
     wanted = {(wdn, c.CORAL): -MARGIN, (wdn, tvn): 0.0, (c.CORAL, tvn): 0.0}
-    lines = gains(numbers, wanted, family=LEARNED)
+    lines = gains(numbers, wanted, family=DEEP)
     if without := refused(lines, why="there are no learned features"):
         return without
     found = {}

@@ -13,6 +13,7 @@ from cellbook.pages.tabak2020.measures import (
     BOOTSTRAP,
     CARRIED,
     DAMAGE,
+    EMBEDDED,
     NOISE,
     PAIRED,
     POOLED,
@@ -22,6 +23,7 @@ from cellbook.pages.tabak2020.measures import (
     week_protocol,
 )
 from cellbook.pages.tabak2020.sources import ENGINEERED
+from cellbook.screens.named import SIMULATED
 from cellbook.study import words
 from cellbook.study.rows import one, pick
 from cellbook.study.show import SPACE, percent, plain
@@ -176,6 +178,12 @@ def paired_table(numbers: pd.DataFrame) -> pd.DataFrame:
     return wide(lines, ["profiles", "method", "less"], words.points)
 
 
+def embedding_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Differences of other features from classical ones of the same cells, in points with intervals over compounds."""
+    lines = pick(numbers, protocol=EMBEDDED).rename(columns={"source": "profiles"})
+    return wide(lines.assign(head=lines["measure"] + ", less classical"), ["profiles", "method"], words.points, "head")
+
+
 def damage_table(numbers: pd.DataFrame) -> pd.DataFrame:
     """What is left of the controls, and how far the maps went, at the best silhouette and at the last step."""
     few = {"variance": "variance left", "gap": "gap between weeks", "change": "mean change of a map"}
@@ -260,8 +268,9 @@ def warning(config: Config, sources: pd.DataFrame) -> str:
     paper, left_out = PRESETS["paper"], str(sources["left_out"].iloc[0])
     lines = [
         "The paper aligns all cells of BBBC021; here are means of all its wells, and some thousands of cells.",
-        "Its deep embedding was never released; codes of VAE+ stand in for it, so that tables 4 to 6 are *not "
-        "comparable* in their numbers, and its claims are judged on what is here.",
+        "Its deep embedding was never released; features of a network that was trained on photographs and codes of "
+        "VAE+ stand in for it, so that tables 4 to 6 are *not comparable* in their numbers, and its claims are judged "
+        "on what is here.",
         f"Wells are aligned in {config.well_iterations:,} map steps after {config.well_pretraining:,} steps of the "
         f"critics at a rate of {config.well_rate:g}, cells in {config.cell_iterations:,} after "
         f"{config.cell_pretraining:,} at {config.cell_rate:g}; the published code has "
@@ -271,6 +280,24 @@ def warning(config: Config, sources: pd.DataFrame) -> str:
     ]
     title = "Not the paper's data, and not its scale"
     return words.box(title, [*lines, *([left_out] if left_out else [])], "warning")
+
+
+def about_cells(config: Config, sources: pd.DataFrame) -> str:
+    """What the cells are, and what the encoder of their codes was trained on: sentences."""
+    texts = []
+    if SIMULATED in set(sources["screen"]):
+        others = " and ".join(f"{effect:g}" for effect in config.week_effects if effect != config.week_effect)
+        texts.append(
+            f"Simulated weeks have a strength of {config.week_effect:g}; the same cells are drawn with {others}."
+        )
+        if config.cells:
+            texts.append(
+                "VAE+ was trained on a larger screen with weeks of the same strength, and has not seen the cells that "
+                "are aligned: it codes them as it would those of new plates."
+            )
+    coded = sources[sources["views"].notna()]
+    views = [f"{n:,.0f} cell views ({source})" for n, source in zip(coded["views"], coded["source"], strict=True)]
+    return " ".join([*texts, *([f"VAE+ was trained on {' and '.join(views)}."] if views else [])])
 
 
 def takeaways(tables: dict[str, pd.DataFrame]) -> str:
@@ -298,11 +325,11 @@ def takeaways(tables: dict[str, pd.DataFrame]) -> str:
 
 def resampling(config: Config, sources: pd.DataFrame, source: str) -> str:
     """How often a source is resampled, and the controls whose week is named: a sentence of a caption."""
-    controls = about(sources, source)["controls"]
+    controls, unit = (about(sources, source)[name] for name in ("controls", "unit"))
     few = "" if config.leak_bootstraps >= words.FEWEST_DRAWS else ", too few for a standard error"
     asked = "once" if config.leak_bootstraps == 1 else f"{config.leak_bootstraps} times"
     return (
-        f"{config.bootstraps} resamples; the week is asked of {min(config.leak_rows, controls):,} of {controls:,} "
+        f"{config.resampled(unit)} resamples; the week is asked of {min(config.leak_rows, controls):,} of {controls:,} "
         f"controls, and {asked} of resampled ones{few}."
     )
 
