@@ -10,6 +10,7 @@ import pandas as pd
 
 from cellbook import profiles
 from cellbook.cells import CellSet
+from cellbook.features.transferred import WIDTH
 from cellbook.methods import weakly_supervised
 from cellbook.pages.caicedo2018.config import (
     LAYER,
@@ -25,7 +26,7 @@ from cellbook.profiles import to_wells
 from cellbook.runs import Run, choose_device, obtain, obtain_page, save_table, to_float32
 from cellbook.screens import named
 from cellbook.study import course, measured, profile
-from cellbook.study.encoding import UNTRAINED, begun, encode, standardise
+from cellbook.study.encoding import IMAGENET, UNTRAINED, begun, encode, standardise
 from cellbook.study.processes import one_thread
 from cellbook.study.trainings import Arrays, Place, Tables, Training, train_all
 from cellbook.study.transferred import transferred
@@ -80,17 +81,16 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
     worth = place.device == "cpu" and config.iterations >= LARGE
     tables, arrays = train_all(todo, {None: cells}, place, measure, config, how, workers=workers, worth=worth)
     found = named_by_layer(arrays)
+    wells = {name: plain(name, config, cells, place).table("wells") for name in (*PLAIN, UNTRAINED)}
     for name in PLAIN:
-        found |= prefixed(distances(plain(name, config, cells, place).table("wells")), f"{name}|0")
-    layers = plain(UNTRAINED, config, cells, place).table("wells")
-    found |= named_by_layer(prefixed(by_layer(layers), f"{UNTRAINED}|0"))
-    found |= {
-        name.replace(of_layer(UNTRAINED, LAYER), UNTRAINED): values
-        for name, values in found.items()
-        if name.startswith(f"{of_layer(UNTRAINED, LAYER)}|")
-    }
-    wells = place.stored(todo[0], cells).table("wells")
-    units = profile.treatments(profile.without_positives(wells)[0], PROTOCOL)
+        found |= prefixed(distances(wells[name]), f"{name}|0")
+    untrained = by_layer(wells[UNTRAINED])
+    found |= named_by_layer(prefixed(untrained, f"{UNTRAINED}|0"))
+    found |= {f"{UNTRAINED}|0|{summary}|cosine": untrained[f"{LAYER}|{summary}|cosine"] for summary in course.MEANS}
+    widths = {name: len(profiles.features(wells[name])) for name in PLAIN} | {IMAGENET: WIDTH * len(cells.channels)}
+    widths |= dict.fromkeys((*judged(config), UNTRAINED), len(features_of(wells[UNTRAINED])[LAYER]))
+    tables["dimensions"] = pd.DataFrame({"variant": list(widths), "dimension": list(widths.values())})
+    units = profile.treatments(profile.without_positives(place.stored(todo[0], cells).table("wells"))[0], PROTOCOL)
     treatments = units[profiles.metadata(units)]
     counts = named.cell_counts(cells, config.screen)
     if counts is not None:
@@ -138,8 +138,12 @@ def with_compound(table: pd.DataFrame, cells: CellSet) -> pd.DataFrame:
 
 
 def distances(wells: pd.DataFrame) -> Arrays:
-    """Distances between treatments by "summary|distance": of mean profiles, as they are and whitened by DMSO wells."""
-    varying = profiles.drop_unusable(wells)[0]
+    """Distances between treatments by "summary|distance": of mean profiles, as they are and whitened by DMSO wells.
+
+    Wells of the positive control are part of no profile.
+    """
+    used = wells[~named.is_positive(wells)].reset_index(drop=True)
+    varying = profiles.drop_unusable(used)[0]
     found = dict(zip(course.MEANS, (varying, profile.whiten(varying)[0]), strict=True))
     return profile.distances(found, PROTOCOL, DISTANCE)
 

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from cellbook import metrics
 from cellbook.configure import restore
+from cellbook.methods.weakly_supervised.config import RATES
 from cellbook.pages.caicedo2018.config import (
     BASELINE,
     LAYERS,
@@ -37,6 +38,7 @@ WHITENED = MEANS[1]
 DROP = "drop"
 AUXILIARY, VALIDATION, TRAINING = "auxiliary", "validation cells", "training batches"
 FIRST, LAST = LAYERS[0], "5b"  # the layer nearest to the pixels, and what the classifier is given
+FIRST_FALL = min(RATES["adam"][1])  # of the learning rate, as a share of the training
 MIDDLE = tuple(layer for layer in LAYERS if layer[0] in "34")
 
 
@@ -154,9 +156,11 @@ def auxiliary(run: Run, draws: Draws) -> Iterator[dict[str, Any]]:
 def premise(run: Run, config: Config, found: measured.Matched, draws: Draws) -> Iterator[dict[str, Any]]:
     """How far each model was trained: cell views, how flat its objective is, what it gains over the untrained network.
 
-    The gains are in accuracy, of whitened means.
+    A falling rate flattens any objective: its change is that before the rate first falls. The gains are in accuracy, of
+    whitened means.
     """
     history = run.table("history")
+    history = history[history["step"] <= FIRST_FALL * config.iterations]
     for variant, mine in judged(config).items():
         about = {"variant": variant}
         yield from premises.budget(variant, views(config), PAPERS_VIEWS, **about)
