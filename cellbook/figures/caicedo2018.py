@@ -1,0 +1,102 @@
+"""Figures of the page of weak supervision: accuracies, layers, and the two goals of a training."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from cellbook.figures.panels import distinct, entry, grid, legend
+from cellbook.figures.style import ACCENT
+
+COLOURS = {
+    "baseline CNN": ACCENT,
+    "mixup": "#e08214",
+    "recurrent": "#762a83",
+    "untrained encoder": "#777777",
+}
+OTHER = "#1b7837"  # features that are nowhere trained on these cells
+
+
+def accuracies(single: pd.DataFrame, numbers: pd.DataFrame, printed: pd.DataFrame) -> Figure:
+    """NSC and NSCB, a row a profile: whitened filled, plain open; every training a dot, a line is the interval.
+
+    `single` has the columns variant, summary, measure, accuracy; `numbers` the same and low, high; `printed` the
+    columns setting, measure, published.
+    """
+    names = distinct(numbers["variant"])
+    figure, panels = grid(1, 2, 0.42 * len(names) + 0.4, sharey=True)
+    for axes, measure in zip(panels[0], ("NSC", "NSCB"), strict=True):
+        for place, name in enumerate(names):
+            shade = COLOURS.get(name, OTHER)
+            for line in numbers[(numbers["variant"] == name) & (numbers["measure"] == measure)].itertuples():
+                white = line.summary.endswith("whitened")
+                y = place + (-0.13 if white else 0.17)
+                axes.plot([100 * line.low, 100 * line.high], [y, y], color=shade, lw=3, alpha=0.5 if white else 0.2)
+                mine = single[(single["variant"] == name) & (single["measure"] == measure)]
+                each = 100 * mine.loc[mine["summary"] == line.summary, "accuracy"]
+                axes.plot(each, np.full(len(each), y), "o", color=shade, mfc=shade if white else "white", ms=5)
+            for line in printed[(printed["setting"] == f"{name}, mean, whitened")].itertuples():
+                if line.measure == measure:
+                    axes.plot(100 * line.published, place - 0.13, "D", mfc="none", mec="black", ms=6)
+        axes.set_title(f"{measure} (%)", fontsize=11)
+        axes.set_xlim(0, 100)
+    panels[0][0].set_yticks(range(len(names)), names, fontsize=10)
+    panels[0][0].invert_yaxis()
+    handles = [
+        entry("whitened", color="black", marker="o", ls=""),
+        entry("not whitened", color="black", marker="o", mfc="white", ls=""),
+        entry("published", color="black", marker="D", mfc="none", ls=""),
+    ]
+    legend(figure, handles, 3)
+    return figure
+
+
+def layers(rows: pd.DataFrame) -> Figure:
+    """NSC and NSCB against the layer, whitened (line) and not (dashes), one colour a network; bands for whitened.
+
+    `rows` has the columns network, layer, summary, measure, value, low, high, in the order of the layers.
+    """
+    names, networks = distinct(rows["layer"]), distinct(rows["network"])
+    figure, panels = grid(1, 2, 3.4, sharey=True)
+    for axes, measure in zip(panels[0], ("NSC", "NSCB"), strict=True):
+        for (network, summary), part in rows[rows["measure"] == measure].groupby(["network", "summary"], sort=False):
+            x, shade = [names.index(layer) for layer in part["layer"]], COLOURS.get(str(network), OTHER)
+            white = str(summary).endswith("whitened")
+            axes.plot(x, 100 * part["value"], color=shade, ls="-" if white else "--", marker="o", ms=3)
+            if white:
+                axes.fill_between(x, 100 * part["low"], 100 * part["high"], color=shade, alpha=0.1, lw=0)
+        axes.set_xticks(range(len(names)), [name.replace("embedding", "emb.") for name in names])
+        axes.set_title(f"{measure} (%)", fontsize=11)
+        axes.set_xlabel("layer")
+        axes.set_ylim(0, 100)
+    handles = [entry(name, color=COLOURS.get(name, OTHER), marker="o") for name in networks]
+    handles += [entry("whitened", color="black"), entry("not whitened", color="black", ls="--")]
+    legend(figure, handles, len(handles))
+    return figure
+
+
+def regularised(rows: pd.DataFrame) -> Figure:
+    """The two goals of a training by its regularisation, from none on: solid the main goal, dashed the auxiliary one.
+
+    `rows` has the columns model, goal, value, low, high.
+    """
+    models, goals = distinct(rows["model"]), distinct(rows["goal"])
+    figure, axes = plt.subplots(figsize=(5.4, 3.6))
+    for goal, dash in zip(goals, ("-", "--"), strict=False):
+        part = rows[rows["goal"] == goal]
+        x, y = [models.index(name) for name in part["model"]], 100 * part["value"]
+        shade = "black" if dash == "-" else "#777777"
+        axes.errorbar(
+            x, y, [y - 100 * part["low"], 100 * part["high"] - y], ls=dash, color=shade, marker="o", capsize=3
+        )
+    axes.set_xticks(range(len(models)), models)
+    axes.set_xlim(-0.4, len(models) - 0.6)
+    axes.set_ylim(0, 100)
+    axes.set_ylabel("accuracy (%)")
+    handles = [
+        entry(goal, color="black" if d == "-" else "#777777", ls=d) for goal, d in zip(goals, ("-", "--"), strict=False)
+    ]
+    axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    return figure

@@ -1,0 +1,187 @@
+"""What the page shows: tables, sentences and the data of figures, from the measured numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from cellbook.pages.caicedo2018.config import (
+    BASELINE,
+    LABELS,
+    LAYER,
+    LAYERS,
+    MIXUP,
+    PAPERS_VIEWS,
+    PLAIN,
+    PRESETS,
+    PROTOCOL,
+    Config,
+    views,
+)
+from cellbook.pages.caicedo2018.measures import AUXILIARY, DROP, NSC, NSCB, TRAINING, VALIDATION, WHITENED
+from cellbook.runs import Run
+from cellbook.study import course, tables, words
+from cellbook.study.course import MEANS
+from cellbook.study.encoding import IMAGENET, UNTRAINED
+from cellbook.study.rows import one, pick
+from cellbook.study.show import percent
+
+MEASURES = (NSC, NSCB)
+VARIANTS = (*LABELS.values(), *PLAIN, IMAGENET, UNTRAINED)
+
+
+# --- accuracy -------------------------------------------------------------------------------------------------------
+
+
+def table_2(numbers: pd.DataFrame, verdicts: pd.DataFrame, run: Run) -> pd.DataFrame:
+    """Table 2 of the paper: a row a profile, whitened and plain; printed values in a row of their own under each."""
+    rows = [
+        ({"profile": name, "summary": summary}, {"variant": name, "summary": summary, "protocol": PROTOCOL})
+        for name in VARIANTS
+        for summary in reversed(MEANS)
+    ]
+    columns: dict[str, dict[str, object]] = {name: {"measure": name} for name in (*MEASURES, DROP)}
+    table = tables.beside_paper(numbers, verdicts, rows, columns)
+    widths = run.table("dimensions").set_index("variant")["dimension"]
+    table["dimension"] = table["profile"].map(widths).map("{:,.0f}".format)
+    missing = [name for name in LABELS.values() if name not in set(table["profile"])]
+    lost = pd.DataFrame({"profile": missing, "summary": "not trained"})
+    return pd.concat([table, lost], ignore_index=True).fillna("–")
+
+
+def printed_table(published: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Table 2 as it is printed, all of it that has a number, from the entries of the claims file."""
+    lines = pd.DataFrame([entry for entry in published if entry["protocol"] == PROTOCOL])
+    return tables.wide(lines, "setting", lambda line: f"{100 * line['value']:.0f}").rename(
+        columns={"setting": "profile"}
+    )
+
+
+def differences(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Paired differences in accuracy, one row a difference."""
+    lines = pick(numbers, protocol="paired")
+    lines = lines[~lines["setting"].str.contains("layer")]
+    return tables.wide(lines, "setting", words.points).rename(columns={"setting": "difference"})
+
+
+def plain_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Chance, the largest class, and the cell count alone."""
+    lines = pick(numbers, protocol="baseline")
+    return tables.wide(lines, "setting", words.accuracy).rename(columns={"setting": "profile"})
+
+
+# --- layers, auxiliary task, course ---------------------------------------------------------------------------------
+
+
+def layer_rows(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy by layer: network, layer, summary, measure, value, low, high, trainings; in the order of the network."""
+    lines = pick(numbers, protocol=PROTOCOL, measure=list(MEASURES), layer=list(LAYERS))
+    order = {layer: place for place, layer in enumerate(LAYERS)}
+    lines = lines.assign(place=lines["layer"].map(order)).sort_values("place", kind="stable")
+    return lines[["network", "layer", "summary", "measure", "value", "low", "high", "trainings"]]
+
+
+def layer_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy by layer, a row a network and layer, a column a summary and measure."""
+    rows = layer_rows(numbers).sort_values("network", kind="stable", key=lambda name: name.map(list(VARIANTS).index))
+    rows = rows.assign(column=rows["measure"] + ", " + rows["summary"])
+    return tables.wide(
+        rows, ["network", "layer"], lambda line: percent(line["value"], line["low"], line["high"]), "column"
+    )
+
+
+def auxiliary_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """How often the treatment of a cell is told, one row a model, beside chance."""
+    lines = pick(numbers, protocol=AUXILIARY)
+    table = tables.wide(lines, "variant", words.accuracy).rename(columns={"variant": "model"})
+    null = pick(lines, measure=VALIDATION).set_index("variant")["null"]
+    return table.assign(chance=table["model"].map(null).map(percent))[["model", VALIDATION, TRAINING, "chance"]]
+
+
+def regularised_rows(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Both goals of the paper's figure 5 for the baseline and for mixup: model, goal, value, low, high, sd."""
+    main = pick(numbers, protocol=PROTOCOL, summary=WHITENED, measure=NSCB, variant=list(LABELS.values()))
+    cells = pick(numbers, protocol=AUXILIARY, measure=VALIDATION)
+    goals = {"mechanism, NSCB": main, "treatment of a validation cell": cells}
+    found = pd.concat([part.assign(goal=goal) for goal, part in goals.items()])
+    return found.rename(columns={"variant": "model"})[["model", "goal", "value", "low", "high", "sd"]]
+
+
+def course_rows(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy, week and objective at the checkpoints of the baseline's first training."""
+    return course.panels(numbers, MEASURES, {"cross_entropy": "cross-entropy (nats)"})
+
+
+def course_references(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of what is not trained on these cells, for the same panels."""
+    return course.references(numbers, PROTOCOL, (UNTRAINED, PLAIN[0], IMAGENET), MEASURES)
+
+
+# --- sentences ------------------------------------------------------------------------------------------------------
+
+
+def budget_table(config: Config, run: Run) -> pd.DataFrame:
+    """How large this run is beside the paper's."""
+    paper, size = PRESETS["paper"], run.table("size").iloc[0]
+    minutes = run.table("trainings")["seconds"].sum() / 60
+    rate = "0.001" if config.rate is None else f"{config.rate:g}"
+    return tables.budget_table(
+        [
+            ("cells", f"{size['cells']:,}", "not said"),
+            ("steps of a training", f"{config.iterations:,}", f"{paper.iterations:,} (code of 2019)"),
+            ("cells in a batch", f"{config.batch}", f"{paper.batch} (code of 2019)"),
+            ("cell views of a training", f"{views(config):,}", f"{PAPERS_VIEWS:,}"),
+            ("channels of the first stage", f"{config.width}", f"{paper.width}"),
+            ("optimiser, first learning rate", f"Adam, {rate}", "Adam, not printed; SGD, 0.01 (code of 2019)"),
+            ("pixels of a crop", f"{config.crop} x {config.crop}", "96 x 96 (code of 2019)"),
+            ("trainings of each model", f"{config.repeats}", "1"),
+            ("minutes of training, all together", f"{minutes:.0f}", "not said"),
+        ]
+    )
+
+
+def warning(config: Config, run: Run, page: str) -> str:
+    """The box at the top: what this run is and is not, as Markdown."""
+    trained = run.table("trainings")
+    share = views(config) / PAPERS_VIEWS
+    own = "the paper's network" if config.width == PRESETS["paper"].width else "a narrower network than the paper's"
+    untrained = [label for label in LABELS.values() if label not in set(trained["variant"])]
+    cells = "simulated cells with the plate map of BBBC021" if config.screen == "simulated" else config.screen
+    devices = ", ".join(sorted(trained["device"].unique()))
+    lines = [
+        f"Trained on {cells}, on {devices}: {len(trained)} trainings of {own}, each on {views(config):,} cell views. "
+        f"The code behind the paper asks for {PAPERS_VIEWS:,}: this is {100 * share:.2g} % of them.",
+        *(f"The {name} model was not trained." for name in untrained),
+        "Numbers from other data than the paper's are *not comparable*, and claims about networks that still learn are "
+        "*undecided*: what stands here says how far so short a training gets, and no more.",
+        "The preset `paper` has the code's numbers and needs a GPU for days; it has not been run: "
+        f"`cellbook run {page} -p preset=paper`.",
+    ]
+    return words.box("Not the paper's cells, and not its scale", lines, "warning")
+
+
+def takeaways(numbers: pd.DataFrame, claims: pd.DataFrame) -> str:
+    """Key takeaways as Markdown; every number in them is read from the tables."""
+
+    def reach(names: Sequence[str], summary: str) -> str:
+        lines = [(name, pick(numbers, variant=name, summary=summary, protocol=PROTOCOL)) for name in names]
+        return ", ".join(
+            f"{name} " + " / ".join(percent(one(part, measure=measure)["value"]) for measure in MEASURES)  # type: ignore[index]
+            for name, part in lines
+            if len(part)
+        )
+
+    cells = pick(numbers, protocol=AUXILIARY, measure=VALIDATION)
+    told = ", ".join(f"{line.variant} {percent(line.value)}" for line in cells.itertuples())
+    lines = [
+        f"Layer {LAYER}, whitened ({{term}}`NSC` / {{term}}`NSCB`, per cent): {reach((BASELINE, MIXUP), WHITENED)}; "
+        f"without any training on these cells {reach((*PLAIN, IMAGENET, UNTRAINED), WHITENED)}.",
+        f"Not whitened: {reach((BASELINE, MIXUP), MEANS[0])}; {reach((*PLAIN, IMAGENET, UNTRAINED), MEANS[0])}.",
+    ]
+    if len(cells):
+        lines.append(
+            f"Treatment of a validation cell told (per cent, chance {percent(cells['null'].iloc[0])}): {told}."
+        )
+    return words.takeaways(lines, claims)
