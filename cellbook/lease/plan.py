@@ -69,8 +69,8 @@ class Entry:
 
     def told(self) -> dict[str, Any]:
         """The entry as it stands in a plan."""
-        plain = asdict(Entry())
-        return {name: value for name, value in asdict(self).items() if value != plain[name]}
+        plain, own = asdict(Entry()), asdict(self) | {"carry": list(self.carry)}
+        return {name: value for name, value in own.items() if value != plain[name]}
 
 
 @dataclass(frozen=True)
