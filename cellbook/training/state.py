@@ -112,9 +112,10 @@ class State:
 class Method(Protocol):
     """What a module must have to be trained.
 
-    Three things it may have: ``finish(state, cells, folder)`` writes its own products when the last step is done,
-    ``PARALLEL = True`` says that the N cells of a batch may be split over several devices, and ``phase(config, t)``
-    returns a number or name that is the same for steps which do the same.
+    Four things it may have: ``finish(state, cells, folder)`` writes its own products when the last step is done,
+    ``PARALLEL = True`` says that the N cells of a batch may be split over several devices, ``phase(config, t)`` returns
+    a number or name that is the same for steps which do the same, and ``resize(config, iterations)`` a configuration of
+    another length, of which every phase keeps its share.
     """
 
     __name__: str
