@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from cellbook import carry
+from cellbook.book import results
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError, Stopped
 from cellbook.lease import lease, plan, read_plan, trial, work
@@ -32,7 +33,7 @@ from cellbook.training.checkpoints import steps_done
 
 GPU = Path(__file__).parents[1] / "benchmarks" / "gpu.sh"
 TINY = {"wells": 1, "controls": 1, "positive_controls": 0, "cells": 2}
-PAGE = {"models": ["vae_plus", "ae"], "week_effects": [], "cells": 3, "iterations": 3}
+PAGE = {"models": ["vae_plus", "vae", "ae"], "week_effects": [], "cells": 3, "iterations": 3}
 
 
 def written(tmp_path, content):
@@ -238,32 +239,30 @@ def test_a_job_that_fails_when_it_is_tried_is_dropped_with_its_reason_and_the_ot
     (failed,) = [name for name, told in jobs.items() if "done" not in told]
     assert failed.startswith("fair_cae")
     assert "when it was tried: CellbookError: the crops have 68 x 68 pixels" in jobs[failed]["failed"]
-    assert len(report["carried"]) == 2 + 2 + 1 + 1  # measured, trained, plain, weakly supervised
+    assert len(report["carried"]) == 3 + 3 + 1 + 1  # measured, trained, plain, weakly supervised
     assert report["not carried"] == {}
-    assert len(report["speeds"]) == 3
+    assert len(report["speeds"]) == 4
     assert min(report["speeds"].values()) > 0
 
 
 def test_a_page_is_made_at_home_of_what_was_carried_and_nothing_is_trained_anew(made, tmp_path, monkeypatch):
-    entries, away, out, _ = made
-    config = entries[0].config
-    told = carry.unpack(out, tmp_path)
-    trained = {key for key in told["new"] if key.startswith("vae_plus-")}
-    assert len(trained) == 2
-    monkeypatch.setattr(making.named, "drawn_before", {})
+    entries, _, out, _ = made
+    home = lafarge2019.run(entries[0].config, tmp_path / "home", device="cpu")
+    store = tmp_path / "carried"
+    told = carry.unpack(out, store)
+    assert len([key for key in told["new"] if key.startswith("vae_plus-")]) == 3
     monkeypatch.setattr("cellbook.training.loop.train", lambda *_, **__: pytest.fail("a training was made anew"))
-    page = lafarge2019.run(config, tmp_path, device="cpu")
-    monkeypatch.undo()
-    here = {path.parent.name for path in tmp_path.glob("*/run.json")}
-    assert here - {*told["new"]} == {page.key, *(key for key in here if key.startswith("screen-"))}
-    there = lafarge2019.run(config, away, device="cpu")
-    assert there.key == page.key
-    for name in set(page.products()) & {f"{name}.parquet" for name in ("images", "walks", "weeks", "course_weeks")}:
-        pd.testing.assert_frame_equal(page.table(name[:-8]), there.table(name[:-8]))
-    own, other = (run.record["products"] for run in (page, there))
-    differ = {name for name in own.keys() | other.keys() if own.get(name) != other.get(name)}
-    assert {"distances.npz", "course.npz", "trainings.parquet"} <= own.keys() - differ
-    assert differ <= {"pictures.parquet", "pictures.npz", "album.npz"}  # drawn by weights that travelled in bf16
+    page = lafarge2019.run(entries[0].config, store, device="cpu")
+    here = {path.parent.name for path in store.glob("*/run.json")} - set(told["new"])
+    assert here == {page.key, *(key for key in here if key.startswith("screen-"))}  # the cells are drawn at home
+    assert page.key == home.key
+    found, known = (results.measure("lafarge2019", [run]) for run in (page, home))
+    assert found.keys() == known.keys()
+    assert len(found["numbers"]) > 100
+    for name, table in known.items():
+        pd.testing.assert_frame_equal(found[name], table)
+    differ = {name for name, told in home.record["products"].items() if page.record["products"][name] != told}
+    assert differ <= {"pictures.npz", "pictures.parquet", "trainings.parquet"}  # weights in bf16, seconds
 
 
 def test_a_second_lease_of_what_is_done_makes_nothing_and_packs_the_same(made):
