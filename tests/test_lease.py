@@ -28,7 +28,7 @@ from cellbook.pages.lafarge2019 import making
 from cellbook.runs import Run
 from cellbook.screens import named
 from cellbook.screens.simulator import SimulatedScreen
-from cellbook.study.trainings import Place, contents
+from cellbook.study.trainings import Place
 from cellbook.training.checkpoints import steps_done
 
 GPU = Path(__file__).parents[1] / "benchmarks" / "gpu.sh"
@@ -295,7 +295,9 @@ def test_a_lease_that_is_stopped_keeps_its_step_and_a_second_one_goes_on_on_anot
     entry = Entry(method="weakly_supervised", given=given, screen=TINY, carry=("history", "course"), course=True)
     entries = [entry, replace(entry, given=given | {"seed": 1})]
     waiting = interrupt(tmp_path / "runs", signal.SIGTERM)
-    with pytest.raises(Stopped, match="the lease was stopped; what was finished is packed in") as caught:
+    with pytest.raises(
+        Stopped, match=r"stopped and what was finished is packed in .*: go on with .*lease\.json, --no-fit"
+    ) as caught:
         lease(entries, 20, tmp_path / "runs", tmp_path / "out", device="cpu", side_by_side=1, fit=False)
     waiting.join()
     assert caught.value.code == 128 + signal.SIGTERM
@@ -329,6 +331,7 @@ def test_too_few_minutes_are_one_error(tmp_path):
     entry = Entry(method="weakly_supervised", given={"preset": "smoke"}, screen=TINY)
     with pytest.raises(CellbookError, match=r"minutes=0\.001 are too few: .* give at least"):
         lease([entry], 0.001, tmp_path / "runs", tmp_path / "out", device="cpu")
+    assert read_plan(tmp_path / "out" / "lease.json") == [entry]  # so that it can be started again
 
 
 def test_a_folder_that_holds_something_else_is_refused_and_left_as_it_is(tmp_path):
@@ -354,13 +357,18 @@ def test_cells_that_are_not_there_drop_the_jobs_on_them_alone(at_work, monkeypat
     assert len(now.report["jobs"]) == len(jobs) - 1
 
 
-def test_contents_of_a_measured_run_travel_whole(made, tmp_path):
-    _, away, out, report = made
-    carry.unpack(out, tmp_path)
-    for key in (key for key in report["carried"] if key.startswith("measured-")):
-        (tables, arrays), (others, more) = contents(Run(tmp_path / key)), contents(Run(away / key))
-        assert tables.keys() == others.keys()
-        assert arrays.keys() == more.keys()
+def test_a_training_that_nobody_came_to_measure_travels_whole(made, tmp_path):
+    entries, store, _, _ = made
+    job = jobs_of(entries)[0]
+    now = work.Lease(Place(store), tmp_path, 1.0, 2, [], lambda _: None)
+    now.fingerprints[job.where] = job.cells(now.place).fingerprint
+    now.tell(job, {"stopped": "no time was left"})
+    now.pack([job])
+    run = now.stored(job)
+    assert now.report["carried"] == [run.key]
+    carry.unpack(tmp_path, tmp_path / "home")
+    assert Run(tmp_path / "home" / run.key).products() == run.products()
+    assert "codes.parquet" in run.products()
 
 
 # --- where a GPU is at hand -----------------------------------------------------------------------------------------

@@ -57,6 +57,11 @@ class Lease:
         """Write what is known."""
         write_json(self.out / REPORT, self.report)
 
+    def planned(self, entries: Sequence[Entry]) -> None:
+        """Report what is to be done, which a second lease can read."""
+        self.report["plan"] = [entry.told() for entry in entries]
+        self.save()
+
     def tell(self, job: Job, told: dict[str, Any]) -> None:
         """Report how a job has ended."""
         self.report["jobs"][job.name] = told
@@ -166,17 +171,17 @@ class Lease:
 
     def pack(self, jobs: Sequence[Job], **limits: int) -> None:
         """Pack runs of jobs that are done, then trainings that nobody came to measure, then those that were stopped."""
-        store, finished, rest, begun = Path(self.place.store), {}, {}, []
+        store, finished, unmeasured, begun = Path(self.place.store), {}, {}, []
         for job in jobs:
             told, run = self.report["jobs"].get(job.name, {}), self.stored(job)
             finished |= told.get("done", {})
             if "done" not in told and run is not None:
                 if run.fault() is None:
-                    rest[run.key] = None
+                    unmeasured[run.key] = None
                 else:
                     begun.append(store / f"{run.key}.partial")
-        runs = [(Run(store / key), names) for key, names in (rest | finished).items()]
-        runs.sort(key=lambda one: one[0].key in rest)
+        runs = [(Run(store / key), names) for key, names in (unmeasured | finished).items()]
+        runs.sort(key=lambda one: one[0].key in unmeasured)
         self.report |= carry.pack(runs, self.out, begun, **limits)
         for key, reason in self.report["not carried"].items():
             self.say(f"{key} is not carried: {reason}")
@@ -221,21 +226,24 @@ def lease(
     """
     place = Place(store, choose_device(device))
     with alone(out, wait=False), stop_signals() as asked:
-        now = Lease(place, out, minutes, side_by_side, asked, say)
+        current = Lease(place, out, minutes, side_by_side, asked, say)
         work = _claim(out)
+        current.planned(entries)
         import_once({__name__, *(entry.module.__name__ for entry in entries)})
-        jobs = now.draw_screens(jobs_of(entries))
-        now.in_time()
+        jobs = current.draw_screens(jobs_of(entries))
+        current.in_time()
         if fit:
-            entries = now.fit(entries, jobs, work)
-        now.report["plan"] = [entry.told() for entry in entries]
-        now.save()
-        jobs = [job for job in jobs_of(entries) if job.name not in now.report["jobs"]]
-        now.run_all(jobs, work)
-        now.pack(jobs, archives=archives, archive_bytes=archive_bytes)
+            entries = current.fit(entries, jobs, work)
+            current.planned(entries)
+        jobs = [job for job in jobs_of(entries) if job.name not in current.report["jobs"]]
+        current.run_all(jobs, work)
+        current.pack(jobs, archives=archives, archive_bytes=archive_bytes)
         if asked:
-            raise Stopped(128 + asked[0], f"the lease was stopped; what was finished is packed in {out}")
-    return now.report
+            words = (
+                f"the lease was stopped and what was finished is packed in {out}: go on with {out / REPORT}, --no-fit"
+            )
+            raise Stopped(128 + asked[0], words)
+    return current.report
 
 
 def make(job: Job, place: Place) -> dict[str, list[str] | None]:
@@ -251,5 +259,4 @@ def _claim(out: Path) -> Path:
         work = out / "work"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-    write_json(out / REPORT, {})
     return work
