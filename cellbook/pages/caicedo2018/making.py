@@ -80,6 +80,7 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
     how = {"page": "caicedo2018", "version": VERSION}
     worth = place.device == "cpu" and config.iterations >= LARGE
     tables, arrays = train_all(todo, {None: cells}, place, measure, config, how, workers=workers, worth=worth)
+    points = course.collected(arrays, {})  # of what was followed; the others have no ends beside it
     found, widths = named_by_layer(arrays), {IMAGENET: WIDTH * len(cells.channels)}
     for name in PLAIN:
         wells = plain(name, config, cells, place).table("wells")
@@ -100,8 +101,8 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
     if counts is not None:
         treatments = treatments.merge(counts.rename(columns={"Metadata_cell_count": "count"}), how="left")
     tables |= {"treatments": treatments, "size": profile.size(cells, len(treatments))}
-    learned = [(one.variant, one.repeat, place.stored(one, cells)) for of in judged(config).values() for one in of]
-    tables["course_weeks"] = course.kept(learned, treatments, PROTOCOL, folder)
+    if points:
+        course.save(points, folder)
     for name, table in tables.items():
         if len(table):
             save_table(to_float32(table) if name != "trainings" else table, folder / f"{name}.parquet")
@@ -119,6 +120,7 @@ def measure(training: Training, run: Run, cells: CellSet, config: Config) -> tup
     found = distances(profile.without_positives(run.table("wells"))[0])
     if len(layers := measured.optional(run, "layers")):
         found |= by_layer(layers)
+    followed, weeks = course.parts(run, (training.variant, training.repeat), PROTOCOL)
     record = run.record
     about = {name: record[name] for name in ("key", "seconds", "device", "peak_memory_mib", "fingerprint")}
     tables = {
@@ -126,7 +128,7 @@ def measure(training: Training, run: Run, cells: CellSet, config: Config) -> tup
         "validation": with_compound(measured.optional(run, "validation"), cells),
         "trainings": pd.DataFrame([about]),
     }
-    return tables, found
+    return tables | weeks, found | followed
 
 
 def with_compound(table: pd.DataFrame, cells: CellSet) -> pd.DataFrame:
