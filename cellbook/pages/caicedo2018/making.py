@@ -200,7 +200,7 @@ def plain(name: str, config: Config, cells: CellSet, place: Place, repeat: int =
 
     def make(folder: Path) -> None:
         if name == UNTRAINED:
-            layers = weakly_supervised.layers(begun(like, cells, seed), cells)
+            layers = weakly_supervised.layers(begun(like, cells, seed, place.device), cells)
             columns = [f"{layer}_{i}" for layer, x in layers.items() for i in range(x.shape[1])]
             codes = named.without_place(cells.feature_table(np.concatenate(list(layers.values()), axis=1), columns))
         else:
