@@ -54,7 +54,7 @@ def accuracies(single: pd.DataFrame, numbers: pd.DataFrame, printed: pd.DataFram
 
 
 def layers(rows: pd.DataFrame) -> Figure:
-    """NSC and NSCB against the layer, whitened (line) and not (dashes), one colour a network; bands for whitened.
+    """NSC and NSCB against the layer, whitened (line) and not (dashes), one colour a network; a band for the first.
 
     `rows` has the columns network, layer, summary, measure, value, low, high, in the order of the layers.
     """
@@ -65,7 +65,7 @@ def layers(rows: pd.DataFrame) -> Figure:
             x, shade = [names.index(layer) for layer in part["layer"]], COLOURS.get(str(network), OTHER)
             white = str(summary).endswith("whitened")
             axes.plot(x, 100 * part["value"], color=shade, ls="-" if white else "--", marker="o", ms=3)
-            if white:
+            if white and network == networks[0]:
                 axes.fill_between(x, 100 * part["low"], 100 * part["high"], color=shade, alpha=0.1, lw=0)
         axes.set_xticks(range(len(names)), [name.replace("embedding", "emb.") for name in names])
         axes.set_title(f"{measure} (%)", fontsize=11)

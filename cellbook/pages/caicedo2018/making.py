@@ -80,15 +80,20 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
     how = {"page": "caicedo2018", "version": VERSION}
     worth = place.device == "cpu" and config.iterations >= LARGE
     tables, arrays = train_all(todo, {None: cells}, place, measure, config, how, workers=workers, worth=worth)
-    found = named_by_layer(arrays)
-    wells = {name: plain(name, config, cells, place).table("wells") for name in (*PLAIN, UNTRAINED)}
+    points = course.collected(arrays, {})  # of what was followed; the others have no ends beside it
+    found, widths = named_by_layer(arrays), {IMAGENET: WIDTH * len(cells.channels)}
     for name in PLAIN:
-        found |= prefixed(distances(wells[name]), f"{name}|0")
-    untrained = by_layer(wells[UNTRAINED])
-    found |= named_by_layer(prefixed(untrained, f"{UNTRAINED}|0"))
-    found |= {f"{UNTRAINED}|0|{summary}|cosine": untrained[f"{LAYER}|{summary}|cosine"] for summary in course.MEANS}
-    widths = {name: len(profiles.features(wells[name])) for name in PLAIN} | {IMAGENET: WIDTH * len(cells.channels)}
-    widths |= dict.fromkeys((*judged(config), UNTRAINED), len(features_of(wells[UNTRAINED])[LAYER]))
+        wells = plain(name, config, cells, place).table("wells")
+        found |= prefixed(distances(wells), f"{name}|0")
+        widths[name] = len(profiles.features(wells))
+    for repeat in range(config.repeats):
+        wells = plain(UNTRAINED, config, cells, place, repeat).table("wells")
+        layers = by_layer(wells)
+        found |= named_by_layer(prefixed(layers, f"{UNTRAINED}|{repeat}"))
+        found |= {
+            f"{UNTRAINED}|{repeat}|{summary}|cosine": layers[f"{LAYER}|{summary}|cosine"] for summary in course.MEANS
+        }
+    widths |= dict.fromkeys((*judged(config), UNTRAINED), len(features_of(wells)[LAYER]))
     tables["dimensions"] = pd.DataFrame({"variant": list(widths), "dimension": list(widths.values())})
     units = profile.treatments(profile.without_positives(place.stored(todo[0], cells).table("wells"))[0], PROTOCOL)
     treatments = units[profiles.metadata(units)]
@@ -96,8 +101,8 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
     if counts is not None:
         treatments = treatments.merge(counts.rename(columns={"Metadata_cell_count": "count"}), how="left")
     tables |= {"treatments": treatments, "size": profile.size(cells, len(treatments))}
-    learned = [(one.variant, one.repeat, place.stored(one, cells)) for of in judged(config).values() for one in of]
-    tables["course_weeks"] = course.kept(learned, treatments, PROTOCOL, folder)
+    if points:
+        course.save(points, folder)
     for name, table in tables.items():
         if len(table):
             save_table(to_float32(table) if name != "trainings" else table, folder / f"{name}.parquet")
@@ -115,6 +120,7 @@ def measure(training: Training, run: Run, cells: CellSet, config: Config) -> tup
     found = distances(profile.without_positives(run.table("wells"))[0])
     if len(layers := measured.optional(run, "layers")):
         found |= by_layer(layers)
+    followed, weeks = course.parts(run, (training.variant, training.repeat), PROTOCOL)
     record = run.record
     about = {name: record[name] for name in ("key", "seconds", "device", "peak_memory_mib", "fingerprint")}
     tables = {
@@ -122,7 +128,7 @@ def measure(training: Training, run: Run, cells: CellSet, config: Config) -> tup
         "validation": with_compound(measured.optional(run, "validation"), cells),
         "trainings": pd.DataFrame([about]),
     }
-    return tables, found
+    return tables | weeks, found | followed
 
 
 def with_compound(table: pd.DataFrame, cells: CellSet) -> pd.DataFrame:
@@ -181,23 +187,24 @@ def named_by_layer(found: Arrays) -> Arrays:
 # --- what is not of one training ------------------------------------------------------------------------------------
 
 
-def plain(name: str, config: Config, cells: CellSet, place: Place) -> Run:
+def plain(name: str, config: Config, cells: CellSet, place: Place, repeat: int = 0) -> Run:
     """The run of a plain encoder: mean features of wells, of all cells.
 
-    Those of pixels and classical ones are standardised by DMSO cells; of the network before its first step, of the
-    first seed, all layers are kept as a trained one's are.
+    Those of pixels and classical ones are standardised by DMSO cells; of a network before its first step, that of the
+    seed of a repeat, all layers are kept as a trained one's are.
     """
-    like = trainings(config)[0]
-    about: dict[str, Any] = {"encoder": name, "seed": config.seed}
+    like = trainings(config)[repeat]
+    seed = like.config.seed
+    about: dict[str, Any] = {"encoder": name, "seed": seed}
     about |= {"like": keyed(like.config)} if name == UNTRAINED else {"n": config.components}
 
     def make(folder: Path) -> None:
         if name == UNTRAINED:
-            layers = weakly_supervised.layers(begun(like, cells, config.seed), cells)
+            layers = weakly_supervised.layers(begun(like, cells, seed, place.device), cells)
             columns = [f"{layer}_{i}" for layer, x in layers.items() for i in range(x.shape[1])]
             codes = named.without_place(cells.feature_table(np.concatenate(list(layers.values()), axis=1), columns))
         else:
-            codes = standardise(encode(name, cells, config.seed, n=config.components, device=place.device))
+            codes = standardise(encode(name, cells, seed, n=config.components, device=place.device))
         save_table(to_float32(to_wells(codes)), folder / "wells.parquet")
 
     with one_thread():

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 from cellbook import metrics
 from cellbook.configure import restore
 from cellbook.methods.weakly_supervised.config import RATES
+from cellbook.pages.caicedo2018 import alleles
 from cellbook.pages.caicedo2018.config import (
     BASELINE,
     LAYERS,
@@ -44,12 +45,16 @@ MIDDLE = tuple(layer for layer in LAYERS if layer[0] in "34")
 
 @threadpool_limits.wrap(1, user_api="blas")
 def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
-    """Every table of the page from the products of its run, and of the transferred baseline where there is one."""
+    """Every table of the page from the products of its run, and of further ones where they are.
+
+    These are the transferred baseline, and the outcomes of `alleles`.
+    """
     run, *more = runs
+    genes = [one for one in more if one.record["method"] == "alleles"]
     config = restore(Config, run.record["config"])
     draws = Draws(config.resamples, config.seed)
     found = measured.matches(run, OURS)
-    for one in more:
+    for one in (one for one in more if one not in genes):
         found |= measured.matches(one, OURS)
     lines = chain(
         measured.accuracies(found, {"cosine": PROTOCOL}, draws),
@@ -60,6 +65,7 @@ def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
         premise(run, config, found, draws),
         without_profile(run, config, draws),
         course.lines(run, OURS, config.batch, draws),
+        *(alleles.lines(one, draws) for one in genes),
     )
     table = numbers(lines, without=("se", "draws"))
     table = table.reindex(columns=list(dict.fromkeys([*table, "variant", "summary", "distance", *course.COLUMNS])))

@@ -66,8 +66,8 @@ def whitening_helps_everywhere(numbers: pd.DataFrame) -> Verdict:
     if verdict := refused(lines, len(LAYERS)):
         return verdict
     gain = [line["value"] > 0 and line["agree"] == 1 for line in lines]
-    verdict = REPRODUCED if all(gain) else PARTLY if sum(gain) > len(gain) / 2 else NOT
-    return Verdict(verdict, "; ".join(words(lines)))
+    found = REPRODUCED if all(gain) else PARTLY if sum(gain) > len(gain) / 2 else NOT
+    return Verdict(found, "; ".join(words(lines)))
 
 
 @needs([BASELINE, MIXUP], BOTH)
@@ -82,8 +82,8 @@ def mixup_across_weeks(numbers: pd.DataFrame) -> Verdict:
         return verdict
     across, within = (line for line in lines if line is not None)
     held = surely(across) and within["value"] < 0
-    verdict = REPRODUCED if held else PARTLY if across["value"] > 0 else NOT
-    return Verdict(verdict, "; ".join(words([across, within])))
+    found = REPRODUCED if held else PARTLY if across["value"] > 0 else NOT
+    return Verdict(found, "; ".join(words([across, within])))
 
 
 PREDICATES: dict[str, Predicate] = {

@@ -173,15 +173,28 @@ def takeaways(numbers: pd.DataFrame, claims: pd.DataFrame) -> str:
             if len(part)
         )
 
-    cells = pick(numbers, protocol=AUXILIARY, measure=VALIDATION)
-    told = ", ".join(f"{line.variant} {percent(line.value)}" for line in cells.itertuples())
+    def gap(summary: str) -> str:
+        setting = f"{BASELINE} - {UNTRAINED}, {summary}"
+        found = ((name, one(numbers, setting=setting, measure=name)) for name in MEASURES)
+        return ", ".join(words.points(line, name) for name, line in found if line is not None)
+
     lines = [
         f"Layer {LAYER}, whitened ({{term}}`NSC` / {{term}}`NSCB`, per cent): {reach((BASELINE, MIXUP), WHITENED)}; "
         f"without any training on these cells {reach((*PLAIN, IMAGENET, UNTRAINED), WHITENED)}.",
         f"Not whitened: {reach((BASELINE, MIXUP), MEANS[0])}; {reach((*PLAIN, IMAGENET, UNTRAINED), MEANS[0])}.",
+        f"The baseline less the same network before its first step: whitened {gap(WHITENED)}; not whitened "
+        f"{gap(MEANS[0])}.",
     ]
+    cells = pick(numbers, protocol=AUXILIARY, measure=VALIDATION)
     if len(cells):
+        told = ", ".join(f"{line['variant']} {percent(line['value'])}" for _, line in cells.iterrows())
         lines.append(
             f"Treatment of a validation cell told (per cent, chance {percent(cells['null'].iloc[0])}): {told}."
+        )
+    week = pick(numbers, protocol=course.WEEK, summary=WHITENED).sort_values("step")["value"]
+    if len(week):
+        lines.append(
+            "The week of a positive control well is told, from whitened profiles of few cells, in "
+            f"{percent(week.iloc[0])} % before the first step and in {percent(week.iloc[-1])} % after the last."
         )
     return words.takeaways(lines, claims)
