@@ -1,8 +1,8 @@
 """What decides each claim of the page.
 
-No verdict from fewer than three alignments of every source that it looks at. Codes of VAE+ are judged where their encoder
-was trained as `judging` demands; undecided sources have no part in a verdict. What the paper says of its deep embedding
-is asked of codes and of ImageNet features.
+No verdict from fewer than three alignments of every source that it looks at. Codes of VAE+ are judged where their
+encoder was trained as `judging` demands; undecided sources have no part in a verdict. What the paper says of its deep
+embedding is asked of codes and of ImageNet features.
 """
 
 from __future__ import annotations
