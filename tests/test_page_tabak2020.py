@@ -529,6 +529,15 @@ def test_sources_whose_encoder_has_hardly_learned_have_no_vote():
     assert "8 of 9 cell views" in found.parts[0][2]
 
 
+def test_features_of_photographs_have_a_vote_on_what_is_said_of_deep_ones():
+    codes = gains("learned", -0.1, -0.2, -0.01, *LEARNED)
+    photographs = [of | {"source": "t"} for of in gains("transferred", 0.02, 0.01, 0.1, *LEARNED)]
+    found = tabak.PREDICATES["learned-gain"](pd.DataFrame([*codes, *photographs, *trained("s", 8)]))
+    assert found.verdict == claims.REPRODUCED
+    assert [part[:2] for part in found.parts] == [("s", claims.UNDECIDED), ("t", claims.REPRODUCED)]
+    assert "t" not in tabak.PREDICATES["nothing-to-gain"](pd.DataFrame(photographs)).evidence.split()
+
+
 def test_further_strengths_of_the_week_effect_have_no_vote_on_what_generalises():
     one = pd.DataFrame(left(0.7, 0.6, 0.8))
     others = [one.assign(source=name, main=0, week_effect=effect, trainings=1) for name, effect in (("t", 0), ("u", 2))]

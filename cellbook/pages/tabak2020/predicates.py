@@ -1,7 +1,8 @@
 """What decides each claim of the page.
 
-No verdict from fewer than three alignments of every source that it looks at. Learned features are judged where their
-encoder was trained as `judging` demands; undecided sources have no part in a verdict.
+No verdict from fewer than three alignments of every source that it looks at. Codes of VAE+ are judged where their
+encoder was trained as `judging` demands; undecided sources have no part in a verdict. What the paper says of its deep
+embedding is asked of codes and of ImageNet features.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def batch_falls(numbers: pd.DataFrame) -> Verdict:
 
 @needs_learning
 def rises_and_falls(numbers: pd.DataFrame) -> Verdict:
-    """Course over map steps on learned features: both measures rise and then fall.
+    """Course over map steps on codes of VAE+ and ImageNet features: both measures rise and then fall.
 
     Accuracy is the mean of NSC and NSCB over k. The top of the mean course is looked for in one half of the resamples
     and measured in the other, and the other way round, so that it is not high by the luck of resampling. The central
@@ -144,7 +145,7 @@ def rises_and_falls(numbers: pd.DataFrame) -> Verdict:
 
 @needs_learning
 def learned_gain(numbers: pd.DataFrame) -> Verdict:
-    """Mean over k of pooled NSC and NSCB on learned features, step by k-NN without the compound.
+    """Mean over k of pooled NSC and NSCB on codes of VAE+ and ImageNet features, step by k-NN without the compound.
 
     Reproduced for a source if the gains of WDN and of CORAL over TVN lie above 0 and that of WDN over CORAL above -2
     points, intervals over compounds and all, and every training has the gains. Not reproduced if an interval says the
