@@ -184,6 +184,24 @@ class Deed:
         return {f"toy-{self.name}": None}
 
 
+class Slow(Deed):
+    """A job whose cells never come."""
+
+    kind, training = "slow", "something"
+
+    def cells(self, place):
+        time.sleep(600)
+
+
+def test_a_training_that_is_too_slow_to_be_tried_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(trial, "READY", 1)
+    monkeypatch.setattr(trial, "TRIED", 0.5)
+    speeds, failed = trial.try_all([Slow("slow")], Place(tmp_path), tmp_path, 2, lambda: False)
+    assert speeds == {}
+    assert failed == {"slow": "its first steps took more than 1 s, or those of 0.5 s more than 2 s"}
+    assert trial.try_all([Slow("slow")], Place(tmp_path), tmp_path, 2, lambda: True) == ({}, {})
+
+
 @pytest.fixture
 def at_work(tmp_path):
     """Make a lease of some seconds for jobs."""

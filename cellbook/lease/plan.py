@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import pkgutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -168,20 +169,23 @@ def _entry(told: Mapping[str, Any]) -> Entry:
     )
     if unknown := sorted({str(name) for name in told} - set(known)):
         raise CellbookError(f"a {known[0]} has no field {', '.join(unknown)}: there is {', '.join(known)}")
-    for name, kind in {"given": dict, "screen": dict, "carry": list, "repeats": int, "course": bool}.items():
-        if name in told:
-            read_value(name, told[name], kind)
-    entry = Entry(**dict(told) | {"carry": tuple(map(str, told.get("carry", Entry.carry)))})
-    if entry.page and entry.page not in leasable():
-        raise CellbookError(f"no page {entry.page!r} that is made in parts: there is {', '.join(leasable())}")
+    kinds = {"given": dict, "screen": dict, "carry": list, "repeats": int, "course": bool}
+    values = {name: read_value(name, value, kinds[name]) if name in kinds else value for name, value in told.items()}
+    entry = Entry(**values | {"carry": tuple(map(str, values.get("carry", Entry.carry)))})
+    if entry.page and not in_parts(entry.page):
+        there = []
+        for info in pkgutil.iter_modules(pages.__path__):
+            with suppress(ModuleNotFoundError):  # what another page needs is not installed on every GPU machine
+                there += [info.name] if in_parts(info.name) else []
+        raise CellbookError(f"no page {entry.page!r} that is made in parts: there is {', '.join(there)}")
     entry.config, entry.simulated  # noqa: B018 refuse what cannot be meant
     return entry
 
 
-def leasable() -> list[str]:
-    """Pages whose parts can be made one by one, see `parts` of their `making`."""
-    names = (info.name for info in pkgutil.iter_modules(pages.__path__) if info.ispkg)
-    return [name for name in names if hasattr(import_module(f"cellbook.pages.{name}.making"), "parts")]
+def in_parts(page: str) -> bool:
+    """Whether there is such a page whose parts can be made one by one, see `parts` of its `making`."""
+    known = {info.name for info in pkgutil.iter_modules(pages.__path__)}
+    return page in known and hasattr(import_module(f"cellbook.pages.{page}.making"), "parts")
 
 
 def jobs_of(entries: Sequence[Entry]) -> list[Job]:

@@ -58,19 +58,22 @@ def _side_by_side(
         start(speed, result, job, place, mine, go) for result, job, mine in zip(results, jobs, ready, strict=True)
     ]
     try:
-        late = time.time() + READY
-        while not stop() and time.time() < late:
+        end = time.time() + READY
+        while not stop() and time.time() < end:
             if all(mine.is_set() or not process.is_alive() for mine, process in zip(ready, processes, strict=True)):
                 break
             time.sleep(LOOK)
         go.set()
-        late = time.time() + 4 * TRIED
-        while not stop() and time.time() < late and any(process.is_alive() for process in processes):
+        end = time.time() + 4 * TRIED
+        while not stop() and time.time() < end and any(process.is_alive() for process in processes):
             time.sleep(LOOK)
+        slow = [process.is_alive() for process in processes]
     finally:
         for process in processes:
             process.kill()  # one that has ended does not mind
-    return [outcome(result, process) for result, process in zip(results, processes, strict=True)]
+    told = [outcome(result, process) for result, process in zip(results, processes, strict=True)]
+    why = {"failed": f"its first steps took more than {READY:g} s, or those of {TRIED:g} s more than {4 * TRIED:g} s"}
+    return [why if late else ended for late, ended in zip(slow, told, strict=True)]
 
 
 def speed(job: Job, place: Place, ready: Any, go: Any) -> float:
