@@ -47,7 +47,7 @@ def run(
     store : folder of the runs
     device : where networks are trained
     force : make all anew, trainings as well
-    workers : processes that train; as many as there are cores, if trainings are long and on a CPU
+    workers : processes that train; as many as cores and memory bear, if trainings are long and on a CPU
     """
 
     def make(folder: Path, on: str) -> None:

@@ -66,7 +66,7 @@ def run(
     store : folder of the runs
     device : where networks are trained; everything else is done on the CPU
     force : make all anew, trainings as well
-    workers : processes that train; as many as there are cores, if trainings are long and on a CPU
+    workers : processes that train; as many as cores and memory bear, if trainings are long and on a CPU
     """
 
     def make(folder: Path, on: str) -> None:
@@ -184,8 +184,8 @@ def measure(training: Training, run: Run, cells: CellSet, config: Config) -> tup
     tables["history"] = run.table("history").melt("step", var_name="term")
     followed, weeks = course.parts(run, (training.variant, training.repeat), PROTOCOL)
     found, tables = found | followed, tables | weeks
-    record = run.record
-    keys = ("key", "seconds", "device", "peak_memory_mib", "fingerprint")
+    record = {"processes": np.nan} | run.record  # in which older ones have none
+    keys = ("key", "seconds", "device", "peak_memory_mib", "processes", "fingerprint")
     model = {"model": training.config.model, "beta": training.config.kl_weight}
     tables["trainings"] = pd.DataFrame([{name: record[name] for name in keys} | model])
     if training.repeat == 0:

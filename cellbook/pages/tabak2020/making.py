@@ -39,7 +39,7 @@ def run(
     store : folder of the runs
     device : where networks are trained; everything else is done on the CPU
     force : make all anew, alignments as well
-    workers : processes that align and measure; as many as there are cores, if alignments are long and on a CPU
+    workers : processes that align and measure; as many as cores and memory bear, if alignments are long and on a CPU
     """
 
     def make(folder: Path, on: str) -> None:
