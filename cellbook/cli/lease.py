@@ -25,7 +25,7 @@ def lease(
     store: Annotated[Path, typer.Option(help="folder of runs")] = Path("runs"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
     side_by_side: Annotated[
-        int | None, typer.Option(min=1, help="trainings at a time; as many as cores and memory bear, 8 at most")
+        int | None, typer.Option(min=1, help="trainings at a time; as many as cores and memory bear, 12 at most")
     ] = None,
     fit: Annotated[
         bool,

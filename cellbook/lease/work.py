@@ -28,7 +28,7 @@ RESERVE, PACKING = 0.13, 0.04  # shares of the time for what follows the trainin
 LEAST = 2.0  # seconds that are kept for packing, however short the lease
 GRACE = 20.0  # seconds that jobs have to keep their step when somebody stops the lease
 REPORT = "lease.json"
-MOST = 8  # processes on one device, if nobody says otherwise
+MOST = 12  # processes on one device, if nobody says otherwise
 
 
 @dataclass
