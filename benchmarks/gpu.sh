@@ -81,5 +81,5 @@ begin_mps
 # The lease stops by itself; the half minute is for one that does not.
 part lease "$(awk "BEGIN { print ($lease > 0 ? $lease + 0.5 : 0) }")" \
   "$python" -m cellbook.cli lease "$plan" --minutes "$lease" --out "$out/lease" --store "$store" --device "$device" \
-  --side-by-side "${SIDE_BY_SIDE:-12}"
+  ${SIDE_BY_SIDE:+--side-by-side "$SIDE_BY_SIDE"}
 exit "$failed"

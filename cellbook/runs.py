@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from threadpoolctl import threadpool_limits
 
 from cellbook.errors import CellbookError
 from cellbook.files import alone, digest, put_folder, read_json, sha256, write_atomically, write_json, writing
+from cellbook.machine import PeakMemory
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,11 @@ class Run:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What is in `run.json`: the key and its four parts, products with checksums, device, times, versions."""
+        """What is in `run.json`: the key and its four parts, products with checksums, device, times, versions.
+
+        `peak_memory_mib` is the peak memory of all processes together, of which there were at most `processes` at a
+        time; records without `processes` are older and tell only of the process that made the run.
+        """
         return dict(read_json(self.folder / "run.json"))
 
     @property
@@ -160,7 +164,8 @@ def obtain(
             partial.mkdir(parents=True, exist_ok=True)
             _keep_checkpoints(partial)
         started, clock = datetime.now(UTC), time.perf_counter()
-        told = make(partial)
+        with PeakMemory() as memory:
+            told = make(partial)
         facts = told if isinstance(told, dict) else {}
         names = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
         names = [name for name in names if not name.startswith("checkpoint")]
@@ -173,6 +178,7 @@ def obtain(
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - clock, 1),
             **environment(device),
+            **memory.record,
             **facts,
             "products": {
                 name: {"sha256": sha256(partial / name), "bytes": (partial / name).stat().st_size} for name in names
@@ -219,10 +225,9 @@ def obtain_page(
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
-    """Where a computation happened: device, peak memory so far (MiB), commit, Python, package versions."""
+    """Where a computation happened: device, commit, Python, package versions."""
     return {
         "device": device_name(device),
-        "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "commit": commit(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",

@@ -16,7 +16,7 @@ from cellbook.training import Method
 PACKAGE = Path(__file__).parents[1] / "cellbook"
 LEVELS = (
     "errors",
-    "files",
+    "files machine",
     "pixels claims configure cells runs",
     "profiles",
     "screens features training metrics carry",
@@ -26,7 +26,7 @@ LEVELS = (
     "lease",
 )
 HEIGHT = {unit: height for height, units in enumerate(LEVELS) for unit in units.split()}
-BESIDE = {"book": {"errors", "files", "configure", "runs", "claims", "metrics"}, "figures": set()}
+BESIDE = {"book": {"errors", "files", "configure", "runs", "machine", "claims", "metrics"}, "figures": set()}
 BUILDS_ON = {("tabak2020", "lafarge2019")}  # a page on another's training: it may read that page's configuration
 
 

@@ -270,6 +270,12 @@ def test_a_page_is_executed_by_the_interpreter_that_runs_whatever_is_installed(t
     assert "IPYTHONDIR" not in os.environ
 
 
+def test_the_stamp_tells_the_memory_of_the_kernel_and_of_what_executes_it_together(tiny):
+    stamp = json.loads((build.run_page("tiny", {})[0] / "stamp.json").read_text())
+    assert stamp["processes"] >= 2
+    assert stamp["peak_memory_mib"] > 100  # the page itself says 1
+
+
 def test_without_a_home_that_can_be_written_caches_lie_beside_the_runs(tiny, monkeypatch, caplog):
     monkeypatch.setenv("HOME", "/dev/null/nobody")
     for name in ("XDG_CACHE_HOME", "MPLCONFIGDIR"):

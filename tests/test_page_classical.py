@@ -207,6 +207,30 @@ def test_edits_of_the_record_itself_are_found(published):
     assert fragments.stale_fragments(published) == ["results/results.json does not follow from the stored results"]
 
 
+def test_where_the_time_goes_follows_from_the_records_of_execution_runs_and_trainings(published):
+    folder = published / "results" / "classical"
+    stamp, (path,) = read_json(folder / "stamp.json"), folder.glob("runs/*/run.json")
+    record = read_json(path)
+
+    def told():
+        return [[cell.strip() for cell in row.split("|")[1:-1]] for row in fragments.costs(published).splitlines()[2:]]
+
+    def gib(of):
+        return f"{of['peak_memory_mib'] / 1024:.1f} GiB"
+
+    rows = told()
+    assert [row[1:] for row in rows] == [
+        ["execution", "", f"{stamp['wall_seconds']:.0f} s", "CPU", gib(stamp)],
+        ["`classical`", "1", f"{record['seconds']:.0f} s", "CPU", gib(record)],
+    ]
+    assert [bool(row[0]) for row in rows] == [True, False]
+    trained = pd.DataFrame({"key": ["a", "b", "a"], "seconds": [20.0, 3.0, 20.0], "device": ["CPU", "GPU", "CPU"]})
+    trained.to_parquet(path.parent / "trainings.parquet")
+    write_json(path, {name: value for name, value in record.items() if name != "processes"})  # as before it was told
+    assert told()[2] == ["", "trainings", "2", "23 s", "CPU and GPU", "–"]
+    assert told()[1][-1] == "–"
+
+
 def test_smoke_and_stale_pages_are_not_published(executed, tmp_path):
     with pytest.raises(CellbookError, match="smoke preset"):
         build.publish("classical", executed, tmp_path / "book")

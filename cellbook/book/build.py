@@ -23,6 +23,7 @@ from cellbook.book.fragments import markdown, stale_fragments, write_fragments
 from cellbook.claims import KEYS
 from cellbook.errors import CellbookError, DataNotFound
 from cellbook.files import alone, digest, put_folder, read_json, sha256, write_json, write_text, writing
+from cellbook.machine import PeakMemory
 from cellbook.runs import UNVERIFIED, Run, environment
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def execute_page(page: str, values: dict[str, Any], folder: Path, wanted: dict[s
     import nbformat
 
     kept = folder / "refused.ipynb"
-    notebook, seconds = notebooks.execute(page, values, kept, echo=echo)
+    with PeakMemory() as memory:
+        notebook, seconds = notebooks.execute(page, values, kept, echo=echo)
     notebook = notebooks.clean(notebook)
     if faults := notebooks.page_faults(notebook):
         with writing(kept):
@@ -90,7 +92,8 @@ def execute_page(page: str, values: dict[str, Any], folder: Path, wanted: dict[s
         **wanted,
         "executed": datetime.now(UTC).isoformat(timespec="seconds"),
         "wall_seconds": round(seconds, 1),
-        **{name: record["environment"][name] for name in ("device", "peak_memory_mib", "commit", "python", "system")},
+        **memory.record,
+        **{name: record["environment"][name] for name in ("device", "commit", "python", "system")},
         "versions": environment()["versions"],
         "runs": [describe_run(Run(Path(path))) for path in record["runs"].values()],
     }
@@ -122,7 +125,8 @@ def add_stamp(notebook: NotebookNode, stamp: dict[str, Any]) -> None:
     cost = (
         f"```{{admonition}} What it costs\n:class: tip\n"
         f"Executed on {stamp['executed'][:10]} ({stamp['device']}; {stamp['system']}), {stamp['wall_seconds']:.0f} s, "
-        f"at most {stamp['peak_memory_mib'] / 1024:.1f} GiB of memory, preset `{stamp['parameters'].get('preset')}`.\n"
+        f"at most {stamp['peak_memory_mib'] / 1024:.1f} GiB of memory (all processes together), "
+        f"preset `{stamp['parameters'].get('preset')}`.\n"
         f"The runs behind it took {made:.0f} s when they were made, not counting trainings that were there already.\n"
         f"Again: `{again(stamp['page'], stamp['parameters'])}`.\n```"
     )

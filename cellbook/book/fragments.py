@@ -88,8 +88,13 @@ def summary(book: Path) -> str:
 
 def trained_on(folder: Path) -> str:
     """Devices on which the trainings of a page were made; empty where it has none."""
-    tables = [pd.read_parquet(path) for path in folder.glob("runs/*/trainings.parquet")]
-    return " and ".join(sorted({str(device) for table in tables for device in table.get("device", [])}))
+    return devices(trainings(folder))
+
+
+def trainings(folder: Path) -> pd.DataFrame:
+    """Records of the trainings of a page, one row a training, as far as its runs tell of them."""
+    tables = [pd.read_parquet(path) for path in sorted(folder.glob("runs/*/trainings.parquet"))]
+    return pd.concat(tables, ignore_index=True).drop_duplicates("key") if tables else pd.DataFrame()
 
 
 def status(book: Path) -> str:
@@ -97,10 +102,38 @@ def status(book: Path) -> str:
     rows = []
     for folder in published_pages(book):
         stamp = read_json(folder / "stamp.json")
-        cost = f"{stamp['wall_seconds']:.0f} s", f"{stamp['peak_memory_mib'] / 1024:.1f} GiB"
         made = f"{stamp['device']}; {stamp['system']}", f"`{stamp['commit']}`", f"`{stamp['code'][:10]}`"
-        rows.append([title(folder.name), stamp["executed"][:10], *cost, *made, stamp["python"]])
-    return markdown(["page", "executed", "wall time", "memory", "machine", "commit", "library", "Python"], rows)
+        rows.append([title(folder.name), stamp["executed"][:10], *made, stamp["python"]])
+    return markdown(["page", "executed", "machine", "commit", "library", "Python"], rows)
+
+
+def costs(book: Path) -> str:
+    """Where the time goes: a page's execution, the runs that it reads by their method, and its trainings."""
+    rows = []
+    for folder in published_pages(book):
+        stamp = read_json(folder / "stamp.json")
+        records = pd.DataFrame([read_json(folder / "runs" / run["key"] / "run.json") for run in stamp["runs"]])
+        parts = {"execution": pd.DataFrame([stamp | {"seconds": stamp["wall_seconds"]}])}
+        parts |= {f"`{method}`": part for method, part in records.groupby("method", sort=False)}
+        name = title(folder.name)
+        for part, table in (parts | {"trainings": trainings(folder)}).items():
+            if len(table):
+                cost = f"{table['seconds'].sum():.0f} s", devices(table) or "–", memory(table)
+                rows.append([name, part, "" if name else len(table), *cost])
+                name = ""
+    return markdown(["page", "part", "runs", "time", "device", "memory"], rows, right=["runs", "time", "memory"])
+
+
+def devices(records: pd.DataFrame) -> str:
+    """Devices that records name."""
+    return " and ".join(sorted(records["device"].dropna().unique())) if "device" in records else ""
+
+
+def memory(records: pd.DataFrame) -> str:
+    """Peak memory of what needed most; a dash where one of them tells of a single process only, as old records do."""
+    if "processes" not in records or not (records["processes"] > 0).all():
+        return "–"
+    return f"{records['peak_memory_mib'].max() / 1024:.1f} GiB"
 
 
 def runs_table(book: Path) -> str:
@@ -145,6 +178,7 @@ def fragments(book: Path) -> dict[Path, str]:
         book / "results" / "results.json": results_json(book),
         book / "_generated" / "summary.md": summary(book),
         book / "_generated" / "status.md": status(book),
+        book / "_generated" / "costs.md": costs(book),
         book / "_generated" / "runs.md": runs_table(book),
         book / "_generated" / "versions.md": versions(book),
         book / "_generated" / "protocols.md": protocols(),

@@ -24,7 +24,9 @@ def lease(
     out: Annotated[Path, typer.Option(help="folder of what is to be carried away")] = Path("lease"),
     store: Annotated[Path, typer.Option(help="folder of runs")] = Path("runs"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
-    side_by_side: Annotated[int, typer.Option(min=1, help="trainings at a time")] = 8,
+    side_by_side: Annotated[
+        int | None, typer.Option(min=1, help="trainings at a time; as many as cores and memory bear, 12 at most")
+    ] = None,
     fit: Annotated[
         bool,
         typer.Option(help="try speeds and shorten all trainings by one factor, or go on with those of a lease.json"),

@@ -24,7 +24,7 @@ SHOWN = 10  # failed fields that are named one by one; the report names all
 Plates = Annotated[list[str] | None, typer.Option(metavar="NAME", help="plates, by commas or one option each")]
 Force = Annotated[bool, typer.Option("--force", help="replace whatever is there")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")]
-Workers = Annotated[int, typer.Option(min=1, help="processes")]
+Workers = Annotated[int | None, typer.Option(min=1, help="processes; as many as cores and memory bear")]
 Method = Annotated[str, typer.Option(help="how nuclei are found: otsu (centroids) or dog (maxima)")]
 Border = Annotated[str, typer.Option(help="crops over the edge: drop, reflect or zero")]
 Illumination = Annotated[bool, typer.Option(help="correct the illumination of each plate")]
@@ -134,7 +134,7 @@ def extract(
     field_size: FieldSize = "1024x1280",
     plane: Plane = "",
     series: Series = 0,
-    workers: Workers = 2,
+    workers: Workers = None,
     force: Annotated[bool, typer.Option("--force", help="discard what an earlier call has done")] = False,
 ) -> None:
     """Cut the cells out of fields of BBBC021, or of a screen in its layout; called again it goes on."""
@@ -179,7 +179,7 @@ def import_(
     dtype: Annotated[str | None, typer.Option(help="of fields: uint16 or uint8")] = None,
     plane: Plane = "",
     series: Series = 0,
-    workers: Workers = 2,
+    workers: Workers = None,
     check: Annotated[bool, typer.Option("--check", help="only say what is there and what is missing")] = False,
 ) -> None:
     """Import your own screen as a cell set; --check tells what is missing and what that rules out."""

@@ -17,6 +17,7 @@ from cellbook.files import alone, write_json, writing
 from cellbook.lease.plan import Entry, Job, fitted, jobs_of, of_each_kind
 from cellbook.lease.processes import import_once, outcome, start
 from cellbook.lease.trial import LOOK, try_all
+from cellbook.machine import worker_count
 from cellbook.runs import Run, choose_device, run_key
 from cellbook.study.trainings import Place
 from cellbook.training.loop import keyed, stop_signals
@@ -27,6 +28,7 @@ RESERVE, PACKING = 0.13, 0.04  # shares of the time for what follows the trainin
 LEAST = 2.0  # seconds that are kept for packing, however short the lease
 GRACE = 20.0  # seconds that jobs have to keep their step when somebody stops the lease
 REPORT = "lease.json"
+MOST = 12  # processes on one device, if nobody says otherwise
 
 
 @dataclass
@@ -195,7 +197,7 @@ def lease(
     out: Path,
     *,
     device: str = "auto",
-    side_by_side: int = 8,
+    side_by_side: int | None = None,
     fit: bool = True,
     archives: int = carry.ARCHIVES,
     archive_bytes: int = carry.BYTES,
@@ -210,7 +212,8 @@ def lease(
     store : folder of runs; what is there is not made again, and what was begun is gone on with
     out : new, or of an earlier lease; gets the archives of `carry.pack` and ``lease.json``: speeds, iterations, what
         was done, what failed, and what did not come in
-    device, side_by_side : where, and how many processes
+    device : where
+    side_by_side : how many processes; as many as cores and memory bear if left out, at most `MOST`
     fit : try how fast trainings are, and shorten all by one factor so that they fit the time
     archives, archive_bytes : see `carry.pack`
 
@@ -226,7 +229,7 @@ def lease(
     """
     place = Place(store, choose_device(device))
     with alone(out, wait=False), stop_signals() as asked:
-        current = Lease(place, out, minutes, side_by_side, asked, say)
+        current = Lease(place, out, minutes, side_by_side or min(MOST, worker_count()), asked, say)
         work = _claim(out)
         current.planned(entries)
         import_once({__name__, *(entry.module.__name__ for entry in entries)})

@@ -35,7 +35,7 @@ def import_screen(
     columns: Mapping[str, str] | None = None,
     files: Sequence[str] | None = None,
     controls: str = "DMSO",
-    workers: int = 2,
+    workers: int | None = None,
     progress: bool = True,
     **settings: Any,
 ) -> CellSet:

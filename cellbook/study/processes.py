@@ -12,8 +12,10 @@ from threading import Thread
 from typing import Any
 
 import torch
-from joblib import Parallel, cpu_count, delayed, parallel_config
+from joblib import Parallel, delayed, parallel_config
 from threadpoolctl import threadpool_limits
+
+from cellbook.machine import WORKER, worker_count
 
 
 @contextmanager
@@ -29,7 +31,12 @@ def one_thread() -> Iterator[None]:
 
 
 def side_by_side(
-    work: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], *, workers: int | None = None, worth: bool = False
+    work: Callable[..., Any],
+    tasks: Sequence[tuple[Any, ...]],
+    *,
+    workers: int | None = None,
+    worth: bool = False,
+    gib: float = WORKER,
 ) -> list[Any]:
     """Call `work` with the arguments of each task, one thread each; results in the order of the tasks.
 
@@ -37,10 +44,11 @@ def side_by_side(
     ----------
     work : a function of a module, by which other processes find it
     tasks : arguments of each call; large arrays reach other processes as memory maps
-    workers : processes, 1 for none but this one; as many as there are cores, if that is worth it
+    workers : processes, 1 for none but this one; as many as cores and memory bear, if that is worth it
     worth : whether a task takes longer than starting a process
+    gib : memory that a task needs
     """
-    workers = workers or (cpu_count() if worth else 1)
+    workers = workers or (worker_count(gib) if worth else 1)
     if min(workers, len(tasks)) <= 1:
         return [_alone(work, *task) for task in tasks]
     with parallel_config("loky", n_jobs=min(workers, len(tasks)), inner_max_num_threads=1):

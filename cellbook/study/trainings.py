@@ -140,6 +140,12 @@ def train_all(
     return under_one_another(tables for tables, _ in found), arrays
 
 
+def told(run: Run) -> dict[str, Any]:
+    """What pages keep of the record of a training, for a table of the name "trainings"; older records tell less."""
+    names = ("key", "seconds", "device", "peak_memory_mib", "processes", "fingerprint")
+    return {name: run.record.get(name, np.nan) for name in names}
+
+
 def _train_one(one: Training, *how: Any) -> tuple[Tables, Arrays]:
     tables, arrays = contents(measured(one, *how))
     named = {name: table.assign(variant=one.variant, repeat=one.repeat) for name, table in tables.items()}

@@ -28,7 +28,7 @@ from cellbook.screens import named
 from cellbook.study import course, measured, profile
 from cellbook.study.encoding import IMAGENET, UNTRAINED, begun, encode, standardise
 from cellbook.study.processes import one_thread
-from cellbook.study.trainings import Arrays, Place, Tables, Training, train_all
+from cellbook.study.trainings import Arrays, Place, Tables, Training, told, train_all
 from cellbook.study.transferred import transferred
 from cellbook.training.loop import keyed
 
@@ -47,7 +47,7 @@ def run(
     store : folder of the runs
     device : where networks are trained
     force : make all anew, trainings as well
-    workers : processes that train; as many as there are cores, if trainings are long and on a CPU
+    workers : processes that train; as many as cores and memory bear, if trainings are long and on a CPU
     """
 
     def make(folder: Path, on: str) -> None:
@@ -121,12 +121,10 @@ def measure(training: Training, run: Run, cells: CellSet, config: Config) -> tup
     if len(layers := measured.optional(run, "layers")):
         found |= by_layer(layers)
     followed, weeks = course.parts(run, (training.variant, training.repeat), PROTOCOL)
-    record = run.record
-    about = {name: record[name] for name in ("key", "seconds", "device", "peak_memory_mib", "fingerprint")}
     tables = {
         "history": run.table("history").melt("step", var_name="term"),
         "validation": with_compound(measured.optional(run, "validation"), cells),
-        "trainings": pd.DataFrame([about]),
+        "trainings": pd.DataFrame([told(run)]),
     }
     return tables | weeks, found | followed
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from cellbook.cells import CellSet
 from cellbook.files import digest
+from cellbook.machine import GIB, WORKER
 from cellbook.metrics import prepare
 from cellbook.pages.cells import enough, grids, real
 from cellbook.pages.cells.config import (
@@ -40,7 +41,7 @@ from cellbook.screens.named import (
     simulated_cells,
 )
 from cellbook.screens.sample import bbbc021_sample
-from cellbook.screens.simulator import simulate
+from cellbook.screens.simulator import plate_map, simulate
 from cellbook.study.encoding import encode, standardise
 from cellbook.study.known import probe, week_of_controls
 from cellbook.study.processes import one_thread, side_by_side
@@ -67,7 +68,7 @@ def run(
     device : where cells are drawn and the random network runs
     force : make all anew
     with_real : look at the real cells as well; left out where they are not on this machine
-    workers : processes for the simulated screens; as many as there are cores, if they are large and on a CPU
+    workers : processes for the simulated screens; as many as cores and memory bear, if they are large and on a CPU
 
     Returns
     -------
@@ -79,13 +80,19 @@ def run(
     made = [(folder / "run.json").exists() and not force for folder in folders]
     tasks = [(each, store, device, force) for each, done in zip(screens, made, strict=True) if not done]
     worth = config.cells * config.sites > 8 and device == "cpu"
-    side_by_side(make_screen_run, tasks, workers=workers, worth=worth)
+    side_by_side(make_screen_run, tasks, workers=workers, worth=worth, gib=memory_of(screens[0]))
     found = [Run(folder) for folder in folders]
     with_real = with_real and not missing_files()
     if with_real:
         found += side_by_side(make_real_run, [(real_run(config), store, device, force)])
     with one_thread():  # but encoding, side by side
         return found + [enough.make(each, store, device, force) for each in enough.enough_runs(config, with_real)]
+
+
+def memory_of(config: ScreenRun) -> float:
+    """GiB of a process that draws a screen and encodes it."""
+    screen = config.simulated
+    return WORKER + len(plate_map(screen)) * screen.cells * 3 * 2 * screen.crop**2 / GIB
 
 
 def key_of(config: ScreenRun) -> tuple[str, int, dict[str, Any], str]:

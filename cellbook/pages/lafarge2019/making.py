@@ -42,6 +42,7 @@ from cellbook.study.trainings import (
     contents,
     measured,
     save_contents,
+    told,
     train_all,
     under_one_another,
 )
@@ -66,7 +67,7 @@ def run(
     store : folder of the runs
     device : where networks are trained; everything else is done on the CPU
     force : make all anew, trainings as well
-    workers : processes that train; as many as there are cores, if trainings are long and on a CPU
+    workers : processes that train; as many as cores and memory bear, if trainings are long and on a CPU
     """
 
     def make(folder: Path, on: str) -> None:
@@ -184,10 +185,8 @@ def measure(training: Training, run: Run, cells: CellSet, config: Config) -> tup
     tables["history"] = run.table("history").melt("step", var_name="term")
     followed, weeks = course.parts(run, (training.variant, training.repeat), PROTOCOL)
     found, tables = found | followed, tables | weeks
-    record = run.record
-    keys = ("key", "seconds", "device", "peak_memory_mib", "fingerprint")
     model = {"model": training.config.model, "beta": training.config.kl_weight}
-    tables["trainings"] = pd.DataFrame([{name: record[name] for name in keys} | model])
+    tables["trainings"] = pd.DataFrame([told(run) | model])
     if training.repeat == 0:
         tables["profiles"] = profile.treatments(summaries["mean"], PROTOCOL)
     if "truth_state" in some:

@@ -20,7 +20,7 @@ from cellbook.profiles.aggregate import TREATMENT
 from cellbook.runs import Run, obtain, obtain_page, save_table, table_fingerprint, to_float32
 from cellbook.study.encoding import UNTRAINED
 from cellbook.study.processes import side_by_side
-from cellbook.study.trainings import Place, Tables, under_one_another
+from cellbook.study.trainings import Place, Tables, told, under_one_another
 
 # Fields of the configuration on which what is measured of an alignment may depend.
 MEASURED = ("seed", "eta", "leak_checkpoints", "models", "leak_rows", "leak_bootstraps", "unseen_repeats", "pca_rows")
@@ -39,7 +39,7 @@ def run(
     store : folder of the runs
     device : where networks are trained; everything else is done on the CPU
     force : make all anew, alignments as well
-    workers : processes that align and measure; as many as there are cores, if alignments are long and on a CPU
+    workers : processes that align and measure; as many as cores and memory bear, if alignments are long and on a CPU
     """
 
     def make(folder: Path, on: str) -> None:
@@ -238,7 +238,7 @@ def alignment(work: Work, source: Source, repeat: int) -> Tables:
     tables = found | c.resampled(aligned, table, config.resampled(source.unit), config.seed)
     tables |= under_one_another({"truth": t} for t in restored(work, source, with_steps(source, aligned, step)))
     tables["steps"] = done.table("checkpoints")
-    tables["trainings"] = pd.DataFrame([{"key": done.key, "seconds": done.record["seconds"], "seed": seed}])
+    tables["trainings"] = pd.DataFrame([told(done) | {"seed": seed}])
     controls = c.some_controls(table[controls_mask(table)], config)
     leaks = []
     for at in c.leak_steps(aligned, found["choices"], config):
