@@ -15,10 +15,12 @@ from threadpoolctl import threadpool_info
 
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
+from cellbook.files import write_json
 from cellbook.methods import vae_plus
 from cellbook.profiles import matrix
+from cellbook.runs import Run
 from cellbook.study.processes import side_by_side
-from cellbook.study.trainings import Place, Training, train_all, under_one_another
+from cellbook.study.trainings import Place, Training, told, train_all, under_one_another
 
 
 @pytest.fixture
@@ -130,6 +132,13 @@ def test_tables_without_rows_are_left_out():
     found = under_one_another([{"x": one, "y": none}, {"x": one, "z": none}, {"y": none}])
     assert list(found) == ["x"]
     assert found["x"]["a"].tolist() == [1, 1]
+
+
+def test_what_an_older_record_does_not_tell_of_a_training_is_missing_and_no_error(tmp_path):
+    write_json(tmp_path / "run.json", {"key": "a-1", "seconds": 2.5, "peak_memory_mib": 7, "products": {}})
+    found = told(Run(tmp_path))
+    assert (found["key"], found["seconds"], found["peak_memory_mib"]) == ("a-1", 2.5, 7)
+    assert np.isnan([found["processes"], found["device"]]).all()
 
 
 def test_workers_end_with_a_killed_parent(tmp_path):
