@@ -21,7 +21,7 @@ from cellbook.study import course, judging, premises, rows
 from cellbook.study.encoding import UNTRAINED
 from cellbook.study.trainings import key_of
 
-TWICE = replace(caicedo2018.PRESETS["smoke"], repeats=2, iterations=3)
+TWICE = replace(caicedo2018.PRESETS["smoke"], repeats=2, untrained=2, iterations=3)
 
 
 @pytest.fixture(scope="module")

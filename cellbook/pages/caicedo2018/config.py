@@ -45,6 +45,7 @@ class Config:
     norm_momentum: float = 0.1
     course: bool = True  # whether the first training of the baseline is looked at on its way
     repeats: int = 3  # the paper has one
+    untrained: int = 1  # networks before their first step, of as many seeds; one stands beside all trainings
     seed: int = 0
     # Measurement
     components: int = 50  # of the pixels
