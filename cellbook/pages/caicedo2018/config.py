@@ -86,7 +86,14 @@ PRESETS = {
     # The paper's networks on as many cells as a GPU looks at in a minute.
     "lease": replace(FULL, iterations=1_600, photographs=30),
     "paper": replace(
-        FULL, controls=6, positive_controls=6, cells=480, sites=4, models=tuple(LABELS), iterations=1_500_000
+        FULL,
+        controls=6,
+        positive_controls=6,
+        cells=480,
+        sites=4,
+        models=tuple(LABELS),
+        iterations=1_500_000,
+        untrained=3,
     ),
 }
 

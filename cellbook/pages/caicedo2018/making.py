@@ -86,7 +86,7 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
         wells = plain(name, config, cells, place).table("wells")
         found |= prefixed(distances(wells), f"{name}|0")
         widths[name] = len(profiles.features(wells))
-    for repeat in range(config.untrained):
+    for repeat in range(min(config.untrained, config.repeats)):
         wells = plain(UNTRAINED, config, cells, place, repeat).table("wells")
         layers = by_layer(wells)
         found |= named_by_layer(prefixed(layers, f"{UNTRAINED}|{repeat}"))
