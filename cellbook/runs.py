@@ -204,7 +204,7 @@ def obtain_page(
     method_version: int,
     config: Any,
     fingerprint: str,
-    make: Callable[[Path, str], None],
+    make: Callable[[Path, str], Any],
     *,
     device: str = "auto",
     force: bool = False,
@@ -216,9 +216,9 @@ def obtain_page(
     """
     on = choose_device(device)
 
-    def in_one_thread(folder: Path) -> None:
+    def in_one_thread(folder: Path) -> Any:
         with threadpool_limits(1, user_api="blas"):
-            make(folder, on)
+            return make(folder, on)
 
     named = replace(config, screen=Path(config.screen).name)
     return obtain(store, method, method_version, named, fingerprint, in_one_thread, device=on, force=force)

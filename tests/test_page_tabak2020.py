@@ -632,8 +632,9 @@ def test_no_standard_error_is_shown_of_fewer_than_twenty_resamples(run, tables, 
 
 
 def test_screens_without_a_week_effect_are_not_shown_where_weeks_are_brought_together(run, monkeypatch):
-    carry = pd.DataFrame({"source": ["a", "b", "c"], "value": [0.5, 0.7, 0.9]})
-    effects = pd.DataFrame({"source": ["a", "b", "c"], "week_effect": [np.nan, 0.0, 2.0]})
+    carry = pd.DataFrame({"source": ["a", "b", "c", "d"], "value": [0.5, 0.7, 0.9, 0.8]})
+    effects = pd.DataFrame({"source": ["a", "b", "c", "d"], "week_effect": [np.nan, 0.0, 0.5, 2.0]})
+    effects["main"] = [True, True, True, False]
     monkeypatch.setattr(drawn, "optional", lambda *_: carry)
     monkeypatch.setattr(Run, "table", lambda *_: effects)
     assert drawn.carried_rows(run)["source"].tolist() == ["a", "c"]

@@ -63,7 +63,8 @@ def grid(rows: int, columns: int, height: float, **shared: object) -> tuple[Figu
 def legend(figure: Figure, handles: Sequence[plt.Artist], columns: int) -> None:
     """One legend for all panels, above them."""
     figure.tight_layout()
-    figure.legend(handles=list(handles), loc="lower center", bbox_to_anchor=(0.5, 0.98), ncols=columns, fontsize=10)
+    above = 1 - 0.1 / figure.get_figheight()  # a tenth of an inch below the top, however high the figure is
+    figure.legend(handles=list(handles), loc="lower center", bbox_to_anchor=(0.5, above), ncols=columns, fontsize=10)
 
 
 def entry(label: str, **style: object) -> plt.Line2D:

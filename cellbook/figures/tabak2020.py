@@ -148,7 +148,7 @@ def violins(table: pd.DataFrame) -> Figure:
 
     sources, methods = distinct(table["source"]), distinct(table["method"])
     shade = {name: METHOD_COLOURS.get(name, OTHER) for name in methods}
-    figure, panels = grid(len(sources), 2, 2.5, sharey="row")
+    figure, panels = grid(len(sources), 2, 2.0, sharey="row")
     for row, source in zip(panels, sources, strict=True):
         for axes, measure in zip(row, ("NSC", "NSCB"), strict=True):
             part = table[(table["source"] == source) & (table["measure"] == measure)].reset_index(drop=True)

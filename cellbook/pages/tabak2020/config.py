@@ -169,7 +169,7 @@ PRESETS = {
         leak_bootstraps=2,
     ),
     # On networks that a GPU trained on all cells of large screens; two busy CPU cores align some of their cells in an
-    # hour. Wells as in `long`, cells, variants and faults as in `quick`, with fewer checkpoints of cells.
+    # hour. Wells and variants as in `long`, budgets of cells as in `quick`, with fewer checkpoints.
     "lease": Config(
         vae="lease",
         vae_iterations=(("simulated", 7_500), ("bbbc021-sample", 2_200)),
@@ -186,6 +186,7 @@ PRESETS = {
         short_rate=3e-3,
         short_pretraining=1_500,
         short_iterations=60,
+        variants=tuple(VARIANTS),
         bootstraps=100,
         cell_bootstraps=30,
         leak_checkpoints=7,

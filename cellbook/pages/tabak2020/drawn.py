@@ -78,7 +78,8 @@ def truth_rows(numbers: pd.DataFrame) -> pd.DataFrame:
 def carried_rows(run: Run) -> pd.DataFrame:
     """What maps do on plates that they have not seen, at every step; empty where there is no positive control.
 
-    Screens without a week effect are left out: there is nothing to bring together.
+    Screens without a week effect are left out, as there is nothing to bring together; so are further strengths.
     """
-    table, effects = optional(run, "carry"), run.table("sources").set_index("source")["week_effect"]
-    return table if table.empty else table[table["source"].map(effects) != 0].reset_index(drop=True)
+    table, about = optional(run, "carry"), run.table("sources").set_index("source")
+    shown = about[about["main"] & (about["week_effect"] != 0)].index
+    return table if table.empty else table[table["source"].isin(shown)].reset_index(drop=True)

@@ -42,23 +42,25 @@ def run(
     workers : processes that align and measure; as many as cores and memory bear, if alignments are long and on a CPU
     """
 
-    def make(folder: Path, on: str) -> None:
-        make_products(config, Place(store, on, force), folder, workers)
+    def make(folder: Path, on: str) -> dict[str, float]:
+        return make_products(config, Place(store, on, force), folder, workers)
 
     return obtain_page(store, "tabak2020", VERSION, config, source_digest(config), make, device=device, force=force)
 
 
-def make_products(config: Config, place: Place, folder: Path, workers: int | None) -> None:
-    """Load the profiles, do every task, and write what they found."""
+def make_products(config: Config, place: Place, folder: Path, workers: int | None) -> dict[str, float]:
+    """Load the profiles, do every task, and write what they found; the seconds of all tasks, whenever they were done."""
     worth = max(config.well_pretraining, config.cell_pretraining) >= LARGE and place.device == "cpu"
     sources, note = load(config, place, workers, worth)
     work = Work({source.name: source for source in sources}, config, place)
     todo = [(task, work) for task in tasks(work)]
-    found = under_one_another(side_by_side(do, todo, workers=workers, worth=worth))
+    done = side_by_side(do, todo, workers=workers, worth=worth)
+    found = under_one_another({Path(name).stem: run.table(Path(name).stem) for name in run.products()} for run in done)
     found["sources"] = describe(sources, config).assign(left_out=note)
     found["layout"] = layout(sources[0])
     for name, table in found.items():
         save_table(to_float32(table), folder / f"{name}.parquet")
+    return {"seconds": round(sum(run.record["seconds"] for run in done), 1)}
 
 
 def describe(sources: list[Source], config: Config) -> pd.DataFrame:
@@ -137,8 +139,8 @@ def tasks(work: Work) -> list[Task]:
     return todo
 
 
-def do(task: Task, work: Work) -> Tables:
-    """Do one task: tables by name, with what they are of. A run of its own, so that a page that was stopped goes on."""
+def do(task: Task, work: Work) -> Run:
+    """Do one task: tables with what they are of, a run of its own, so that a page that was stopped goes on."""
 
     def make(folder: Path) -> None:
         found = task.make(work, work.sources.get(task.source), task.detail)
@@ -151,8 +153,7 @@ def do(task: Task, work: Work) -> Tables:
     seen = [s for s in sources if s.name in (task.source, work.sources[task.source].clean)]
     data = digest([task.source, *(table_fingerprint(t) for s in seen for t in (s.table, s.untrained) if t is not None)])
     place, about = work.place, decisive(task, work)
-    run = obtain(place.store, "part-tabak2020", VERSION, about, data, make, device=place.device, force=place.force)
-    return {Path(name).stem: run.table(Path(name).stem) for name in run.products()}
+    return obtain(place.store, "part-tabak2020", VERSION, about, data, make, device=place.device, force=place.force)
 
 
 def decisive(task: Task, work: Work) -> dict[str, Any]:

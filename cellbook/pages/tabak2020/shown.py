@@ -292,12 +292,12 @@ def about_cells(config: Config, sources: pd.DataFrame) -> str:
         )
         if config.cells:
             texts.append(
-                "VAE+ was trained on a larger screen with weeks of the same strength, and has not seen the cells that "
-                "are aligned: it codes them as it would those of new plates."
+                "For simulated cells VAE+ was trained on a larger screen with weeks of the same strength; it has not seen "
+                "those that are aligned, and codes them as it would cells of new plates."
             )
     coded = sources[sources["views"].notna()]
     views = [f"{n:,.0f} cell views ({source})" for n, source in zip(coded["views"], coded["source"], strict=True)]
-    return " ".join([*texts, *([f"VAE+ was trained on {' and '.join(views)}."] if views else [])])
+    return " ".join([*texts, *([f"The trainings of VAE+ had {' and '.join(views)}."] if views else [])])
 
 
 def takeaways(tables: dict[str, pd.DataFrame]) -> str:
