@@ -49,7 +49,7 @@ def run(
 
 
 def make_products(config: Config, place: Place, folder: Path, workers: int | None) -> dict[str, float]:
-    """Load the profiles, do every task, and write what they found; the seconds of all tasks, whenever they were done."""
+    """Load the profiles, do every task, and write what they found; the seconds of all tasks, whenever done."""
     worth = max(config.well_pretraining, config.cell_pretraining) >= LARGE and place.device == "cpu"
     sources, note = load(config, place, workers, worth)
     work = Work({source.name: source for source in sources}, config, place)

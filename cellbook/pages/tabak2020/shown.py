@@ -292,8 +292,8 @@ def about_cells(config: Config, sources: pd.DataFrame) -> str:
         )
         if config.cells:
             texts.append(
-                "For simulated cells VAE+ was trained on a larger screen with weeks of the same strength; it has not seen "
-                "those that are aligned, and codes them as it would cells of new plates."
+                "For simulated cells VAE+ was trained on a larger screen with weeks of the same strength; it has not "
+                "seen those that are aligned, and codes them as it would cells of new plates."
             )
     coded = sources[sources["views"].notna()]
     views = [f"{n:,.0f} cell views ({source})" for n, source in zip(coded["views"], coded["source"], strict=True)]
