@@ -223,9 +223,9 @@ def batch_accuracy(table: pd.DataFrame) -> Figure:
             spread = 100 * line["sd"].fillna(0)
             axes.errorbar(line["step"], 100 * line["mean"], spread, color=ACCENT, lw=2, marker="o", ms=4, elinewidth=1)
             axes.axhline(100 * part["baseline"].mean(), color="black", ls=":", lw=1.5)
-            axes.set_ylim(bottom=0)
             step_axis(axes, last)
             axes.set_title(words.get(model, model) if source == sources[0] else "")
+        row[0].set_ylim(bottom=0)  # of all panels of the row, and so not before they are drawn
         row[0].set_ylabel("week named (%)")
     for axes in panels[-1]:
         axes.set_xlabel("map steps")

@@ -148,9 +148,9 @@ def carry_over(table: pd.DataFrame, measure: str = "gap left") -> Figure:
             axes.axhline(scale * still, color="#6b6b6b", lw=1.4, ls="--")
             if not np.isnan(by_chance):
                 axes.axhline(scale * by_chance, color="black", lw=1.4, ls=":")
-            axes.set_ylim(bottom=0)
             step_axis(axes, here["step"].max())
             axes.set_title(f"measured on {place}" if source == sources[0] else "")
+        row[0].set_ylim(bottom=0)  # of all panels of the row, and so not before they are drawn
         row[0].set_ylabel(words[measure])
     for axes in panels[-1]:
         axes.set_xlabel("map steps")
