@@ -332,7 +332,9 @@ def test_other_features_stand_beside_classical_ones_of_the_same_cells(own, tmp_p
 
     monkeypatch.setattr(sources, "encode", noise)
     monkeypatch.setattr(sources.transferred, "installed", lambda: True)
-    small = replace(tabak.PRESETS["smoke"], screen=str(own), factors=5, bootstraps=2, imagenet=True, variants=())
+    small = replace(
+        tabak.PRESETS["smoke"], screen=str(own), factors=5, bootstraps=2, imagenet=True, variants=("energy distance",)
+    )
     found, _ = sources.load(small, Place(tmp_path))
     assert [source.family for source in found] == ["engineered", "transferred", "learned"]
     control = profiles.matrix(found[1].table)[profiles.controls_mask(found[1].table)]
