@@ -226,12 +226,12 @@ def test_a_week_without_controls_is_corrected_by_none_that_needs_them(wide):
 
 def test_readers_find_a_planted_week_in_new_plates_and_nothing_in_noise():
     rng = np.random.default_rng(5)
-    week = np.repeat(["Week1", "Week2", "Week10"], [60, 60, 20])
+    week = np.repeat(["Week1", "Week2", "Week10"], [90, 60, 20])
     plate = [f"{name}_{i % (3 if name != 'Week10' else 1)}" for i, name in enumerate(week)]
     table = pd.DataFrame({"Metadata_batch": week, "Metadata_plate": plate, "Metadata_compound": "DMSO"})
-    own = np.where(np.arange(140) % 2, week, "Week3")
+    own = np.full(170, "Week1")
     config = replace(TWICE, probe_epochs=200, hidden=(16,), probed=1000)
-    noise = pd.DataFrame(rng.normal(size=(140, 3))).add_prefix("z")
+    noise = pd.DataFrame(rng.normal(size=(170, 3))).add_prefix("z")
     planted = noise.assign(z0=noise["z0"] + 9 * (week == "Week1"))
     shares = {}
     for name, codes in {"planted": planted, "noise": noise}.items():
@@ -239,6 +239,7 @@ def test_readers_find_a_planted_week_in_new_plates_and_nothing_in_noise():
         assert set(found["cells"]) == {probes.ALL, probes.NEGATIVE}  # no positive control here
         assert set(found["plate"]) == {f"Week{w}_{i}" for w in (1, 2) for i in range(3)}  # of Week10 too few
         sums = rows.pick(found, cells=probes.ALL).groupby("reader")[["correct", "counted"]].sum()
+        assert (sums["counted"] == 120).all()  # as many of each week
         shares[name] = (sums["correct"] / sums["counted"]).to_dict()
         assert found["null"].eq(0.5).all()
     assert shares["planted"][probes.LINEAR] > 0.95

@@ -44,6 +44,7 @@ from cellbook.study.trainings import (
     contents,
     measured,
     save_contents,
+    told,
     train_all,
     under_one_another,
 )
@@ -167,14 +168,12 @@ def measure(training: Training, run: Run, cells: CellSet, config: Config) -> tup
     shown = cells.select(named.balanced_rows(cells, config.looked_at))
     error = images.mse(normalised(shown), fair_cae.reconstruct(state, shown)).mean(axis=1)
     own = adversarys_weeks(state, profiles.matrix(embedded), kept, cells.table)
-    record = run.record
-    about = {name: record[name] for name in ("key", "seconds", "device", "peak_memory_mib", "fingerprint")}
     tables = weeks | {
         "left": left,
         "probes": probes.read_weeks(named.without_place(embedded), own, config, config.seed),
         "images": pd.DataFrame({"compound": shown.table["Metadata_compound"], "MSE": error}),
         "history": run.table("history").melt("step", var_name="term").dropna(),
-        "trainings": pd.DataFrame([about | {"lam": training.config.lam}]),
+        "trainings": pd.DataFrame([told(run) | {"lam": training.config.lam}]),
     }
     if "truth_state" in cells.table:
         truth = cells.table.iloc[kept].reset_index(drop=True).filter(like="truth_")

@@ -33,36 +33,38 @@ def kinds(table: pd.DataFrame) -> dict[str, np.ndarray]:
 
 @threadpool_limits.wrap(1, user_api="blas")
 def read_weeks(codes: pd.DataFrame, own: np.ndarray, config: Config, seed: int) -> pd.DataFrame:
-    """How often the week of a cell is named, one row a kind of cells, reader and plate.
+    """How often the week of a cell is named, one row a kind of cells, reader and plate; all weeks are equally likely.
+
+    They are to the adversary, which would else lose to whoever names the largest week.
 
     Parameters
     ----------
-    codes : (cells), of which some of each kind are drawn
+    codes : (cells), of which as many are drawn of each week, for each kind of cells
     own : (cells,), the week that the game's adversary names; it has learned from all of these cells
     config, seed : sizes, and what is random
 
     Returns
     -------
     DataFrame
-        cells, reader, plate, correct, counted (cells), null (share of the largest week). Weeks with fewer plates than
-        folds are left out, and kinds of cells with less than two weeks.
+        cells, reader, plate, correct, counted (cells), null (one in as many as there are weeks). Weeks with fewer
+        plates than folds are left out, and kinds of cells with less than two weeks.
     """
     found = []
     for kind, mask in kinds(codes).items():
         part = codes[mask].assign(own=own[mask])
         plates = part.groupby("Metadata_batch")["Metadata_plate"].nunique()
         part = part[part["Metadata_batch"].isin(plates.index[plates >= config.probe_folds])]
-        part = part.sample(min(len(part), config.probed), random_state=seed)
-        week, plate = (part[f"Metadata_{name}"].to_numpy(dtype=str) for name in ("batch", "plate"))
-        if len(set(week)) < 2:
+        counts = part["Metadata_batch"].value_counts()
+        if len(counts) < 2:
             continue
+        part = part.groupby("Metadata_batch").sample(min(counts.min(), config.probed // len(counts)), random_state=seed)
+        week, plate = (part[f"Metadata_{name}"].to_numpy(dtype=str) for name in ("batch", "plate"))
         named = {OWN: part.pop("own").to_numpy()} | _held_out(
             profiles.matrix(part).astype(np.float32), week, plate, config, seed
         )
         for reader, answers in named.items():
             right = pd.DataFrame({"plate": plate, "correct": answers == week, "counted": 1}).groupby("plate").sum()
-            null = np.unique(week, return_counts=True)[1].max() / len(week)
-            found.append(right.reset_index().assign(cells=kind, reader=reader, null=null))
+            found.append(right.reset_index().assign(cells=kind, reader=reader, null=1 / len(counts)))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 

@@ -98,7 +98,7 @@ def probe_table(numbers: pd.DataFrame) -> pd.DataFrame:
     lines = pick(numbers, protocol=PROBE)
     table = tables.wide(lines, ["variant", "cells"], words.accuracy, "reader")
     nulls = lines.drop_duplicates(["variant", "cells"])["null"].map(percent)
-    return table.assign(**{"largest week": nulls.to_numpy()}) if len(table) else table
+    return table.assign(chance=nulls.to_numpy()) if len(table) else table
 
 
 def left_table(numbers: pd.DataFrame) -> pd.DataFrame:
