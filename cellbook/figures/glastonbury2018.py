@@ -1,0 +1,112 @@
+"""Figures of the page of the fair autoencoder: the weight of the adversary, what is kept and left, maps, and losses."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from cellbook.figures.panels import SERIES, distinct, entry, grid, in_two_columns, legend
+from cellbook.figures.style import MARKERS, SECOND, colours
+
+LOSSES = {"reconstruction": "mean squared error", "adversary": "loss of the adversary (nats)"}
+
+
+def lambdas(rows: pd.DataFrame) -> Figure:
+    """A panel a kind of measure against the weight of the adversary, whose values stand at equal distances.
+
+    `rows` has the columns lam, conditional, panel, line, value, low, high, null, share. Open: the adversary sees the
+    treatment. Level lines: chance, in the colour of the measure.
+    """
+    names, places = distinct(rows["panel"]), sorted(rows["lam"].unique())
+    figure, panels = in_two_columns(len(names), 2.9)
+    for axes, panel in zip(panels.flat, names, strict=False):
+        mine = rows[rows["panel"] == panel]
+        for i, line in enumerate(distinct(mine["line"])):
+            part, shade = mine[mine["line"] == line], SERIES[i % len(SERIES)]
+            scale = 100 if part["share"].all() else 1
+            for own, ls, fill in ((part[~part["conditional"].astype(bool)], "-", shade),
+                                  (part[part["conditional"].astype(bool)], "", "white")):  # fmt: skip
+                x, y = [places.index(lam) + 0.06 * i for lam in own["lam"]], scale * own["value"]
+                axes.vlines(x, scale * own["low"], scale * own["high"], color=shade, alpha=0.35, lw=2)
+                axes.plot(x, y, ls=ls, marker="o", ms=5, color=shade, mfc=fill, label=line if ls else None)
+            if part["null"].notna().any():
+                axes.axhline(scale * part["null"].mean(), color=shade, ls=":", lw=1)
+        axes.set_title(panel + (" (%)" if mine["share"].all() else ""), fontsize=11)
+        axes.set_xticks(range(len(places)), [f"{lam:g}" for lam in places])
+        axes.set_xlabel("lambda")
+        axes.set_ylim(bottom=0)
+        axes.legend(fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def kept_and_left(rows: pd.DataFrame) -> Figure:
+    """Biology kept against week left, a panel a measure of biology; up and to the left is better.
+
+    `rows` has the columns way, label, measure, value, low, high, week, week_low, week_high, chance. The games without
+    the treatment are joined in the order of their weights.
+    """
+    measures, ways = distinct(rows["measure"]), distinct(rows["way"])
+    shade = dict(zip(ways, SERIES, strict=False))
+    figure, panels = grid(1, len(measures), 4.0, sharex=True)
+    for axes, measure in zip(panels[0], measures, strict=True):
+        for i, way in enumerate(ways):
+            part = rows[(rows["measure"] == measure) & (rows["way"] == way)].sort_values("lam", kind="stable")
+            x, y = 100 * part["week"], 100 * part["value"]
+            axes.hlines(y, 100 * part["week_low"], 100 * part["week_high"], color=shade[way], alpha=0.25)
+            axes.vlines(x, 100 * part["low"], 100 * part["high"], color=shade[way], alpha=0.25)
+            axes.plot(x, y, ls="-" if way == "adversary" else "", lw=1, marker=MARKERS[i], color=shade[way], ms=6)
+            for a, b, label in zip(x, y, part["label"], strict=True):
+                axes.annotate(label, (a, b), xytext=(4, 4), textcoords="offset points", fontsize=7)
+        axes.axvline(100 * rows["chance"].mean(), color="black", ls=":", lw=1)
+        axes.set_title(f"{measure} (%)", fontsize=11)
+        axes.set_xlabel("nearest positive control well is of the same week (%)")
+        axes.set_ylim(0, 100)
+    legend(figure, [entry(way, color=shade[way], marker=MARKERS[i], ls="") for i, way in enumerate(ways)], len(ways))
+    return figure
+
+
+def maps(points: pd.DataFrame) -> Figure:
+    """Treatments in the plane: a row a variant, coloured by mechanism on the left and by week on the right.
+
+    `points` has the columns variant, x, y, moa, batch.
+    """
+    variants = distinct(points["variant"])
+    figure, panels = grid(len(variants), 2, 3.6)
+    for row, variant in zip(panels, variants, strict=True):
+        mine = points[points["variant"] == variant]
+        for axes, column in zip(row, ("moa", "batch"), strict=True):
+            names = sorted(points[column].unique(), key=lambda name: (len(name) if column == "batch" else 0, name))
+            for i, (name, shade) in enumerate(colours(names).items()):
+                own = mine[mine[column] == name]
+                axes.plot(own["x"], own["y"], MARKERS[i % len(MARKERS)], color=shade, ms=5, label=name)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
+        row[0].set_ylabel(variant)
+    figure.tight_layout()
+    return figure
+
+
+def losses(history: pd.DataFrame, lengths: tuple[int, int, int], chance: float) -> Figure:
+    """Reconstruction (log) and the adversary's loss by step, a line a training; shades are the phases B and C.
+
+    `history` has the columns variant, repeat, step, term, value; `chance` is the loss of who answers without a code.
+    """
+    variants = distinct(history["variant"])
+    shade = dict(zip(variants, plt.get_cmap("viridis")(np.linspace(0, 0.95, len(variants))), strict=True))
+    figure, panels = grid(1, 2, 3.2)
+    for axes, (term, title) in zip(panels[0], LOSSES.items(), strict=True):
+        for (variant, _), line in history[history["term"] == term].groupby(["variant", "repeat"], sort=False):
+            axes.plot(line["step"], line["value"], color=shade[variant], lw=1, alpha=0.8)
+        a, b, c = np.cumsum(lengths)
+        axes.axvspan(a, b, color="black", alpha=0.04, lw=0)
+        axes.axvspan(b, c, color=SECOND, alpha=0.08, lw=0)
+        axes.set_title(title, fontsize=11)
+        axes.set_xlabel("step")
+    panels[0][0].set_yscale("log")
+    panels[0][1].axhline(chance, color="black", ls=":", lw=1)
+    legend(figure, [entry(name, color=shade[name]) for name in variants], 4)
+    return figure

@@ -1,0 +1,280 @@
+"""The run of the page: all trainings, each a run of its own in the store, and what the page keeps of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cellbook import profiles
+from cellbook.cells import CellSet
+from cellbook.methods import fair_cae
+from cellbook.methods.fair_cae.networks import SHRINK
+from cellbook.metrics import images
+from cellbook.pages.glastonbury2018 import probes
+from cellbook.pages.glastonbury2018.config import (
+    BASELINES,
+    BEFORE,
+    FIFTY,
+    ONE,
+    PROTOCOL,
+    VERSION,
+    Config,
+    trainings,
+)
+from cellbook.profiles import Coral, PlateScaler
+from cellbook.profiles.centre import Centre
+from cellbook.runs import Run, obtain, obtain_page, save_table, to_float32
+from cellbook.screens import named
+from cellbook.study import course, profile
+from cellbook.study.course import MEANS
+from cellbook.study.encoding import UNTRAINED, encode
+from cellbook.study.known import probe
+from cellbook.study.pictures import Album, normalised, treatment
+from cellbook.study.projections import project
+from cellbook.study.trainings import (
+    Arrays,
+    Place,
+    Tables,
+    Training,
+    contents,
+    measured,
+    save_contents,
+    told,
+    train_all,
+    under_one_another,
+)
+from cellbook.training import State, load_run
+from cellbook.training.codes import kept_rows
+from cellbook.training.loop import keyed
+
+LONG = 50  # steps; below, starting another process takes longer than the training
+PLAIN, WHITENED, CENTRED, TVN, CORAL = (*MEANS, "mean, centred by week", "mean, TVN", "mean, CORAL")
+DECODED = "decoded"  # name of the images that a training draws of some cells
+RIDGE = 1.0  # of CORAL, in variances of a feature among controls, as published
+
+
+def run(
+    config: Config, store: str | Path, *, device: str = "auto", force: bool = False, workers: int | None = None
+) -> Run:
+    """The run of this configuration, computed only if it is not in the store; so is each of its trainings.
+
+    Parameters
+    ----------
+    config : Config
+    store : folder of the runs
+    device : where networks are trained; everything else is done on the CPU
+    force : make all anew, trainings as well
+    workers : processes that train; as many as there are cores, if trainings are long and on a CPU
+    """
+
+    def make(folder: Path, on: str) -> None:
+        make_products(config, Place(store, on, force), folder, workers)
+
+    cells = named.fingerprint(config.screen, config.simulated)
+    return obtain_page(store, PROTOCOL, VERSION, config, cells, make, device=device, force=force)
+
+
+def parts(config: Config) -> dict[str, Training | None]:
+    """What can be made by itself, on another machine or beside others, most worth first; None: no training."""
+    return {f"{one.variant}, {one.repeat}": one for one in trainings(config)} | {"plain encoders": None}
+
+
+def make_part(config: Config, name: str, place: Place) -> list[Run]:
+    """Make one of the `parts`, if it is not in the store."""
+    one, cells = parts(config)[name], part_cells(config, name, place)
+    if one is None:
+        return [baselines(config, cells, place)]
+    return [measured(one, cells, place, measure, config, how(config))]
+
+
+def part_cells(config: Config, name: str, place: Place) -> CellSet:
+    """The cells of a part, which are those of the page."""
+    return load(config, place.store, place.device)
+
+
+def load(config: Config, store: str | Path, device: str = "cpu") -> CellSet:
+    """The cells of the page, in crops that the networks can halve four times."""
+    return cut(named.load(config.screen, config.simulated, store, device, config.per_well))
+
+
+def cut(cells: CellSet) -> CellSet:
+    """Cells with the middle of their crops, as large as a multiple of 16 pixels allows; most often as they are."""
+    sides = cells.images.shape[-2:]
+    most = [side // SHRINK * SHRINK for side in sides]
+    if list(sides) == most:
+        return cells
+    y, x = (slice((side - new) // 2, (side + new) // 2) for side, new in zip(sides, most, strict=True))
+    return replace(cells, images=np.ascontiguousarray(cells.images[..., y, x]), known_as=None)
+
+
+def how(config: Config) -> dict[str, Any]:
+    """What decides, beside a training, what `measure` finds."""
+    names = ("seed", "looked_at", "shown", "probed", "probe_epochs", "probe_folds")
+    return {name: getattr(config, name) for name in names} | {"page": PROTOCOL, "version": VERSION}
+
+
+def make_products(config: Config, place: Place, folder: Path, workers: int | None) -> None:
+    """Train what is not there, measure every training, and write the products."""
+    cells, todo = load(config, place.store, place.device), trainings(config)
+    worth = place.device == "cpu" and config.iterations >= LONG
+    tables, found = train_all(todo, {None: cells}, place, measure, config, how(config), workers=workers, worth=worth)
+    further, arrays = contents(baselines(config, cells, place))
+    found |= arrays
+    tables = under_one_another([tables, further])
+    tables["treatments"] = tables["treatments"].drop(columns=["variant", "repeat"])
+    tables["size"] = profile.size(cells, len(tables["treatments"]))
+    album = draw(config, cells, {one.variant: found.pop(f"{one.variant}|0|{DECODED}") for one in todo if is_shown(one)})
+    tables["pictures"] = album.table
+    if points := course.collected(found, {}):
+        course.save(points, folder)
+    for name, table in tables.items():
+        save_table(to_float32(table) if name != "trainings" else table, folder / f"{name}.parquet")
+    profile.save_distances(found, folder)
+    album.save(folder)
+
+
+def is_shown(one: Training) -> bool:
+    """Whether a training is the first of one in the paper's table."""
+    return one.repeat == 0 and one.variant in (BEFORE, ONE, FIFTY)
+
+
+def draw(config: Config, cells: CellSet, decoded: dict[str, np.ndarray]) -> Album:
+    """The same cells by every training, whose images are given: (cells, C, H, W); originals are left open."""
+    rows = named.balanced_rows(cells, config.shown, config.seed)
+    album, some = Album(cells.images.shape[-2:]), cells.select(rows)
+    for i, row in enumerate(rows):
+        album.keep_place("cells", f"{i + 1}: {treatment(some.table, i)}", "original", row)
+    for name, images_of in decoded.items():
+        for i, image in enumerate(images_of):
+            album.add("cells", f"{i + 1}: {treatment(some.table, i)}", name, image)
+    return album
+
+
+# --- one training ---------------------------------------------------------------------------------------------------
+
+
+def measure(training: Training, run: Run, cells: CellSet, config: Config) -> tuple[Tables, Arrays]:
+    """Tables of a finished training, and distances between treatments by "summary|distance"."""
+    embedded, kept = run.table("codes"), kept_rows(cells.table)
+    state = load_run(fair_cae, training.config, cells, run, "cpu")
+    wells = means(run.table("wells"))
+    found, left = apart(wells)
+    followed, weeks = course.parts(run, (training.variant, training.repeat), PROTOCOL)
+    shown = cells.select(named.balanced_rows(cells, config.looked_at))
+    error = images.mse(normalised(shown), fair_cae.reconstruct(state, shown)).mean(axis=1)
+    own = adversarys_weeks(state, profiles.matrix(embedded), kept, cells.table)
+    tables = weeks | {
+        "left": left,
+        "probes": probes.read_weeks(named.without_place(embedded), own, config, config.seed),
+        "images": pd.DataFrame({"compound": shown.table["Metadata_compound"], "MSE": error}),
+        "history": run.table("history").melt("step", var_name="term").dropna(),
+        "trainings": pd.DataFrame([told(run) | {"lam": training.config.lam}]),
+    }
+    if "truth_state" in cells.table:
+        truth = cells.table.iloc[kept].reset_index(drop=True).filter(like="truth_")
+        tables["truth"] = probe(named.without_place(embedded), truth, config.probe_folds)
+    if is_shown(training):
+        some = cells.select(named.balanced_rows(cells, config.shown, config.seed))
+        found[DECODED] = fair_cae.reconstruct(state, some).astype(np.float16)
+        treated = wells[~named.is_positive(wells)]
+        tables["maps"] = project(profile.treatments(treated, PROTOCOL), config.seed).query("method == 't-SNE'")
+    return tables, found | followed
+
+
+def adversarys_weeks(state: State, codes: np.ndarray, rows: np.ndarray, table: pd.DataFrame) -> np.ndarray:
+    """The week that the game's adversary names for codes (N, d) of some rows (N,), without dropout."""
+    seen = state.labels["treatment"][torch.from_numpy(rows)]
+    with torch.no_grad():
+        answer = state.networks["adversary"](torch.from_numpy(codes.astype(np.float32)), seen)
+    return np.unique(table["Metadata_batch"].to_numpy(dtype=str))[answer.argmax(1).numpy()]
+
+
+# --- profiles -------------------------------------------------------------------------------------------------------
+
+
+def means(wells: pd.DataFrame) -> pd.DataFrame:
+    """Of the wells that a training keeps the mean codes, of all wells."""
+    return wells[[name for name in wells if not str(name).endswith("_sd")]]
+
+
+def apart(wells: pd.DataFrame) -> tuple[Arrays, pd.DataFrame]:
+    """Distances between treatments by "summary|distance", and what is left of the week in wells of controls.
+
+    Of every control well: summary, cells (its kind), plate, correct and chance, see `course.week_of_wells`.
+    """
+    found: Arrays = {}
+    left = []
+    for summary, table in corrected(wells).items():
+        treated = table[~named.is_positive(table)].reset_index(drop=True)
+        found[f"{summary}|euclidean"] = profile.condensed(profile.treatments(treated, PROTOCOL), "euclidean")
+        for kind, mask in probes.kinds(table).items():
+            if kind != probes.ALL:
+                weeks = course.week_of_wells(table[mask].reset_index(drop=True))
+                left.append(weeks.assign(summary=summary, cells=kind))
+    return found, pd.concat(left, ignore_index=True)
+
+
+def corrected(wells: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Profiles of wells by summary: as they are, and by every correction, each fitted on DMSO wells.
+
+    Corrections week by week are left out where a week has fewer than two DMSO wells.
+    """
+    usable = profiles.drop_unusable(wells)[0]
+    control = profiles.controls_mask(usable)
+    ridge = profile.shrinkage_ridge(profiles.matrix(usable)[control], np.zeros(control.sum(), int))
+    white = profile.whiten_wide(usable, ridge)
+    found = {PLAIN: usable, WHITENED: white}
+    per_week = pd.Series(control).groupby(usable["Metadata_batch"].to_numpy()).sum()
+    if len(per_week) > 1 and per_week.min() > 1:
+        found[CENTRED] = Centre().fit_transform(usable)
+        found[TVN] = Coral(eta=RIDGE, reference="pooled").fit_transform(white)
+        found[CORAL] = Coral(eta=RIDGE, align_means=True).fit_transform(spanned(usable))
+    return found
+
+
+def spanned(wells: pd.DataFrame) -> pd.DataFrame:
+    """Features in deviations of the DMSO wells, and in the directions that wells span where they are fewer.
+
+    Turning them changes no distance, and no covariance but by the same turn.
+    """
+    scaled = PlateScaler("standardise", by=None, on_constant="drop").fit_transform(wells)
+    x = profiles.matrix(scaled)
+    if x.shape[1] <= len(x):
+        return scaled
+    axes, size, _ = np.linalg.svd(x, full_matrices=False)
+    return profiles.replace_features(scaled, axes * size, [f"span_{i}" for i in range(len(size))])
+
+
+# --- what is not of one training ------------------------------------------------------------------------------------
+
+
+def baselines(config: Config, cells: CellSet, place: Place) -> Run:
+    """The run of the plain encoders: the network of each seed before its first step, and components of the pixels.
+
+    The first are the same for all weights of the adversary, which encodes nothing. Beside their distances and controls
+    stands the table of treatments.
+    """
+    like = next(one for one in trainings(config) if not one.config.conditional)
+    repeats = {name: config.repeats if name == UNTRAINED else 1 for name in BASELINES}
+    about = {"encoders": repeats, "n": config.components, "like": keyed(like.config), **how(config)}
+
+    def make(folder: Path) -> None:
+        found: Arrays = {}
+        tables = []
+        for name, repeat in ((name, repeat) for name, n in repeats.items() for repeat in range(n)):
+            seed = config.seed + repeat
+            wells = profiles.to_wells(encode(name, cells, seed, n=config.components, device=place.device, like=like))
+            distances, left = apart(wells)
+            found |= {f"{name}|{repeat}|{key}": values for key, values in distances.items()}
+            tables.append({"left": left.assign(variant=name, repeat=repeat)})
+        units = profile.treatments(wells[~named.is_positive(wells)], PROTOCOL)
+        tables.append({"treatments": units[profiles.metadata(units)].assign(variant=name, repeat=repeat)})
+        save_contents(under_one_another(tables), found, folder)
+
+    data = cells.fingerprint
+    return obtain(place.store, "plain", VERSION, about, data, make, device=place.device, force=place.force)

@@ -1,0 +1,235 @@
+"""What the page shows: tables, sentences and the data of figures, from the measured numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cellbook.pages.glastonbury2018.config import (
+    BASELINES,
+    BEFORE,
+    CONDITIONAL,
+    FIFTY,
+    ONE,
+    PRESETS,
+    PROTOCOL,
+    Config,
+    base,
+    trainings,
+)
+from cellbook.pages.glastonbury2018.making import PLAIN, load
+from cellbook.pages.glastonbury2018.measures import (
+    CORRECTIONS,
+    IMAGES,
+    LEFT,
+    MOA,
+    NEAREST,
+    OURS,
+    PROBE,
+    TIES,
+    VOTING,
+    WEEK,
+)
+from cellbook.pages.glastonbury2018.probes import ALL, POSITIVE
+from cellbook.runs import Run
+from cellbook.study import course, tables, words
+from cellbook.study.pictures import with_originals
+from cellbook.study.rows import pick
+from cellbook.study.show import percent
+
+MEASURES = tuple(one.name for one in (*OURS.measures, *NEAREST.measures))
+VARIANTS = (BEFORE, ONE, FIFTY, CONDITIONAL, *BASELINES)
+SCREENS = {"simulated": "simulated cells with the plate map of BBBC021", "bbbc021-sample": "real crops of BBBC021"}
+ADVERSARY, SEES, CORRECTED, UNTRAINED = "adversary", "adversary that sees the treatment", "correction", "no game"
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def result_table(numbers: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
+    """The paper's table, here and in print: accuracies with what they are times the largest class."""
+    printed = pick(verdicts, setting="largest class").set_index("measure")["published"] if len(verdicts) else {}
+    rows = [({"codes": name}, {"setting": f"{name}, {PLAIN}"}) for name in VARIANTS]
+    rows.append(({"codes": "largest class"}, {"setting": "largest class"}))
+    columns: dict[str, dict[str, object]] = {name: {"measure": name} for name in MEASURES}
+
+    def theirs(verdict: pd.Series) -> str:
+        return words.printed(verdict) + times(verdict["published"], printed[verdict["measure"]])
+
+    return tables.beside_paper(numbers, verdicts, rows, columns, with_fold, theirs)
+
+
+def times(value: float, null: float) -> str:
+    """How many times the accuracy of the largest class, as an ending; empty where that is not asked, or is that."""
+    return f" ({value / null:.1f}x)" if np.isfinite(null) and value != null else ""
+
+
+def with_fold(line: pd.Series) -> str:
+    """An accuracy with what it is times the largest class."""
+    return words.accuracy(line) + times(line["value"], line["null"])
+
+
+def ties_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy by every rule for ties, a row a variant and measure; the judged ones and plain encoders."""
+    lines = pick(numbers, protocol=TIES, variant=list(VARIANTS))
+    return tables.wide(lines, ["variant", "measure"], lambda line: percent(line["value"]), "rule")
+
+
+def voting_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """What knowing one thing of a treatment is worth: counts, whose range is that of ties."""
+    lines = pick(numbers, protocol=VOTING)
+    bounds = [[round(line[end] * line["scored"]) for end in ("low", "high")] for _, line in lines.iterrows()]
+    return pd.DataFrame(
+        {
+            "all that is known": lines["known"].replace({"moa": "mechanism", "batch": "week"}),
+            "asked": lines["measure"],
+            "right": [f"{a}" if a == b else f"{a} to {b}" for a, b in bounds],
+            "of": lines["scored"].map("{:.0f}".format),
+            "per cent": [percent(low) if low == high else f"{percent(low)} to {percent(high)}"
+                         for low, high in zip(lines["low"], lines["high"], strict=True)],
+        }
+    )  # fmt: skip
+
+
+def probe_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """How often the week of a single cell is named, a row a variant and kind of cells, a column a reader."""
+    lines = pick(numbers, protocol=PROBE)
+    table = tables.wide(lines, ["variant", "cells"], words.accuracy, "reader")
+    nulls = lines.drop_duplicates(["variant", "cells"])["null"].map(percent)
+    return table.assign(chance=nulls.to_numpy()) if len(table) else table
+
+
+def left_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """What is left of the week in control wells by every correction, and what every accuracy is; a row a profile."""
+    lines = pick(numbers, protocol=[PROTOCOL, NEAREST.name, LEFT], variant=list(VARIANTS))
+    lines = lines[lines["summary"].notna()].copy()
+    of_wells = lines["protocol"] == LEFT
+    lines.loc[of_wells, "measure"] = "same week, " + lines.loc[of_wells, "cells"].astype(str)
+    order = {name: place for place, name in enumerate(VARIANTS)}
+    lines = lines.sort_values("variant", key=lambda names: names.map(order), kind="stable")
+    return tables.wide(lines, ["variant", "summary"], words.accuracy)
+
+
+# --- data of figures ------------------------------------------------------------------------------------------------
+
+
+def lambda_rows(numbers: pd.DataFrame) -> pd.DataFrame:
+    """What changes with the weight of the adversary: lam, conditional, panel, line, value, low, high, null, share.
+
+    R2 is the median over the known parameters of a kind, those below 0 counted as 0.
+    """
+    known = numbers.dropna(subset=["lam"])
+    protocols = {"accuracy of treatments": PROTOCOL, "week of single cells": PROBE, "week of control wells": LEFT}
+    found = []
+    for panel, protocol in protocols.items():
+        part = pick(known, protocol=protocol)
+        part = part[part["summary"].isna() | (part["summary"] == PLAIN)]
+        line = {PROTOCOL: "measure", PROBE: "reader", LEFT: "cells"}[protocol]
+        part = part if protocol != PROBE else pick(part, cells=ALL)
+        found.append(part.assign(panel=panel, line=part[line], share=True))
+    found.append(pick(known, protocol=IMAGES).assign(panel="mean squared error", line="reconstruction", share=False))
+    truth = pick(known, protocol="truth").rename(columns={"kind": "line"})
+    truth = truth.assign(value=truth["value"].clip(lower=0))
+    kinds = truth.groupby(["lam", "conditional", "line"], sort=False)["value"].median()
+    found.append(kinds.reset_index().assign(panel="median $R^2$", share=False))
+    columns = ["lam", "conditional", "panel", "line", "value", "low", "high", "null", "share"]
+    rows = pd.concat([part.reindex(columns=columns) for part in found if len(part)], ignore_index=True)
+    return rows.sort_values("lam", kind="stable", ignore_index=True)
+
+
+def kept_rows(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Biology kept against week left, a row a profile and measure of biology.
+
+    Columns way, label, measure, value, low, high (accuracy), week, week_low, week_high (of the positive control's
+    wells the share whose nearest is of the same week), chance.
+    """
+    left = pick(numbers, protocol=LEFT, cells=POSITIVE)[["variant", "summary", "value", "low", "high", "null"]]
+    left = left.set_axis(["variant", "summary", "week", "week_low", "week_high", "chance"], axis=1)
+    kept = pick(numbers, protocol=[PROTOCOL, NEAREST.name], measure=[MOA.name, "NSCB"])
+    rows = kept[["variant", "summary", "measure", "value", "low", "high", "lam", "conditional"]].merge(left)
+    games = rows["lam"].notna() & (rows["summary"] == PLAIN)
+    corrected = (rows["variant"] == BEFORE) & rows["summary"].isin(CORRECTIONS)
+    untrained = rows["variant"].isin(BASELINES) & (rows["summary"] == PLAIN)
+    way = np.select([games & rows["conditional"].eq(True), games, corrected], [SEES, ADVERSARY, CORRECTED], UNTRAINED)
+    label = rows["variant"].where(~corrected, rows["summary"].str.removeprefix(f"{PLAIN}, "))
+    return rows.assign(way=way, label=label)[games | corrected | untrained].reset_index(drop=True)
+
+
+def truth_rows(numbers: pd.DataFrame) -> pd.DataFrame:
+    """R2 of the linear probe for every known parameter by variant; empty where no truth is known."""
+    lines = pick(numbers, protocol="truth").sort_values(["conditional", "lam"], kind="stable")
+    return lines.rename(columns={"measure": "parameter"})[["setting", "parameter", "kind", "value", "sd"]]
+
+
+def course_rows(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy, week and losses at the checkpoints of the training that was looked at."""
+    terms = {"reconstruction": "mean squared error", "adversary": "loss of the adversary (nats)"}
+    return course.panels(numbers, (MOA.name,), terms)
+
+
+def pictures(run: Run, config: Config, store: str | Path) -> tuple[pd.DataFrame, np.ndarray]:
+    """The pictures of the page with the originals in their places: table, and (n, H, W, 3) uint8 in its order."""
+    return with_originals(run, load(config, store))
+
+
+# --- sentences ------------------------------------------------------------------------------------------------------
+
+
+def budget_table(config: Config, run: Run) -> pd.DataFrame:
+    """How large this run is beside the paper's."""
+    own, paper, size = base(config), base(PRESETS["paper"]), run.table("size").iloc[0]
+    hours = run.table("trainings")["seconds"].sum() / 3600
+    lines = [
+        ("cells", f"{size['cells']:,}", "746,350"),
+        ("pixels of a crop", f"{config.crop} x {config.crop}", "128 x 128"),
+        ("steps of the autoencoder alone", f"{own.pretraining:,}", f"{paper.pretraining:,}"),
+        ("steps of the adversary alone", f"{own.teaching:,}", f"{paper.teaching:,}"),
+        ("rounds of the game", f"{own.rounds:,}", f"{paper.rounds:,}"),
+        ("updates of the adversary in a round", f"{own.adversary_updates:,}", f"{paper.adversary_updates:,}"),
+        ("cells in a batch", f"{own.batch:,}", f"{paper.batch:,}"),
+        ("features of a code", f"{own.latent:,}", f"{paper.latent:,}"),
+        ("layers of the adversary", ", ".join(map(str, own.hidden)), ", ".join(map(str, paper.hidden))),
+        ("trainings of what is judged", f"{config.repeats}", "1"),
+        ("hours of all trainings together", f"{hours:.1f}", "not said"),
+    ]
+    return tables.budget_table(lines)
+
+
+def warning(config: Config, run: Run, page: str) -> str:
+    """The box at the top: what this run is and is not, as Markdown."""
+    device = ", ".join(sorted(run.table("trainings")["device"].unique()))
+    screen = SCREENS.get(config.screen, f"the cells of {config.screen}")
+    sizes = {"pretraining": "steps of the autoencoder", "rounds": "rounds of the game", "latent": "features of a code"}
+    smaller = words.smaller(base(config), base(PRESETS["paper"]), sizes)
+    lines = [f"Trained on {screen}, on {device}: {len(trainings(config))} trainings."]
+    if smaller:
+        lines[0] = f"{lines[0][:-1]} with {', '.join(smaller)}."
+        lines.append(
+            "The preset `paper` has the paper's numbers and needs a GPU; it has not been run for this page: "
+            f"`cellbook run {page} -p preset=paper`."
+        )
+    lines.append(
+        "Numbers from other data than the paper's are *not comparable*; its claims are judged on these cells, but only "
+        "where trainings meet the premise that stands with each: else they are *undecided*."
+    )
+    return words.box("Not the paper's cells" + (", and not its scale" if smaller else ""), lines, "warning")
+
+
+def takeaways(numbers: pd.DataFrame, claims: pd.DataFrame) -> str:
+    """Key takeaways as Markdown; every number in them is read from the tables."""
+
+    def reach(variants: tuple[str, ...], summary: str) -> str:
+        found = []
+        for name in variants:
+            mine = pick(numbers, variant=name, summary=summary, protocol=PROTOCOL).set_index("measure")["value"]
+            found += [f"{name} {percent(mine[MOA.name])} / {percent(mine[WEEK.name])}"] if len(mine) else []
+        return ", ".join(found)
+
+    corrected = [f"{summary.removeprefix(f'{PLAIN}, ')}: {reach((BEFORE,), summary)}" for summary in CORRECTIONS]
+    lines = [
+        f"Mechanism / week of a treatment told by its three nearest (per cent): {reach(VARIANTS, PLAIN)}.",
+        f"The same codes before the game, corrected by control wells: {'; '.join(corrected)}.",
+    ]
+    return words.takeaways(lines, claims)
