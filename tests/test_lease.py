@@ -184,10 +184,12 @@ class Deed:
         return {f"toy-{self.name}": None}
 
 
+@dataclass(frozen=True)
 class Slow(Deed):
     """A job whose cells never come."""
 
-    kind, training = "slow", "something"
+    training: str = "something"
+    kind = "slow"
 
     def cells(self, place):
         time.sleep(600)
