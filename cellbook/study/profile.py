@@ -18,7 +18,7 @@ from cellbook.errors import CellbookError
 from cellbook.files import write_atomically
 from cellbook.metrics import prepare
 from cellbook.profiles.aggregate import TREATMENT, WELL
-from cellbook.screens.named import is_positive, without_place
+from cellbook.screens.named import cell_counts, is_positive, without_place
 
 SUMMARIES = ("mean", "mean, whitened", "mean+SD", "mean+SD, whitened")
 BY_PLATE = ", by plate"  # behind a whitened summary: each plate by its own controls, where it has enough of them
@@ -116,6 +116,13 @@ def treatments(wells: pd.DataFrame, protocol: str) -> pd.DataFrame:
     """Treatment profiles of a protocol, in the order of compound and concentration."""
     units = prepare(wells, protocol, drop_unusable=True).profiles
     return units.sort_values(TREATMENT, ignore_index=True)
+
+
+def with_counts(units: pd.DataFrame, cells: CellSet, screen: str) -> pd.DataFrame:
+    """Metadata of treatments, with the number of cells of their wells as ``count`` where it is known."""
+    known = units[profiles.metadata(units)]
+    counts = cell_counts(cells, screen)
+    return known if counts is None else known.merge(counts.rename(columns={"Metadata_cell_count": "count"}), how="left")
 
 
 def condensed(units: pd.DataFrame, distance: str) -> np.ndarray:

@@ -96,10 +96,7 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
     widths |= dict.fromkeys((*judged(config), UNTRAINED), len(features_of(wells)[LAYER]))
     tables["dimensions"] = pd.DataFrame({"variant": list(widths), "dimension": list(widths.values())})
     units = profile.treatments(profile.without_positives(place.stored(todo[0], cells).table("wells"))[0], PROTOCOL)
-    treatments = units[profiles.metadata(units)]
-    counts = named.cell_counts(cells, config.screen)
-    if counts is not None:
-        treatments = treatments.merge(counts.rename(columns={"Metadata_cell_count": "count"}), how="left")
+    treatments = profile.with_counts(units, cells, config.screen)
     tables |= {"treatments": treatments, "size": profile.size(cells, len(treatments))}
     if points:
         course.save(points, folder)

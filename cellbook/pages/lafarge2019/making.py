@@ -131,10 +131,7 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
     units = (
         tables.pop("profiles").query("variant == @todo[0].variant and repeat == 0").drop(columns=["variant", "repeat"])
     )
-    treatments = units[profiles.metadata(units)]
-    counts = named.cell_counts(cells, config.screen)
-    if counts is not None:
-        treatments = treatments.merge(counts.rename(columns={"Metadata_cell_count": "count"}), how="left")
+    treatments = profile.with_counts(units, cells, config.screen)
     tables |= {
         "treatments": treatments,
         "size": profile.size(cells, len(treatments)),
