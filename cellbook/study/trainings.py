@@ -13,7 +13,7 @@ import pandas as pd
 
 from cellbook.cells import CellSet
 from cellbook.files import write_atomically
-from cellbook.runs import Run, obtain, run_key, save_table
+from cellbook.runs import Run, obtain, run_key, save_table, to_float32
 from cellbook.study.processes import one_thread, side_by_side
 from cellbook.training import State, load_run, train_run
 from cellbook.training.loop import keyed
@@ -98,6 +98,12 @@ def save_contents(tables: Tables, arrays: Arrays, folder: Path) -> None:
     for name, table in tables.items():
         save_table(table, folder / f"{name}.parquet")
     write_atomically(folder / ARRAYS, lambda path: np.savez_compressed(path, **arrays))  # type: ignore[arg-type]
+
+
+def save_products(tables: Tables, folder: Path) -> None:
+    """Write the tables of a page in single precision, but for what is told of its trainings."""
+    for name, table in tables.items():
+        save_table(table if name == "trainings" else to_float32(table), folder / f"{name}.parquet")
 
 
 def contents(run: Run) -> tuple[Tables, Arrays]:

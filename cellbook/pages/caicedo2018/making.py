@@ -28,7 +28,7 @@ from cellbook.screens import named
 from cellbook.study import course, measured, profile
 from cellbook.study.encoding import IMAGENET, UNTRAINED, begun, encode, standardise
 from cellbook.study.processes import one_thread
-from cellbook.study.trainings import Arrays, Place, Tables, Training, told, train_all
+from cellbook.study.trainings import Arrays, Place, Tables, Training, save_products, told, train_all
 from cellbook.study.transferred import transferred
 from cellbook.training.loop import keyed
 
@@ -100,9 +100,7 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
     tables |= {"treatments": treatments, "size": profile.size(cells, len(treatments))}
     if points:
         course.save(points, folder)
-    for name, table in tables.items():
-        if len(table):
-            save_table(to_float32(table) if name != "trainings" else table, folder / f"{name}.parquet")
+    save_products({name: table for name, table in tables.items() if len(table)}, folder)
     profile.save_distances(found, folder)
 
 

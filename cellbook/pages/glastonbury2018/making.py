@@ -28,7 +28,7 @@ from cellbook.pages.glastonbury2018.config import (
 )
 from cellbook.profiles import Coral, PlateScaler
 from cellbook.profiles.centre import Centre
-from cellbook.runs import Run, obtain, obtain_page, save_table, to_float32
+from cellbook.runs import Run, obtain, obtain_page
 from cellbook.screens import named
 from cellbook.study import course, profile
 from cellbook.study.course import MEANS
@@ -44,6 +44,7 @@ from cellbook.study.trainings import (
     contents,
     measured,
     save_contents,
+    save_products,
     told,
     train_all,
     under_one_another,
@@ -69,7 +70,7 @@ def run(
     store : folder of the runs
     device : where networks are trained; everything else is done on the CPU
     force : make all anew, trainings as well
-    workers : processes that train; as many as there are cores, if trainings are long and on a CPU
+    workers : processes that train; as many as cores and memory bear, if trainings are long and on a CPU
     """
 
     def make(folder: Path, on: str) -> None:
@@ -132,8 +133,7 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
     tables["pictures"] = album.table
     if points := course.collected(found, {}):
         course.save(points, folder)
-    for name, table in tables.items():
-        save_table(to_float32(table) if name != "trainings" else table, folder / f"{name}.parquet")
+    save_products(tables, folder)
     profile.save_distances(found, folder)
     album.save(folder)
 

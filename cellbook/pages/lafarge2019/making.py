@@ -27,7 +27,7 @@ from cellbook.pages.lafarge2019.config import (
     trainings,
 )
 from cellbook.profiles.aggregate import TREATMENT
-from cellbook.runs import Run, choose_device, obtain, obtain_page, save_table, to_float32
+from cellbook.runs import Run, choose_device, obtain, obtain_page
 from cellbook.screens import named
 from cellbook.study import course, profile
 from cellbook.study.encoding import UNTRAINED, begun, encode, standardise
@@ -42,6 +42,7 @@ from cellbook.study.trainings import (
     contents,
     measured,
     save_contents,
+    save_products,
     told,
     train_all,
     under_one_another,
@@ -149,8 +150,7 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
     album = pictures.draw(pictures.Scene(config, some, states, codes), disagreement(tables["assigned"]))
     originals = album.table["cell"]  # rows of those that are kept, become rows of all
     tables["pictures"] = album.table.assign(cell=originals.where(originals < 0, kept[originals]))
-    for name, table in tables.items():
-        save_table(to_float32(table) if name != "trainings" else table, folder / f"{name}.parquet")
+    save_products(tables, folder)
     profile.save_distances(found, folder)
     album.save(folder)
 
