@@ -24,6 +24,7 @@ Measure = Callable[["Training", Run, CellSet, Any], tuple[Tables, Arrays]]
 
 VERSION = 1  # of what is kept of a training that was measured
 ARRAYS = "arrays.npz"
+LONG = 50  # steps of a training; below, starting another process takes longer
 
 
 @dataclass(frozen=True)

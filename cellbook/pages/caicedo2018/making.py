@@ -28,11 +28,10 @@ from cellbook.screens import named
 from cellbook.study import course, measured, profile
 from cellbook.study.encoding import IMAGENET, UNTRAINED, begun, encode, standardise
 from cellbook.study.processes import one_thread
-from cellbook.study.trainings import Arrays, Place, Tables, Training, save_products, told, train_all
+from cellbook.study.trainings import LONG, Arrays, Place, Tables, Training, save_products, told, train_all
 from cellbook.study.transferred import transferred
 from cellbook.training.loop import keyed
 
-LARGE = 50  # iterations; below, starting another process takes longer than the training
 DISTANCE = profile.DISTANCES[:1]
 
 
@@ -62,7 +61,7 @@ def baseline(config: Config, store: str | Path, device: str = "auto") -> list[Ru
 
     A run of a few iterations checks the code, and no baseline that takes longer than it stands beside it.
     """
-    if config.iterations < LARGE:
+    if config.iterations < LONG:
         return []
     device = choose_device(device)
     some = load(config, store, device, config.photographs)
@@ -78,7 +77,7 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
     """Train what is not there, measure every training, and write the products."""
     cells, todo = load(config, place.store, place.device), trainings(config)
     how = {"page": "caicedo2018", "version": VERSION}
-    worth = place.device == "cpu" and config.iterations >= LARGE
+    worth = place.device == "cpu" and config.iterations >= LONG
     tables, arrays = train_all(todo, {None: cells}, place, measure, config, how, workers=workers, worth=worth)
     points = course.collected(arrays, {})  # of what was followed; the others have no ends beside it
     found, widths = named_by_layer(arrays), {IMAGENET: WIDTH * len(cells.channels)}

@@ -37,6 +37,7 @@ from cellbook.study.known import probe
 from cellbook.study.pictures import Album, normalised, treatment
 from cellbook.study.projections import project
 from cellbook.study.trainings import (
+    LONG,
     Arrays,
     Place,
     Tables,
@@ -53,7 +54,6 @@ from cellbook.training import State, load_run
 from cellbook.training.codes import kept_rows
 from cellbook.training.loop import keyed
 
-LONG = 50  # steps; below, starting another process takes longer than the training
 PLAIN, WHITENED, CENTRED, TVN, CORAL = (*MEANS, "mean, centred by week", "mean, TVN", "mean, CORAL")
 DECODED = "decoded"  # name of the images that a training draws of some cells
 RIDGE = 1.0  # of CORAL, in variances of a feature among controls, as published

@@ -36,6 +36,7 @@ from cellbook.study.pictures import normalised
 from cellbook.study.projections import project
 from cellbook.study.reconstructions import beside_originals
 from cellbook.study.trainings import (
+    LONG,
     Place,
     Tables,
     Training,
@@ -52,7 +53,6 @@ from cellbook.training import State, load_run
 from cellbook.training.codes import kept_rows
 from cellbook.training.loop import keyed
 
-LARGE = 50  # iterations; below, starting another process takes longer than the training
 OWN = {"page": "lafarge2019", "version": 2}  # rises when `measure` or `baselines` find something else
 FIGURE_4 = ("nocodazole", 3.0)  # the paper's example, shown if the models disagree on it here, too
 
@@ -83,7 +83,7 @@ def baseline(config: Config, store: str | Path, device: str = "auto") -> list[Ru
 
     A run of a few iterations checks the code, and no baseline that takes longer than it stands beside it.
     """
-    if config.iterations < LARGE:
+    if config.iterations < LONG:
         return []
     device = choose_device(device)
     return transferred(config.screen, load(config, store, device), PROTOCOL, store, device=device, seed=config.seed)
@@ -123,7 +123,7 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
     cells, todo = load(config, place.store, place.device), trainings(config)
     effects = sorted({one.cells for one in todo} - {None})
     others = {effect: load(replace(config, week_effect=effect), place.store, place.device) for effect in effects}
-    worth = place.device == "cpu" and config.iterations >= LARGE
+    worth = place.device == "cpu" and config.iterations >= LONG
     screens, how = {None: cells} | others, settings(config)
     tables, found = train_all(todo, screens, place, measure, config, how, workers=workers, worth=worth)
     further, arrays = contents(baselines(config, cells, place))
