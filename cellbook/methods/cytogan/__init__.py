@@ -13,6 +13,7 @@ from cellbook.methods.cytogan.codes import (
     features,
     noise,
     reconstruct,
+    redraw,
     sample,
     slerp,
     straight,
