@@ -227,6 +227,6 @@ def test_real_cells_keep_their_middle_and_lose_their_neighbours(data_dir):
     assert table[outlines.FOUND].mean() > 0.7
     assert not table[outlines.LARGER].any()  # no crop of 68 pixels holds a larger one
     assert table[outlines.OPEN].mean() > 0.8  # nor most cells as a whole
-    whole = made.select((table[outlines.FOUND] & ~table[outlines.OPEN]).to_numpy())
+    whole = made.select("Metadata_nucleus_found and not Metadata_open")
     assert (whole.images[:, :, [0, -1]] == 0).all()
     assert 0.05 < (whole.images[:, 1] > 0).mean() < 0.5
