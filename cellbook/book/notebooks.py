@@ -256,12 +256,17 @@ def shorten_paths(output: NotebookNode) -> None:
 
 
 def page_faults(notebook: NotebookNode) -> list[str]:
-    """What must not be in a page: progress bars, absolute paths, over-long output, errors, figures without alt text."""
-    faults = []
+    """What must not be in a page: progress bars, absolute paths, over-long output, errors, figures without alt text.
+
+    Nor a number of a figure that was not drawn, as where real data is absent.
+    """
+    faults, absent = [], set()
     for number, cell in enumerate(notebook.cells):
         if cell.cell_type != "code":
             continue
         described = cell.metadata.get("mystnb", {})
+        if not any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
+            absent.add(described.get("figure", {}).get("name"))
         for output in cell.get("outputs", []):
             text = output.get("text", "") or output.get("data", {}).get("text/plain", "")
             if output.output_type == "error":
@@ -277,7 +282,9 @@ def page_faults(notebook: NotebookNode) -> list[str]:
                 described.get("image", {}).get("alt") and described.get("figure", {}).get("caption")
             ):
                 faults.append(f"cell {number} draws a figure without alt text or caption")
-    return faults
+    prose = "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    wanted = absent.intersection(re.findall(r"{numref}`([^`]+)`", prose))
+    return faults + [f"the text numbers the figure {name}, which is not drawn" for name in sorted(wanted)]
 
 
 def sync(check: bool = False) -> list[str]:

@@ -112,18 +112,18 @@ PRESETS = {
         resamples=200,
     ),
     "quick": Config(),
-    # What two cores do in about an hour: half the width, a quarter of the code, and the published number of rounds.
+    # What a core does in about an hour: networks of a quarter of the width and the code, all of the published rounds.
     "long": replace(
         Config(**LARGE),
         cells=40,
-        pretraining=2_500,
+        pretraining=3_000,
         teaching=1_000,
         batch=64,
         teaching_batch=256,
-        updates=64,
-        pool=16,
+        updates=32,
+        pool=8,
         latent=512,
-        width=8,
+        width=4,
         hidden=(256, 128, 64, 32),
         pretraining_rate=1e-3,
         probed=2_000,
