@@ -413,7 +413,7 @@ def test_the_course_of_a_training_is_what_a_shorter_one_would_end_with(tmp_path)
 
 
 def test_trainings_that_begin_alike_share_their_first_part_and_one_that_is_cut_goes_on(tmp_path):
-    """`begins_with`: networks and history are those of the first part, which is trained once; a kill changes nothing."""
+    """Networks and history are those of the first part, which is trained once; a kill changes nothing."""
     cells, taken = well_cells(), []
     shared = Config(iterations=5)
 
@@ -443,14 +443,8 @@ def test_trainings_that_begin_alike_share_their_first_part_and_one_that_is_cut_g
         return step(state, batch, t)
 
     with pytest.raises(KeyboardInterrupt):
-        train_run(
-            SimpleNamespace(**vars(method) | {"step": cut}),
-            Config(),
-            cells,
-            tmp_path / "cut",
-            "cpu",
-            checkpoint_seconds=0,
-        )
+        dies = SimpleNamespace(**vars(method) | {"step": cut})
+        train_run(dies, Config(), cells, tmp_path / "cut", "cpu", checkpoint_seconds=0)
     assert steps_done(next((tmp_path / "cut").glob("*.partial")) / CHECKPOINT) == 8
     again = train_run(method, Config(), cells, tmp_path / "cut", "cpu")
     for product in ("history.parquet", WEIGHTS):
