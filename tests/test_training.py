@@ -442,8 +442,8 @@ def test_trainings_that_begin_alike_share_their_first_part_and_one_that_is_cut_g
             raise KeyboardInterrupt
         return step(state, batch, t)
 
+    dies = SimpleNamespace(**vars(method) | {"step": cut})
     with pytest.raises(KeyboardInterrupt):
-        dies = SimpleNamespace(**vars(method) | {"step": cut})
         train_run(dies, Config(), cells, tmp_path / "cut", "cpu", checkpoint_seconds=0)
     assert steps_done(next((tmp_path / "cut").glob("*.partial")) / CHECKPOINT) == 8
     again = train_run(method, Config(), cells, tmp_path / "cut", "cpu")
