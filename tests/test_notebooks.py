@@ -142,6 +142,14 @@ def test_what_a_reader_must_not_meet_is_refused(output, fault):
     assert fault in found
 
 
+def test_a_figure_that_is_not_drawn_is_not_numbered():
+    picture = new_output("display_data", data={"image/png": "aGk="})
+    for outputs, faults in (([picture], []), ([], ["the text numbers the figure one, which is not drawn"])):
+        page = page_with(*outputs, mystnb=FIGURE | {"figure": {"caption": "words", "name": "one"}})
+        page.cells[0].source = "See {numref}`one` and {numref}`of-another-page`."
+        assert notebooks.page_faults(page) == faults
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from cellbook import training
@@ -23,7 +24,7 @@ from cellbook.methods import find_method
 from cellbook.pixels import unit
 from cellbook.profiles import to_wells
 from cellbook.training import Batch, Sampler, State, train, train_run, treatment_codes
-from cellbook.training.checkpoints import CHECKPOINT, WEIGHTS, load_weights
+from cellbook.training.checkpoints import CHECKPOINT, WEIGHTS, load_weights, steps_done
 from cellbook.training.codes import KEPT, course_steps, kept_rows
 
 
@@ -409,3 +410,42 @@ def test_the_course_of_a_training_is_what_a_shorter_one_would_end_with(tmp_path)
     pd.testing.assert_frame_equal(
         plain.table("codes"), train_run(TOY, config, cells, tmp_path, course=True).table("codes")
     )
+
+
+def test_trainings_that_begin_alike_share_their_first_part_and_one_that_is_cut_goes_on(tmp_path):
+    """Networks and history are those of the first part, which is trained once; a kill changes nothing."""
+    cells, taken = well_cells(), []
+    shared = Config(iterations=5)
+
+    def counted(state, batch, t):
+        taken.append(t)
+        return step(state, batch, t)
+
+    def begins_with(config):
+        return (shared, 5) if config != shared else None
+
+    method = SimpleNamespace(**vars(TOY) | {"step": counted, "begins_with": begins_with})
+    runs = [train_run(method, Config(rate=rate), cells, tmp_path, "cpu") for rate in (1e-2, 0.0)]
+    assert taken == [*range(5), *range(5, 12), *range(5, 12)]
+    first = train_run(method, shared, cells, tmp_path, "cpu")
+    assert len(taken) == 19  # it is there
+    for run in runs:
+        history = run.table("history")
+        assert history["step"].tolist() == list(range(1, 13))
+        pd.testing.assert_frame_equal(history.head(5), first.table("history"))
+    assert runs[1].path(WEIGHTS).read_bytes() != runs[0].path(WEIGHTS).read_bytes()
+    start, same = (load_file(run.path(WEIGHTS))["up.0.weight"] for run in (first, runs[1]))
+    assert torch.equal(start, same)
+
+    def cut(state, batch, t):
+        if t == 8:
+            raise KeyboardInterrupt
+        return step(state, batch, t)
+
+    dies = SimpleNamespace(**vars(method) | {"step": cut})
+    with pytest.raises(KeyboardInterrupt):
+        train_run(dies, Config(), cells, tmp_path / "cut", "cpu", checkpoint_seconds=0)
+    assert steps_done(next((tmp_path / "cut").glob("*.partial")) / CHECKPOINT) == 8
+    again = train_run(method, Config(), cells, tmp_path / "cut", "cpu")
+    for product in ("history.parquet", WEIGHTS):
+        assert again.path(product).read_bytes() == runs[0].path(product).read_bytes()

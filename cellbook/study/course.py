@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from cellbook import metrics, profiles
 from cellbook.files import write_atomically
+from cellbook.profiles.aggregate import WELL
 from cellbook.runs import Run
 from cellbook.screens.named import is_positive
 from cellbook.study import measured
@@ -100,10 +101,17 @@ def save(found: dict[Point, np.ndarray], folder: Path) -> None:
     write_atomically(folder / FILE, write)
 
 
-def parts(run: Run, training: tuple[str, int], protocol: str) -> tuple[dict[str, np.ndarray], dict[str, pd.DataFrame]]:
-    """What a study keeps of the course of a training, if it has one: distances by "course|step|summary", and weeks."""
+def parts(
+    run: Run, training: tuple[str, int], protocol: str, *, since: int = 0, until: int | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, pd.DataFrame]]:
+    """What a study keeps of the course of a training, if it has one: distances by "course|step|summary", and weeks.
+
+    Steps are counted from the one after `since` others; codes do not change after `until`.
+    """
     if not len(wells := measured.optional(run, "course")):
         return {}, {}
+    wells = wells.assign(step=wells["step"].clip(upper=until) - since).drop_duplicates(["step", *WELL])
+    wells = wells[wells["step"] >= 0]
     distances, weeks = measure(wells, *training, protocol)
     arrays = {f"{COURSE}|{point.step}|{point.summary}": values for point, values in distances.items()}
     return arrays, {"course_weeks": weeks.drop(columns=["variant", "repeat"])}
@@ -146,8 +154,13 @@ def stored(run: Run) -> Iterator[tuple[Point, np.ndarray]]:
                 yield Point(*point), squareform(line * scale)
 
 
-def lines(run: Run, protocol: metrics.Protocol, per_step: int, draws: Draws) -> Iterator[dict[str, Any]]:
-    """Lines of accuracy, objective and week at every checkpoint; `per_step` cell views has a step."""
+def lines(
+    run: Run, protocol: metrics.Protocol, per_step: int, draws: Draws, history: pd.DataFrame | None = None
+) -> Iterator[dict[str, Any]]:
+    """Lines of accuracy, objective and week at every checkpoint; `per_step` cell views has a step.
+
+    `history`: the losses, where they are not counted as in the run.
+    """
     treatments = run.table("treatments")
     votes: dict[tuple[str, int, str, str], list[Votes]] = {}
     for point, square in stored(run):
@@ -161,7 +174,7 @@ def lines(run: Run, protocol: metrics.Protocol, per_step: int, draws: Draws) -> 
     steps: dict[str, set[int]] = {}
     for variant, step, *_ in votes:
         steps.setdefault(variant, set()).add(step)
-    yield from _objective(run.table("history"), steps, per_step)
+    yield from _objective(run.table("history") if history is None else history, steps, per_step)
 
 
 def _about(variant: str, step: int, per_step: int) -> dict[str, Any]:

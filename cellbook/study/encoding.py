@@ -45,24 +45,30 @@ def encode(
     like : the training whose encoder is taken before its first step: what the architecture alone gives
     grey : range of grey values of the ImageNet features, where the cells are some of a screen
     """
-    if name == CLASSICAL:
-        # In parts, as the memory of many small tensors is handed back only between calls.
-        parts = [
-            features.classical(cells.select(slice(i, i + CHUNK)), device=device) for i in range(0, len(cells), CHUNK)
-        ]
+    if name in (CLASSICAL, IMAGENET):
+        # In parts, as the memory of many small tensors is handed back only between calls, and side by side.
+        grey = grey or (grey_range(cells, seed=seed) if name == IMAGENET else None)
+        size = BLOCK if torch.device(device).type == "cpu" else ON_A_GPU
+        tasks = [(name, cells.select(slice(i, i + size)), device, grey) for i in range(0, len(cells), size)]
+        parts = side_by_side(_part, tasks, worth=device == "cpu" and len(cells) > CHUNK // 2)
         table = pd.concat(parts, ignore_index=True)
     elif name == PIXELS:
         table = features.pixel_pca(cells, n=min(n, len(cells)), seed=seed, device=device)
     elif name == RANDOM:
         table = features.random_network(cells, seed=seed, device=device)
-    elif name == IMAGENET:
-        table = features.imagenet(cells, seed=seed, device=device, grey=grey)
     elif name == UNTRAINED and like is not None:
         table = code_table(cells, like.module.encode(begun(like, cells, seed, device), cells))
     else:
         known = f"{CLASSICAL}, {PIXELS}, {RANDOM}, {IMAGENET}"
         raise CellbookError(f"no plain encoder {name!r}: use {known}, or {UNTRAINED} of one")
     return without_place(table)
+
+
+def _part(name: str, cells: CellSet, device: str, grey: Range | None) -> pd.DataFrame:
+    """Features of some cells, each by itself."""
+    if name == CLASSICAL:
+        return features.classical(cells, device=device)
+    return features.imagenet(cells, device=device, grey=grey)
 
 
 def begun(like: Training, cells: CellSet, seed: int, device: str = "cpu") -> State:

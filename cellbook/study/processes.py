@@ -49,7 +49,7 @@ def side_by_side(
     gib : memory that a task needs
     """
     workers = workers or (worker_count(gib) if worth else 1)
-    if min(workers, len(tasks)) <= 1:
+    if min(workers, len(tasks)) <= 1 or _end_with.cache_info().currsize:  # or this is one of such processes itself
         return [_alone(work, *task) for task in tasks]
     with parallel_config("loky", n_jobs=min(workers, len(tasks)), inner_max_num_threads=1):
         # Copied where it is written to, as an array in this process would be.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cellbook.errors import CellbookError
 from cellbook.files import write_atomically
+from cellbook.runs import Run
 from cellbook.training import replicas
 from cellbook.training.history import History
 from cellbook.training.state import CHECKPOINT, State
@@ -39,6 +40,25 @@ def load_weights(state: State, path: Path) -> State:
     return state
 
 
+def go_on(state: State, history: History, run: Run, done: int) -> None:
+    """Begin with the networks of another training, as if `done` of its steps had been taken here.
+
+    Networks that it does not have, or in another shape, stay as they are, and so do optimisers. Random numbers follow
+    from the seed and the step.
+    """
+    stored = load_file(run.path(WEIGHTS), device=str(state.device))
+    for name, network in state.networks.items():
+        own = network.state_dict()
+        theirs = {key: stored.get(f"{name}.{key}") for key in own}
+        if all(value is not None and value.shape == own[key].shape for key, value in theirs.items()):
+            network.load_state_dict(theirs)
+    seed = state.config.seed + done
+    torch.manual_seed(seed + 1_000_003 * replicas.rank())
+    state.sampler.generator.manual_seed(seed)
+    before = run.table("history")
+    history.before, history.start = before[before["step"] <= done], done
+
+
 def save_checkpoint(state: State, history: History, identity: str) -> None:
     """Write where a training is into its folder; losses or weights that are not finite are refused instead."""
     if history.recent:
@@ -55,6 +75,7 @@ def save_checkpoint(state: State, history: History, identity: str) -> None:
         "optimisers": {name: optimiser.state_dict() for name, optimiser in state.optimisers.items()},
         "sampler": state.sampler.generator.get_state(),
         "noise": noise,
+        "start": history.start,
         "names": history.names,
         "history": torch.tensor(history.lines, dtype=torch.float64),
         "recent": history.recent,
@@ -91,7 +112,8 @@ def resume(state: State, history: History, identity: str) -> None:
 def steps_done(path: Path) -> int:
     """Steps after which a checkpoint was written."""
     content = _read(path)
-    return int(content["history"][-1, 0] if len(content["history"]) else 0) + len(content["recent"])
+    before = content["history"][-1, 0] if len(content["history"]) else content.get("start", 0)
+    return int(before) + len(content["recent"])
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -23,11 +23,13 @@ class History:
         self.names: list[str] = []  # of the losses
         self.lines: list[list[float]] = []  # step and mean losses since the line before
         self.recent: list[Tensor] = []  # (terms,), losses of each step since the last line
+        self.before: pd.DataFrame | None = None  # of the training that this one goes on from
+        self.start = 0  # updates that were done in that one
 
     @property
     def step(self) -> int:
         """Updates done."""
-        return int(self.lines[-1][0] if self.lines else 0) + len(self.recent)
+        return int(self.lines[-1][0] if self.lines else self.start) + len(self.recent)
 
     def add(self, losses: dict[str, Tensor]) -> None:
         """Take the losses of one more step, without waiting for the device."""
@@ -58,4 +60,4 @@ class History:
     def save(self) -> None:
         """Write the lines as ``history.parquet``: step and losses."""
         table = pd.DataFrame(self.lines, columns=["step", *self.names]).astype({"step": np.int64})
-        save_table(table, self.folder / "history.parquet")
+        save_table(pd.concat([self.before, table], ignore_index=True), self.folder / "history.parquet")

@@ -25,7 +25,7 @@ from cellbook.files import digest
 from cellbook.pixels import gather
 from cellbook.runs import Run, choose_device, obtain, run_key, show_progress
 from cellbook.training import replicas
-from cellbook.training.checkpoints import WEIGHTS, load_weights, resume, save_checkpoint, save_weights
+from cellbook.training.checkpoints import WEIGHTS, go_on, load_weights, resume, save_checkpoint, save_weights
 from cellbook.training.codes import course_steps, follow, join_course, write_codes
 from cellbook.training.history import History
 from cellbook.training.recorded import Recorded
@@ -64,6 +64,7 @@ def train(
     checkpoint_seconds: float = SECONDS,
     compiled: bool = False,
     course: bool = False,
+    begun: tuple[Run, int] | None = None,
 ) -> State:
     """Train a method to its last iteration and write `history.parquet` and `weights.safetensors` into `folder`.
 
@@ -89,6 +90,8 @@ def train(
     course : bool
         Also write ``course.parquet``: profiles of wells by the codes at about ten steps from the first to the last,
         see `codes.follow`.
+    begun : Run and int
+        Of another training and how many of its steps are taken as done, see `Method`; the first step is then the next.
 
     Returns
     -------
@@ -117,12 +120,16 @@ def train(
         replicas.share(state.networks, state.optimisers)
         if rank:  # the same weights everywhere, other noise
             torch.manual_seed(config.seed + 1_000_003 * rank)
+        if begun is not None:
+            go_on(state, history, *begun)
         resume(state, history, identity)
         if compiled:
             for network in state.networks.values():
                 network.compile()
-        watched = set(course_steps(config.iterations)) if course and rank == 0 else set()
-        if history.step == 0 and watched:
+        watched = set()
+        if course and rank == 0:
+            watched = {history.start + step for step in course_steps(config.iterations - history.start)}
+        if history.step == history.start and watched:
             follow(method, state, cells, history)
         written = time.monotonic()
         with _bar(name, history.step, config.iterations) as bar:
@@ -171,7 +178,15 @@ def train_run(
     how = {"checkpoint_seconds": checkpoint_seconds, "compiled": compiled, "course": course}
 
     def train_in(folder: Path) -> State:
-        return train(method, config, cells, folder, device, **how)
+        return train(method, config, cells, folder, device, begun=first_part(), **how)
+
+    def first_part() -> tuple[Run, int] | None:
+        before = getattr(method, "begins_with", lambda _: None)(config)
+        if before is None:
+            return None
+        watched = Run(Path(store) / run_key(name, method.VERSION, keyed(before[0], True), cells.fingerprint))
+        run = train_run(method, before[0], cells, store, device, **how | {"course": course or watched.fault() is None})
+        return run, before[1]
 
     def make(folder: Path) -> dict[str, Any]:
         replicas.first_says(True, on)  # to the other processes, which cannot know what the store holds by then

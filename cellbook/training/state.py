@@ -112,10 +112,11 @@ class State:
 class Method(Protocol):
     """What a module must have to be trained.
 
-    Four things it may have: ``finish(state, cells, folder)`` writes its own products when the last step is done,
+    Five things it may have: ``finish(state, cells, folder)`` writes its own products when the last step is done,
     ``PARALLEL = True`` says that the N cells of a batch may be split over several devices, ``phase(config, t)`` returns
-    a number or name that is the same for steps which do the same, and ``resize(config, iterations)`` a configuration of
-    another length, of which every phase keeps its share.
+    a number or name that is the same for steps which do the same, ``resize(config, iterations)`` a configuration of
+    another length, of which every phase keeps its share, and ``begins_with(config)`` another configuration and how many
+    of its steps this one begins with, or None: trainings that share their first phases share one that ends there.
     """
 
     __name__: str

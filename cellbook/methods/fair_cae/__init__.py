@@ -11,7 +11,7 @@ an activation is kept, under its name: see `config.MODELS`.
 """
 
 from cellbook.methods.fair_cae.codes import decode, encode, finish, reconstruct
-from cellbook.methods.fair_cae.config import MODELS, PENALTIES, PRESETS, Config, phase, resize
+from cellbook.methods.fair_cae.config import MODELS, PENALTIES, PRESETS, Config, before, begins_with, phase, resize
 from cellbook.methods.fair_cae.objective import begin, draw, step
 
-VERSION = 1  # rises when the results of a configuration change
+VERSION = 2  # rises when the results of a configuration change

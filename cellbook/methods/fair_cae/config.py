@@ -129,6 +129,22 @@ def phase(config: Config, t: int) -> str:
     return "A" if t < a else "B" if t < a + b else "C"
 
 
+def before(config: Config) -> Config:
+    """The training before its game: phases A and B, the same whatever is played behind them; the paper's lambda 0."""
+    published = Config()
+    game = {name: getattr(published, name) for name in ("penalty", "conditional", "updates", "pool", "game_rate")}
+    return replace(config, lam=0.0, rounds=0, **game)
+
+
+def begins_with(config: Config) -> tuple[Config, int] | None:
+    """The training that another begins with and how many of its steps, so that games of one seed share their start.
+
+    An adversary that sees the treatment, or none, begins behind phase A. None for a training without a game.
+    """
+    a, b, c = config.lengths
+    return (before(config), a if config.conditional else a + b) if c and a + b else None
+
+
 def resize(config: Config, iterations: int) -> Config:
     """The configuration with about so many steps, of which every phase keeps its share, and one at least."""
     if iterations < 1:

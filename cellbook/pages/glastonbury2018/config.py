@@ -59,7 +59,7 @@ class Config:
     pretraining_rate: float = 1e-3
     lams: tuple[float, ...] = (0.0, 0.001, 0.01, 0.1, 1.0, 10.0, 50.0)  # 0, 1, 50; others are trained once
     conditional: bool = True  # whether an adversary that also sees the treatment is trained
-    course: bool = True  # whether the first training with the largest weight is looked at on its way
+    course: bool = True  # whether the first autoencoder and its game with the largest weight are looked at on their way
     repeats: int = 3  # trainings of what is judged; the paper has one
     seed: int = 0
     # Measurement
@@ -112,6 +112,23 @@ PRESETS = {
         resamples=200,
     ),
     "quick": Config(),
+    # What a core does in about an hour: networks of a quarter of the width and the code, all of the published rounds.
+    "long": replace(
+        Config(**LARGE),
+        cells=40,
+        pretraining=3_000,
+        teaching=1_000,
+        batch=64,
+        teaching_batch=256,
+        updates=32,
+        pool=8,
+        latent=512,
+        width=4,
+        hidden=(256, 128, 64, 32),
+        pretraining_rate=1e-3,
+        probed=2_000,
+        probe_epochs=15,
+    ),
     # The paper's networks on about 30,000 cells and a fortieth of its steps: what a GPU can do in a quarter of an hour.
     "lease": replace(
         Config(**LARGE),
@@ -136,20 +153,21 @@ def base(config: Config) -> fair_cae.Config:
 
 
 def trainings(config: Config) -> list[Training]:
-    """All trainings of the page: repeat by repeat what is judged, then what is trained once.
+    """All trainings of the page: the autoencoders before the game, then the games that begin with them.
 
-    Those of one seed are the same until the game begins, but for the conditional one; each does it anew.
+    Those are in the order of repeats; what is trained once comes last.
     """
-    judged = [(lam, False) for lam in PAPERS if lam in config.lams]
+    judged = [(lam, False) for lam in PAPERS[1:] if lam in config.lams]
     judged += [(50.0, True)] if config.conditional else []
     once = [(lam, False) for lam in config.lams if lam not in PAPERS]
-    each = [(*one, r) for r in range(config.repeats) for one in judged] + [(*one, 0) for one in once]
+    each = [(0.0, False, r) for r in range(config.repeats)] if 0.0 in config.lams else []
+    each += [(*one, r) for r in range(config.repeats) for one in judged] + [(*one, 0) for one in once]
     numbers = seeds(config.seed, config.repeats)
 
     def training(lam: float, conditional: bool, repeat: int) -> Training:
         own = replace(base(config), lam=lam, conditional=conditional, seed=numbers[repeat])
-        own = own if lam else replace(own, rounds=0)
-        followed = config.course and (lam, conditional, repeat) == (max(config.lams), False, 0)
+        own = own if lam else fair_cae.before(own)
+        followed = config.course and (conditional, repeat) == (False, 0) and lam in (0.0, max(config.lams))
         return Training(name_of(lam, conditional=conditional), repeat, METHOD, own, course=followed)
 
     return [training(*one) for one in each]

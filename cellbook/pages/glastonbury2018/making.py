@@ -164,7 +164,9 @@ def measure(training: Training, run: Run, cells: CellSet, config: Config) -> tup
     state = load_run(fair_cae, training.config, cells, run, "cpu")
     wells = means(run.table("wells"))
     found, left = apart(wells)
-    followed, weeks = course.parts(run, (training.variant, training.repeat), PROTOCOL)
+    a, b, rounds = training.config.lengths
+    span = {"since": a + b} if rounds else {"until": a}  # the adversary's own phase changes no codes
+    followed, weeks = course.parts(run, (training.variant, training.repeat), PROTOCOL, **span)
     shown = cells.select(named.balanced_rows(cells, config.looked_at))
     error = images.mse(normalised(shown), fair_cae.reconstruct(state, shown)).mean(axis=1)
     own = adversarys_weeks(state, profiles.matrix(embedded), kept, cells.table)

@@ -77,7 +77,7 @@ def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
         errors(run, draws),
         premise(run, config, both, draws),
         measured.truth(run),
-        course.lines(run, OURS, config.batch, draws),
+        course.lines(run, OURS, config.batch, draws, of_the_game(run.table("history"), config)),
     )
     table = numbers(lines, without=("se", "draws"))
     own = [*measured.PARTS, "cells", "reader", *course.COLUMNS]  # the same columns on every screen
@@ -251,6 +251,13 @@ def premise(run: Run, config: Config, found: measured.Matched, draws: Draws) -> 
         yield from premises.changes(variant, changes, **about)
         if all(sides):
             yield from premises.gained(variant, MOA.name, *sides, draws, **about)
+
+
+def of_the_game(history: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """The losses with the steps of games counted from their beginning, those before left out."""
+    before = history["variant"] == BEFORE
+    steps = history["step"] - np.where(before, 0, config.pretraining + config.teaching)
+    return history.assign(step=steps)[(steps > 0) & ~(before & (steps > config.pretraining))]
 
 
 def change(history: pd.DataFrame, lengths: tuple[int, int, int]) -> float:
