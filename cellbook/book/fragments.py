@@ -30,22 +30,22 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def results_json(book: Path) -> str:
-    """All published numbers, verdicts, claims and stamps as one JSON text."""
+    """All published numbers, verdicts, claims and stamps as one JSON text, tables column by column."""
     content: dict[str, Any] = {"about": "Published results of the book Cellbook; proportions from 0 to 1.", "pages": {}}
     for folder in published_pages(book):
         tables = {name: read(folder / f"{name}.csv") for name in ("numbers", "verdicts", "claims")}
         content["pages"][folder.name] = {
             "stamp": read_json(folder / "stamp.json"),
             "page_json_sha256": sha256(folder / "page.json"),
-            **{name: lines(table) for name, table in tables.items()},
+            **{name: columns(table) for name, table in tables.items()},
         }
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(content, separators=(",\n", ":"), ensure_ascii=False) + "\n"  # a value a line
 
 
-def lines(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of a table as plain values; what is missing in a row is left out of it."""
-    rows = json.loads(table.to_json(orient="records", double_precision=15))
-    return [{name: value for name, value in row.items() if value is not None} for row in rows]
+def columns(table: pd.DataFrame) -> dict[str, list[Any]]:
+    """Columns of a table as plain values; what is missing is null."""
+    found = json.loads(table.to_json(orient="split", double_precision=15))
+    return {name: [row[place] for row in found["data"]] for place, name in enumerate(found["columns"])}
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()) -> str:
