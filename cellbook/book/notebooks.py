@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 MAX_OUTPUT_LINES = 60
 MAX_COLOURS = 1 << 15  # of a figure of lines, areas and text; micrographs have more
-JPEG = {"quality": 90, "subsampling": 0, "optimize": True}
+JPEG = {"quality": 85, "subsampling": 0, "optimize": True}
 BAR = re.compile(r"\d+%\|")
 ABSOLUTE_PATH = re.compile(r"(?<![\w.])/(?:home|Users|root|tmp|work|mnt|opt|var|scratch)(?:/[\w.@+-]+)+")
 
