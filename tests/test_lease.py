@@ -285,7 +285,7 @@ def test_a_page_is_made_at_home_of_what_was_carried_and_nothing_is_trained_anew(
     for name, table in known.items():
         pd.testing.assert_frame_equal(found[name], table)
     differ = {name for name, told in home.record["products"].items() if page.record["products"][name] != told}
-    assert differ <= {"pictures.npz", "pictures.parquet", "trainings.parquet"}  # weights in bf16, seconds
+    assert differ <= {"pictures.webp", "pictures.parquet", "trainings.parquet"}  # weights in bf16, seconds
 
 
 def test_a_second_lease_of_what_is_done_makes_nothing_and_packs_the_same(made):

@@ -1,4 +1,6 @@
 import ast
+import base64
+import io
 import json
 import os
 import re
@@ -6,9 +8,13 @@ import shutil
 import subprocess
 import sys
 
+import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+from scipy import ndimage
 
 from cellbook.book import build, notebooks
 from cellbook.errors import CellbookError
@@ -125,6 +131,13 @@ def page_with(*outputs, **metadata):
     return new_notebook(cells=[new_markdown_cell("# Title"), cell])
 
 
+def as_png(picture):
+    """A picture, (H, W, 3) uint8, as it stands in a notebook."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, format="PNG")
+    return base64.b64encode(stream.getvalue()).decode()
+
+
 FIGURE = {"image": {"alt": "words"}, "figure": {"caption": "words"}}
 
 
@@ -133,7 +146,7 @@ FIGURE = {"image": {"alt": "words"}, "figure": {"caption": "words"}}
     [
         (new_output("stream", text=" 50%|#####     | 5/10"), "progress bar"),
         (new_output("stream", text="line\n" * 100), "prints 100 lines"),
-        (new_output("display_data", data={"image/png": "aGk="}), "without alt text"),
+        (new_output("display_data", data={"image/png": as_png(np.zeros((2, 2, 3), np.uint8))}), "without alt text"),
         (new_output("error", ename="ValueError", evalue="", traceback=[]), "ends in ValueError"),
     ],
 )
@@ -174,10 +187,45 @@ def test_what_a_library_warns_of_is_no_part_of_a_page():
 
 
 def test_described_figures_and_ordinary_output_pass():
-    output = new_output("display_data", data={"image/png": "aGk="})
+    output = new_output("display_data", data={"image/png": as_png(np.zeros((2, 2, 3), np.uint8))})
     page = notebooks.clean(page_with(output, new_output("stream", text="a/b 3 of 5"), mystnb=FIGURE))
     assert notebooks.page_faults(page) == []
     assert len(page.cells[1].outputs) == 2
+
+
+def plotted():
+    """Lines and text as a page draws them, (H, W, 3)."""
+    figure, axes = plt.subplots()
+    axes.plot(np.arange(20) ** 2, "o-", label="squares")
+    axes.imshow(np.arange(9).reshape(3, 3), extent=(2, 8, 100, 300), aspect="auto")
+    axes.legend()
+    figure.canvas.draw()
+    picture = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    plt.close(figure)
+    return picture
+
+
+def micrographs():
+    """Smooth structures with noise in three channels, (H, W, 3)."""
+    noise = np.random.default_rng(0).normal(size=(300, 300, 3))
+    smooth = ndimage.gaussian_filter(noise, (6, 6, 0))
+    return np.uint8(np.clip(100 + 60 * smooth / smooth.std() + 2 * noise, 0, 255))
+
+
+@pytest.mark.parametrize(
+    ("picture", "kind", "share", "levels"),
+    [(plotted(), "image/png", 0.6, 0.5), (micrographs(), "image/jpeg", 0.6, 3.0)],
+    ids=["plot", "micrographs"],
+)
+def test_figures_get_lighter_and_look_the_same(picture, kind, share, levels):
+    heavy = as_png(picture)
+    page = notebooks.clean(page_with(new_output("display_data", data={"image/png": heavy}), mystnb=FIGURE))
+    ((found, light),) = page.cells[1].outputs[0].data.items()
+    assert found == kind
+    assert len(light) < share * len(heavy)
+    with Image.open(io.BytesIO(base64.b64decode(light))) as shown:
+        apart = np.abs(np.asarray(shown.convert("RGB"), int) - picture)
+    assert apart.mean() < levels
 
 
 def test_cleaning_hides_injected_parameters_and_drops_foreign_metadata():

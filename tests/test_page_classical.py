@@ -267,6 +267,14 @@ def test_page_runs_on_the_real_features(tmp_path):
     assert scored["NSCB"].tolist() == [92, 180, 268, 330]
 
 
+@pytest.mark.parametrize("page", notebooks.pages())
+def test_a_published_page_and_its_results_take_less_than_5_megabytes(page):
+    folder = notebooks.root() / "book"
+    files = [path for path in (folder / "results" / page).rglob("*") if path.is_file()]
+    assert len(files) > 5
+    assert sum(path.stat().st_size for path in [folder / "papers" / f"{page}.ipynb", *files]) < 5e6
+
+
 def test_published_pages_are_whole_and_not_stale():
     folder = notebooks.root() / "book"
     for page in notebooks.pages():

@@ -24,7 +24,7 @@ from cellbook.pages.glastonbury2018.config import base, judged, resize, training
 from cellbook.profiles import Coral, PlateScaler
 from cellbook.runs import Run
 from cellbook.study import judging, premises, profile, rows
-from cellbook.study.pictures import normalised
+from cellbook.study.pictures import load, normalised
 from cellbook.study.trainings import Place
 
 TWICE = replace(fair.PRESETS["smoke"], repeats=2)
@@ -96,7 +96,7 @@ def test_the_page_is_made_of_what_was_measured_without_the_networks(run, store, 
     shutil.copytree(store, tmp_path / "store", ignore=shutil.ignore_patterns("fair_cae-*", "glastonbury2018-*"))
     again = fair.run(TWICE, tmp_path / "store", device="cpu")
     assert not list((tmp_path / "store").glob("fair_cae-*"))
-    for name in ("distances.npz", "pictures.parquet", "pictures.npz", "probes.parquet"):
+    for name in ("distances.npz", "pictures.parquet", "pictures.webp", "probes.parquet"):
         assert again.path(name).read_bytes() == run.path(name).read_bytes()
 
 
@@ -316,8 +316,7 @@ def test_what_is_printed_is_written_down_with_its_null_and_nothing_of_it_is_comp
 
 
 def test_products_hold_no_original(run, store):
-    with np.load(run.path("pictures.npz")) as stored:
-        kept = stored["images"]
+    kept = load(run.path("pictures.webp"), len(run.table("pictures")))
     table, stack = shown.pictures(run, TWICE, store)
     original = (table["column"] == "original").to_numpy()
     assert not kept[original].any()

@@ -22,7 +22,7 @@ from cellbook.pages.lafarge2019 import realism, shown, walks
 from cellbook.pages.lafarge2019.config import LABELS, PAPER_MODELS, PAPERS_VIEWS, trainings
 from cellbook.pages.lafarge2019.measures import FALLING
 from cellbook.study import course, judging, premises, profile, rows
-from cellbook.study.pictures import normalised
+from cellbook.study.pictures import load, normalised
 from cellbook.study.reconstructions import MISFIT
 from cellbook.study.tables import premise_table
 
@@ -92,8 +92,7 @@ def test_where_a_folder_lies_decides_nothing(run, config, store, screen, tmp_pat
 
 
 def test_products_hold_no_original_and_figures_do(run, config, store, screen):
-    with np.load(run.path("pictures.npz")) as stored:
-        kept = stored["images"]
+    kept = load(run.path("pictures.webp"), len(run.table("pictures")))
     cells = CellSet.open(screen)
     table, stack = shown.pictures(run, config, store)
     originals = (table["cell"] >= 0).to_numpy()
@@ -107,8 +106,8 @@ def test_products_hold_no_original_and_figures_do(run, config, store, screen):
 
 
 def test_every_picture_has_its_place(run):
-    with np.load(run.path("pictures.npz")) as stored:
-        assert stored["images"].shape == (len(run.table("pictures")), 68, 68, 3)
+    n = len(run.table("pictures"))
+    assert load(run.path("pictures.webp"), n).shape == (n, 68, 68, 3)
     assert {"cells", "walks", "targets", "prior", "direction"} <= set(run.table("pictures")["figure"])
 
 

@@ -40,6 +40,21 @@ def test_a_run_is_computed_once_and_found_again(tmp_path):
     assert second.table("numbers")["x"].tolist() == [0.0, 1.0, 2.0]
 
 
+def test_a_table_comes_back_as_it_was_in_fewer_bytes_than_its_numbers(tmp_path):
+    generator = np.random.default_rng(0)
+    various = {f"feature_{i}": generator.normal(5, 1, 500).astype(np.float32) for i in range(200)}
+    repeated = {f"vote_{i}": generator.integers(0, 3, 500) / 2 for i in range(200)}
+    names = {"plate": [f"P{i % 7}" for i in range(500)], "well": np.arange(500), "kept": np.arange(500) % 2 == 0}
+    empty = {"nothing": np.full(500, np.nan)}
+    for parts, limit in ((various, 0.85 * 4), (repeated, 0.5 * 8)):
+        table = pd.DataFrame(names | parts | empty)
+        save_table(table, tmp_path / "table.parquet")
+        pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "table.parquet"), table, check_exact=True)
+        assert (tmp_path / "table.parquet").stat().st_size < limit * 200 * 500
+    save_table(table.iloc[:0], tmp_path / "table.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "table.parquet"), table.iloc[:0])
+
+
 def test_whatever_decides_the_products_changes_the_key():
     key = run_key("toy", 1, {"size": 3}, "data")
     others = [("other", 1, {"size": 3}, "data"), ("toy", 2, {"size": 3}, "data"), ("toy", 1, {"size": 4}, "data")]

@@ -6,7 +6,7 @@ import pytest
 
 from cellbook import metrics
 from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED, UNDECIDED, Verdict, rules
-from cellbook.study import judging, measured, premises, rows, tables, words
+from cellbook.study import judging, measured, pictures, premises, rows, tables, words
 
 DRAWS = rows.Draws(500, 3)
 
@@ -310,3 +310,10 @@ def test_weeks_and_truth_have_a_line_a_variant_and_none_where_nothing_is_known()
     assert known[["measure", "kind"]].to_numpy().tolist() == [["x", "cell"], ["y", "nuisance"]]
     assert known["value"].tolist() == pytest.approx([0.6, 0.2])
     assert not [*measured.weeks(Products(), DRAWS), *measured.truth(Products())]
+
+
+@pytest.mark.parametrize("n", [1, 8, 11])
+def test_pictures_come_back_bit_for_bit(tmp_path, n):
+    drawn = np.random.default_rng(0).integers(0, 256, (n, 9, 7, 3), np.uint8)
+    pictures.save(drawn, tmp_path / "pictures.webp")
+    np.testing.assert_array_equal(pictures.load(tmp_path / "pictures.webp", n), drawn)

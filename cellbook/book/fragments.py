@@ -30,22 +30,22 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def results_json(book: Path) -> str:
-    """All published numbers, verdicts, claims and stamps as one JSON text."""
+    """All published numbers, verdicts, claims and stamps as one JSON text, tables column by column."""
     content: dict[str, Any] = {"about": "Published results of the book Cellbook; proportions from 0 to 1.", "pages": {}}
     for folder in published_pages(book):
         tables = {name: read(folder / f"{name}.csv") for name in ("numbers", "verdicts", "claims")}
         content["pages"][folder.name] = {
             "stamp": read_json(folder / "stamp.json"),
             "page_json_sha256": sha256(folder / "page.json"),
-            **{name: lines(table) for name, table in tables.items()},
+            **{name: columns(table) for name, table in tables.items()},
         }
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(content, separators=(",\n", ":"), ensure_ascii=False) + "\n"  # a value a line
 
 
-def lines(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of a table as plain values; what is missing in a row is left out of it."""
-    rows = json.loads(table.to_json(orient="records", double_precision=15))
-    return [{name: value for name, value in row.items() if value is not None} for row in rows]
+def columns(table: pd.DataFrame) -> dict[str, list[Any]]:
+    """Columns of a table as plain values; what is missing is null."""
+    found = json.loads(table.to_json(orient="split", double_precision=15))
+    return {name: [row[place] for row in found["data"]] for place, name in enumerate(found["columns"])}
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()) -> str:
@@ -59,25 +59,27 @@ def verdict_counts(table: pd.DataFrame) -> dict[str, int]:
     return {verdict: int((table["verdict"] == verdict).sum()) if len(table) else 0 for verdict in VERDICTS}
 
 
-def title(page: str) -> str:
-    """What the table of contents calls a page; else the first heading of its source."""
+def titles() -> dict[str, str]:
+    """What the table of contents calls each page; else the first heading of its source."""
     contents = yaml.safe_load((notebooks.root() / "_toc.yml").read_text(encoding="utf-8"))
-    for chapter in (chapter for part in contents["parts"] for chapter in part["chapters"]):
-        if chapter["file"] == f"book/papers/{page}" and "title" in chapter:
-            return str(chapter["title"])
-    for line in notebooks.source_path(page).read_text(encoding="utf-8").splitlines():
-        if line.startswith("# "):
-            return line[2:].strip()
-    return page
+    chapters = [chapter for part in contents["parts"] for chapter in part["chapters"]]
+    named = {chapter["file"]: chapter["title"] for chapter in chapters if "title" in chapter}
+    return {page: named.get(f"book/papers/{page}") or heading(page) for page in notebooks.pages()}
+
+
+def heading(page: str) -> str:
+    """The first heading of a page's source."""
+    lines = notebooks.source_path(page).read_text(encoding="utf-8").splitlines()
+    return next((line[2:].strip() for line in lines if line.startswith("# ")), page)
 
 
 def summary(book: Path) -> str:
     """State of the results, two rows a page: verdicts on published numbers, and on claims."""
-    rows = []
+    rows, names = [], titles()
     for folder in published_pages(book):
         stamp = read_json(folder / "stamp.json")
         made = f"{stamp['parameters'].get('preset')}, {trained_on(folder) or stamp['device']}"
-        name = f"[{title(folder.name)}](/book/papers/{folder.name}.ipynb)"
+        name = f"[{names.get(folder.name, folder.name)}](/book/papers/{folder.name}.ipynb)"
         for kind, file in (("numbers", "verdicts"), ("claims", "claims")):
             table = read(folder / f"{file}.csv")
             if len(table):
@@ -99,23 +101,23 @@ def trainings(folder: Path) -> pd.DataFrame:
 
 def status(book: Path) -> str:
     """When, where and from what each page was made."""
-    rows = []
+    rows, names = [], titles()
     for folder in published_pages(book):
         stamp = read_json(folder / "stamp.json")
         made = f"{stamp['device']}; {stamp['system']}", f"`{stamp['commit']}`", f"`{stamp['code'][:10]}`"
-        rows.append([title(folder.name), stamp["executed"][:10], *made, stamp["python"]])
+        rows.append([names.get(folder.name, folder.name), stamp["executed"][:10], *made, stamp["python"]])
     return markdown(["page", "executed", "machine", "commit", "library", "Python"], rows)
 
 
 def costs(book: Path) -> str:
     """Where the time goes: a page's execution, the runs that it reads by their method, and its trainings."""
-    rows = []
+    rows, names = [], titles()
     for folder in published_pages(book):
         stamp = read_json(folder / "stamp.json")
         records = pd.DataFrame([read_json(folder / "runs" / run["key"] / "run.json") for run in stamp["runs"]])
         parts = {"execution": pd.DataFrame([stamp | {"seconds": stamp["wall_seconds"]}])}
         parts |= {f"`{method}`": part for method, part in records.groupby("method", sort=False)}
-        name = title(folder.name)
+        name = names.get(folder.name, folder.name)
         for part, table in (parts | {"trainings": trainings(folder)}).items():
             if len(table):
                 cost = f"{table['seconds'].sum():.0f} s", devices(table) or "–", memory(table)

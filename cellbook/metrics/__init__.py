@@ -4,10 +4,10 @@ from cellbook.metrics.baselines import chance, expected_under_ties, majority, on
 from cellbook.metrics.batch import BatchAccuracy, classify_batch
 from cellbook.metrics.clustering import silhouettes
 from cellbook.metrics.moa import Match, match
-from cellbook.metrics.neighbours import distance_matrix
+from cellbook.metrics.neighbours import distance_matrix, tally
 from cellbook.metrics.protocols import PROTOCOLS, Measure, Protocol, describe, protocol
 from cellbook.metrics.retrieval import activity, consistency, consistency_across_batches, percent_replicating
-from cellbook.metrics.scores import Score, as_json, score
+from cellbook.metrics.scores import Score, as_json, measure_design, score
 from cellbook.metrics.thinning import thinned
 from cellbook.metrics.uncertainty import accuracy, bootstrap_compounds
 from cellbook.metrics.units import prepare

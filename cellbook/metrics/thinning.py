@@ -71,5 +71,6 @@ def thinned(
 
 def _first(key: Floats, group: Bools, count: np.ndarray) -> Bools:
     """Mark, in each row, the `count` members of the group with the smallest keys."""
-    rank = np.where(group, key, np.inf).argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
-    return np.asarray(group & (rank < count[:, None]))
+    ordered = np.sort(np.where(group, key, np.inf), axis=1)
+    last = np.where(count > 0, ordered[np.arange(len(key)), count - 1], -np.inf)
+    return np.asarray(group & (key <= last[:, None]))

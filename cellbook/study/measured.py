@@ -51,9 +51,12 @@ def matches(run: Run, protocol: metrics.Protocol) -> Matched:
 
 
 def matched(treatments: pd.DataFrame, distances: np.ndarray, measure: metrics.Measure) -> Votes:
-    """Votes of all treatments under one measure, grouped by compound."""
-    queries = metrics.match(treatments, distances=distances, **measure.arguments()).per_query
-    return Votes.of(queries["correct"], queries["compound"], queries["counted"])
+    """Votes of all treatments under one measure, grouped by compound, as `metrics.match` counts them.
+
+    Distances are (n, n), or (..., n, n) with votes that are right for each, (..., n).
+    """
+    votes = metrics.tally(distances, metrics.measure_design(treatments, measure), measure.k, measure.vote)
+    return Votes.of(votes.correct, treatments["Metadata_compound"], votes.counted)
 
 
 def accuracies(found: Matched, protocols: Mapping[str, str], draws: Draws) -> Iterator[dict[str, Any]]:

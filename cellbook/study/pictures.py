@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 
 from cellbook.cells import CellSet
 from cellbook.files import write_atomically
@@ -19,6 +20,8 @@ from cellbook.pixels import channel_max
 from cellbook.profiles.aggregate import TREATMENT
 from cellbook.runs import Run
 
+FILE = "pictures.webp"
+ACROSS = 8  # pictures in a row of the file
 MADE = -1  # instead of a row in the table of cells: a picture that a model drew
 
 
@@ -64,15 +67,31 @@ class Album:
         return pd.DataFrame(self.rows)
 
     def save(self, folder: Path) -> None:
-        """Write the images, (n, H, W, 3) uint8, beside the table, which is the study's to write."""
-        write_atomically(folder / "pictures.npz", lambda path: np.savez_compressed(path, images=np.stack(self.images)))
+        """Write the images beside the table, which is the study's to write."""
+        save(np.stack(self.images), folder / FILE)
+
+
+def save(images: np.ndarray, path: Path) -> None:
+    """Write images, (n, H, W, 3) uint8, as one, without loss: in rows of `ACROSS`, the last filled up with black."""
+    filled = np.pad(images, [(0, -len(images) % ACROSS), (0, 0), (0, 0), (0, 0)])
+    _, height, width, _ = images.shape
+    rows = filled.reshape(-1, ACROSS, height, width, 3).swapaxes(1, 2).reshape(-1, ACROSS * width, 3)
+    write_atomically(path, lambda temporary: Image.fromarray(rows).save(temporary, lossless=True, method=6))
+
+
+def load(path: Path, n: int) -> np.ndarray:
+    """The first `n` images of a file that `save` wrote, (n, H, W, 3) uint8."""
+    with Image.open(path) as kept:
+        rows = np.array(kept.convert("RGB"))
+    down = -(-n // ACROSS)
+    images = rows.reshape(down, len(rows) // down, ACROSS, -1, 3).swapaxes(1, 2)
+    return images.reshape(down * ACROSS, *images.shape[2:])[:n]
 
 
 def with_originals(run: Run, cells: CellSet) -> tuple[pd.DataFrame, np.ndarray]:
     """The pictures of a run with the originals in their places: table, and (n, H, W, 3) uint8 in its order."""
     table = run.table("pictures")
-    with np.load(run.path("pictures.npz")) as stored:
-        stack = stored["images"]
+    stack = load(run.path(FILE), len(table))
     places = np.flatnonzero(table["cell"] != MADE)
     rows, position = np.unique(table["cell"].to_numpy()[places], return_inverse=True)
     if len(rows):

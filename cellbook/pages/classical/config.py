@@ -10,7 +10,7 @@ from cellbook import metrics
 from cellbook.errors import CellbookError
 from cellbook.screens.named import FEATURES, PLANTED
 
-VERSION = 1
+VERSION = 2
 SCREENS = (FEATURES, PLANTED)
 
 
@@ -30,7 +30,7 @@ class Config:
     # has no maximum, so that a stricter rule only takes longer.
     factor_tolerance: float = 10.0
     ridge: float = 1.0  # of TVN and of CORAL, absolute, as in Ando et al. 2017 and Tabak et al. 2020
-    closer: tuple[str, ...] = (  # settings whose control wells are kept, for batch leakage and for the fall to NSCB
+    closer: tuple[str, ...] = (  # settings that are looked at closer: batch leakage, and the fall to NSCB
         "unscaled",
         "percentile",
         "percentile, CORAL",

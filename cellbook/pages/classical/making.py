@@ -10,10 +10,10 @@ import pandas as pd
 
 from cellbook import profiles
 from cellbook.errors import CellbookError
-from cellbook.metrics import prepare
+from cellbook.metrics import classify_batch, prepare
 from cellbook.pages.classical.config import VERSION, Config, kinds, setting_name
 from cellbook.profiles.aggregate import TREATMENT
-from cellbook.runs import Run, obtain_page, save_table, table_fingerprint, to_float32
+from cellbook.runs import Run, obtain_page, save_table, seeds, table_fingerprint, to_float32
 from cellbook.screens.named import load_wells
 from cellbook.study.profile import condensed
 from cellbook.study.projections import project
@@ -33,27 +33,45 @@ def run(config: Config, store: str | Path, *, device: str = "cpu", force: bool =
 
 
 def make_products(config: Config, wells: pd.DataFrame, folder: Path) -> None:
-    """Compute the products: distances between treatments for every setting, wells of the settings looked at closer."""
+    """Compute the products: distances between treatments for every setting, weeks of the settings looked at closer."""
     treated = wells[wells["Metadata_compound"] != "DMSO"]
     batches = treated.groupby(TREATMENT)["Metadata_batch"].nunique()
     if (batches > 1).any():
         raise CellbookError(f"{int((batches > 1).sum())} treatments lie in several batches; leave out control wells")
     distances: dict[str, dict[str, np.ndarray]] = {name: {} for name in kinds()}
+    weeks = {}
     for setting, transformed in settings(config, wells):
         for name, protocol in kinds().items():
             units = prepare(transformed, protocol, drop_unusable=True).profiles
             distances[name][setting] = condensed(units, protocol.distance)
         if setting in config.closer:
-            controls = transformed[transformed["Metadata_compound"] == "DMSO"]
-            save_table(to_float32(controls), folder / f"controls-{config.closer.index(setting)}.parquet")
+            controls = to_float32(transformed[transformed["Metadata_compound"] == "DMSO"])
+            weeks[setting] = weeks_of_controls(controls, config).assign(setting=setting)
         if setting == config.drawn:
             save_table(to_float32(transformed), folder / "drawn.parquet")
     for name, columns in distances.items():
         save_table(pd.DataFrame(columns), folder / f"distances-{name}.parquet")
+    save_table(pd.concat([weeks[name] for name in config.closer if name in weeks]), folder / "weeks.parquet")
     save_table(units[profiles.metadata(units)], folder / "treatments.parquet")
     save_table(wells[profiles.metadata(wells)], folder / "wells.parquet")
     drawn = prepare(pd.read_parquet(folder / "drawn.parquet"), "ljosa2013").profiles
     save_table(project(drawn, config.seed, setting=config.drawn), folder / "maps.parquet")
+
+
+def weeks_of_controls(controls: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """Whether the week of every control well is named, on plates held out.
+
+    One row a classifier, seed and well: model, seed, plate, correct, and of the classifier the accuracy (mean over
+    folds), that on noise, and the share of the largest week.
+    """
+    found = []
+    for model in ("logistic", "forest"):
+        for seed in seeds(config.seed, config.repeats):
+            named = classify_batch(controls, model=model, seed=seed, standardise=model == "logistic")
+            about = {"accuracy": named.accuracy, "noise": named.noise_baseline, "majority": named.majority}
+            rows = pd.DataFrame({"plate": controls["Metadata_plate"].to_numpy(), "correct": named.correct})
+            found.append(rows.assign(model=model, seed=seed, **about))
+    return pd.concat(found, ignore_index=True)
 
 
 # --- the grid -------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from cellbook.configure import restore
 from cellbook.pages.classical.config import Config, kind, setting_name
 from cellbook.pages.classical.making import transforms
 from cellbook.pages.classical.retrieving import retrieval
-from cellbook.runs import Run, seeds
+from cellbook.runs import Run
 from cellbook.study import rows
 from cellbook.study.measured import matched, without_profile
 from cellbook.study.rows import Draws, Votes
@@ -49,7 +49,7 @@ def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
         *paired(config, whole, draws),
         *drop(treatments, squares, whole, config),
         *without_profile(treatments, BENCHMARK.measures, squares["percentile"], alone, permutations, draws),
-        *leakage(run, config, draws),
+        *leakage(run, draws),
         *silhouettes(run, draws),
         *retrieved,
     ]
@@ -101,10 +101,10 @@ def choose(treatments: pd.DataFrame, squares: dict[str, np.ndarray], whole: Matc
     for compound in treatments["Metadata_compound"].unique():
         keep = (treatments["Metadata_compound"] != compound).to_numpy()
         others = treatments[keep].reset_index(drop=True)
-        criterion = {
-            setting: np.mean([matched(others, square[np.ix_(keep, keep)], m).share for m in BENCHMARK.measures])
-            for setting, square in squares.items()
-        }
+        stack = np.stack([square[np.ix_(keep, keep)] for square in squares.values()])
+        votes = [matched(others, stack, measure) for measure in BENCHMARK.measures]
+        shares = [one.correct.sum(axis=-1) / one.counted.sum() for one in votes]
+        criterion = dict(zip(squares, np.mean(shares, axis=0).tolist(), strict=True))
         best = max(criterion, key=criterion.__getitem__)
         chosen.append({"compound": compound, "setting": best, "criterion": criterion[best]})
     hindsight = max(squares, key=lambda setting: sum(whole[setting, m.name].share for m in BENCHMARK.measures))
@@ -172,23 +172,19 @@ def single_properties(wells: pd.DataFrame, treatments: pd.DataFrame) -> dict[str
     }
 
 
-def leakage(run: Run, config: Config, draws: Draws) -> Iterator[Line]:
+def leakage(run: Run, draws: Draws) -> Iterator[Line]:
     """How well the week of DMSO wells can be named on plates held out, for the settings looked at closer."""
-    for place, setting in enumerate(config.closer):
-        if f"controls-{place}.parquet" not in run.products():
-            continue  # a smaller grid does not hold it
-        controls = run.table(f"controls-{place}")
-        for model in ("logistic", "forest"):
-            found = [
-                metrics.classify_batch(controls, model=model, seed=seed, standardise=model == "logistic")
-                for seed in seeds(config.seed, config.repeats)
-            ]
-            votes = Votes.of(np.mean([one.correct for one in found], axis=0), controls["Metadata_plate"])
-            more = rows.interval(votes, draws) | {"null": found[0].majority}
-            yield rows.row(setting, "leakage", model, np.mean([one.accuracy for one in found]), **more)
+    weeks = run.table("weeks")
+    for place, (setting, closer) in enumerate(weeks.groupby("setting", sort=False)):
+        for model, named in closer.groupby("model", sort=False):
+            each = [one for _, one in named.groupby("seed")]
+            first = [one.iloc[0] for one in each]
+            votes = Votes.of(np.mean([one["correct"] for one in each], axis=0), each[0]["plate"])
+            more = rows.interval(votes, draws) | {"null": first[0]["majority"]}
+            yield rows.row(str(setting), "leakage", str(model), np.mean([one["accuracy"] for one in first]), **more)
             if place == 0:
-                noise = np.mean([one.noise_baseline for one in found])
-                yield rows.row("noise", "leakage", model, noise, null=found[0].majority)
+                noise = np.mean([one["noise"] for one in first])
+                yield rows.row("noise", "leakage", str(model), noise, null=first[0]["majority"])
 
 
 def silhouettes(run: Run, draws: Draws) -> Iterator[Line]:
