@@ -112,6 +112,27 @@ def chromium():
 
 
 @pytest.mark.browser
+def test_no_table_is_cut_on_a_usual_screen_and_all_scroll_on_a_narrow_one(chromium, pages):
+    """A table fits its box, but where the window is narrow, and then the page does not grow with it."""
+    wider = """[...document.querySelectorAll('article table')].map(table => {
+        let box = table.parentElement
+        while (!['auto', 'scroll'].includes(getComputedStyle(box).overflowX) && box.tagName != 'ARTICLE')
+            box = box.parentElement
+        return [table.scrollWidth - box.clientWidth, box.tagName]
+    })"""
+    faults = []
+    for width in (1400, 800, 400):
+        tab = chromium.new_page(viewport={"width": width, "height": 900})
+        for path in pages:
+            tab.goto(path.as_uri())
+            for number, (excess, box) in enumerate(tab.evaluate(wider), 1):
+                if excess > 1 and (width == 1400 or box == "ARTICLE"):
+                    faults.append(f"{path.name}, table {number}: {excess} pixels too wide in {box} at {width}")
+        tab.close()
+    assert faults == []
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_pages_in_a_real_browser(chromium, pages, width, scheme):
