@@ -11,6 +11,7 @@ from bs4 import BeautifulSoup
 from cellbook.book import notebooks, run_pages, site
 from cellbook.book.fragments import RUN_PAGES
 from cellbook.files import read_json, sha256
+from cellbook.study import models
 
 BOOK = notebooks.root() / "book"
 PAGES = [page for page in notebooks.pages() if (BOOK / "results" / page).exists()]
@@ -73,6 +74,14 @@ def test_every_table_names_runs_and_every_figure_what_drew_it(page):
     assert "freshness" in [cell.get("id") for cell in made["cells"]][:4]
     for run in runs:
         assert f"(/book/{RUN_PAGES}/{run['key']}.md)" in "".join(made["cells"][-1]["source"])
+
+
+def test_a_page_with_trained_models_says_how_they_measure_other_cells():
+    said = {page: site.use_of_models(BOOK / "results" / page) for page in PAGES}
+    assert {page for page, words in said.items() if words} == {
+        page for page in PAGES if len(models.published(BOOK / "results").query("name.str.startswith(@page + '/')"))
+    }
+    assert "--encoder 'lafarge2019/VAE+'" in said["lafarge2019"]
 
 
 def test_without_an_address_nothing_links_to_a_repository():

@@ -10,9 +10,10 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
-from cellbook.errors import CellbookError
-from cellbook.files import write_atomically
+from cellbook.errors import CellbookError, some
+from cellbook.files import write_atomically, write_text
 
 PDF = "cellbook.pdf"  # in the folder of what is built
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -75,32 +76,49 @@ def browser() -> str | None:
 
 
 def print_book(folder: Path) -> Path:
-    """Build all pages of a book as one, print it, and return the PDF; one that lacks a figure is refused."""
-    program = browser()
-    if program is None:
+    """Build all pages of a book as one, print it, and return the PDF."""
+    if browser() is None:
         raise CellbookError(f"a PDF is printed by a browser, and none of {', '.join(BROWSERS)} is installed")
-    pages, pdf = build(folder, builder="singlehtml"), folder / "_build" / PDF
+    pdf = folder / "_build" / PDF
+    print_page(on_paper(build(folder, builder="singlehtml")), pdf)
+    shutil.rmtree(folder / "_build" / ".doctrees")  # what was read for one page has other links than for many
+    return pdf
+
+
+def print_page(pages: Path, pdf: Path) -> None:
+    """Print a page in HTML; a PDF that lacks a figure of it is refused."""
 
     def write(path: Path) -> None:
-        command = [program, *OPTIONS, f"--print-to-pdf={path}", pages.resolve().as_uri()]
+        command = [str(browser()), *OPTIONS, f"--print-to-pdf={path}", pages.resolve().as_uri()]
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
         if done.returncode or not path.stat().st_size:
-            raise CellbookError(f"{program} did not print {pages}: {' '.join(done.stderr.split())[-300:]}")
+            raise CellbookError(f"{command[0]} did not print {pages}: {' '.join(done.stderr.split())[-300:]}")
         if lost := missing(pages, path):
-            raise CellbookError(f"{len(lost)} figures are not in the PDF that {program} printed: {', '.join(lost[:5])}")
+            raise CellbookError(f"{len(lost)} figures are not in the PDF that {command[0]} printed: {some(lost)}")
 
     write_atomically(pdf, write)
-    return pdf
+
+
+def on_paper(index: Path) -> Path:
+    """All pages as one for printing, from what Sphinx has made: beside its images, unfolded, without links to files."""
+    made = next(
+        index.parent.glob("*/index.html")
+    )  # in the folder of the first page, though all addresses are from above
+    text = made.read_text(encoding="utf-8").replace("<details", "<details open")
+    pages = index.with_name("cellbook.html")
+    write_text(pages, re.sub(r'(<a [^>]*?)href="(?!#|https?:)[^"]*"', r"\1", text))
+    return pages
 
 
 def missing(pages: Path, pdf: Path) -> list[str]:
     """Figures (PNG) of a page in HTML that a PDF printed from it has not, by their sizes in pixels."""
     held = re.findall(rb"/Subtype /Image\s*/Width (\d+)\s*/Height (\d+)", pdf.read_bytes())
-    left = Counter((int(width), int(height)) for width, height in held)
+    left: Counter[Any] = Counter((int(width), int(height)) for width, height in held)
     lost = []
     for name in dict.fromkeys(re.findall(r'<img[^>]* src="([^":]+\.png)"', pages.read_text(encoding="utf-8"))):
-        size = PNG.unpack((pages.parent / name).read_bytes()[: PNG.size])[1:]
-        left[size] -= 1
-        if left[size] < 0:
+        file = pages.parent / name
+        size = PNG.unpack(file.read_bytes()[: PNG.size])[1:] if file.exists() else None
+        if not left[size]:
             lost.append(name)
+        left[size] -= 1
     return lost

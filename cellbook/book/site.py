@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellbook.book import drawn, freshness, run_pages
-from cellbook.book.fragments import RUN_PAGES
+from cellbook.book.fragments import RUN_PAGES, trainings
 from cellbook.book.rendering import PDF
 from cellbook.files import read_json
 
@@ -103,9 +103,26 @@ def with_links(source: str, folder: Path, repository: str, *, one_page: bool = F
         if cell.get("id") == "stamp-end":
             cell["source"] = linked(drawn.text(cell), keys)
     place = next((n for n, cell in enumerate(notebook["cells"]) if cell.get("id") == "stamp-cost"), 0)
-    told = {"cell_type": "markdown", "id": "freshness", "metadata": {}, "source": freshness.line(folder)}
+    told = {
+        "cell_type": "markdown",
+        "id": "freshness",
+        "metadata": {},
+        "source": f"{freshness.line(folder)}\n\n{use_of_models(folder)}",
+    }
     notebook["cells"].insert(place + 1, told)
     return json.dumps(notebook)
+
+
+def use_of_models(folder: Path) -> str:
+    """How the trained models of a page measure other cells, in Markdown; empty where it has none."""
+    table = trainings(folder)
+    if "variant" not in table:
+        return ""
+    name = f"{folder.name}/{table['variant'].iloc[0]}"
+    return (
+        "The models of this page measure your cells as well, without training: "
+        f"`cellbook features CELLS OUT --encoder '{name}'` ([how](/book/use.md))."
+    )
 
 
 def origin(figure: drawn.Figure, page: str, commit: str, repository: str) -> str:
@@ -117,7 +134,7 @@ def origin(figure: drawn.Figure, page: str, commit: str, repository: str) -> str
         names.append(f"[`{name}`]({at})" if repository else f"`{name}`")
     by = f"Drawn by {' and '.join(names)}" if names else ""
     data = f"{{download}}`these data <../results/{page}/figures/{figure.data}.csv>`" if figure.data else ""
-    return " from ".join(filter(None, (by, data))) + "."
+    return " from ".join(filter(None, (by, data))) + "." if by or data else ""
 
 
 def run_links(keys: list[str], one_page: bool) -> str:
