@@ -51,7 +51,7 @@ def test_malformed_parameters_of_pages_end_in_one_sentence_or_in_values_of_their
         raise CellbookError("not executed here")
 
     monkeypatch.setattr(notebooks, "execute", execute)
-    monkeypatch.setattr(build, "code_digest", lambda: "code")
+    monkeypatch.setattr(build.freshness, "code_digest", lambda: "code")
     draw, kinds = random.Random(SEED), {page: notebooks.parameters(page) for page in notebooks.pages()}
     # Reading a notebook's source takes most of the time, and it is the same every time.
     monkeypatch.setattr(notebooks, "parameters", kinds.__getitem__)

@@ -8,7 +8,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from bs4 import BeautifulSoup
 
-from cellbook.book import build, notebooks
+from cellbook.book import build, notebooks, rendering
+from cellbook.errors import CellbookError
 
 # A session's own build when the book was not built just before (`make test` builds it and says where).
 WIDTHS = {"wide": 1280, "narrow": 390}
@@ -112,6 +113,27 @@ def chromium():
 
 
 @pytest.mark.browser
+def test_no_table_is_cut_on_a_usual_screen_and_all_scroll_on_a_narrow_one(chromium, pages):
+    """A table fits its box, but where the window is narrow, and then the page does not grow with it."""
+    wider = """[...document.querySelectorAll('article table')].map(table => {
+        let box = table.parentElement
+        while (!['auto', 'scroll'].includes(getComputedStyle(box).overflowX) && box.tagName != 'ARTICLE')
+            box = box.parentElement
+        return [table.scrollWidth - box.clientWidth, box.tagName]
+    })"""
+    faults = []
+    for width in (1400, 800, 400):
+        tab = chromium.new_page(viewport={"width": width, "height": 900})
+        for path in pages:
+            tab.goto(path.as_uri())
+            for number, (excess, box) in enumerate(tab.evaluate(wider), 1):
+                if excess > 1 and (width == 1400 or box == "ARTICLE"):
+                    faults.append(f"{path.name}, table {number}: {excess} pixels too wide in {box} at {width}")
+        tab.close()
+    assert faults == []
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_pages_in_a_real_browser(chromium, pages, width, scheme):
@@ -137,3 +159,38 @@ def test_pages_in_a_real_browser(chromium, pages, width, scheme):
             faults.append(f"{path.name}: theme {shown} instead of {scheme}")
     context.close()
     assert faults == []
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_the_book_as_one_file_has_all_figures_and_no_path_of_this_machine(tmp_path):
+    for name in ("book", "_config.yml", "_toc.yml"):
+        source = notebooks.root() / name
+        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, tmp_path / name)
+    pdf = rendering.print_book(tmp_path)
+    content = pdf.read_bytes()
+    assert content.count(b"/Type /Page\n") > 50
+    assert str(tmp_path).encode() not in content
+    assert b"file://" not in content
+    pages = tmp_path / "_build" / "singlehtml" / "cellbook.html"
+    shown = BeautifulSoup(pages.read_text(encoding="utf-8"), "html.parser")
+    assert len(shown.select("article img[src$='.png']")) > 50
+    assert shown.select(".math")
+    assert rendering.missing(pages, pdf) == []
+
+
+@pytest.mark.browser
+def test_a_figure_that_was_not_printed_is_missed(tmp_path):
+    from matplotlib.figure import Figure
+
+    for name, size in (("a", 3), ("b", 4)):
+        Figure(figsize=(size, 2)).savefig(tmp_path / f"{name}.png")
+    page, pdf = tmp_path / "page.html", tmp_path / "page.pdf"
+    page.write_text('<img alt="" src="a.png" /><img alt="" src="b.png" />', encoding="utf-8")
+    rendering.print_page(page, pdf)
+    for lost in ('<img alt="" src="gone.png" />', '<p style="display: none"><img alt="" src="b.png" /></p>'):
+        page.write_text(f'<img alt="" src="a.png" />{lost}', encoding="utf-8")
+        before = pdf.read_bytes()
+        with pytest.raises(CellbookError, match=r"1 figures are not in the PDF .*: (gone|b)\.png"):
+            rendering.print_page(page, pdf)
+        assert pdf.read_bytes() == before

@@ -7,33 +7,24 @@ every page into a build folder and shows each number beside the published one; `
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import subprocess
-import sys
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from cellbook.book import notebooks, results
+from cellbook.book import comparing, freshness, notebooks, results
 from cellbook.book.fragments import markdown, stale_fragments, write_fragments
-from cellbook.claims import KEYS
+from cellbook.book.rendering import browser, build, print_book
 from cellbook.errors import CellbookError, DataNotFound
-from cellbook.files import alone, digest, put_folder, read_json, sha256, write_json, write_text, writing
+from cellbook.files import alone, put_folder, read_json, sha256, write_json, write_text, writing
 from cellbook.machine import PeakMemory
 from cellbook.runs import UNVERIFIED, Run, environment
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-
-def code_digest() -> str:
-    """Digest of the package's source: a page executed under another one is executed again."""
-    package = notebooks.ROOT / "cellbook"
-    return digest([path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))])
+NAMES = ("now", "published")  # of the two that a build compares
 
 
 def run_page(page: str, given: dict[str, Any], *, force: bool = False, echo: bool = False) -> tuple[Path, bool]:
@@ -49,7 +40,7 @@ def run_page(page: str, given: dict[str, Any], *, force: bool = False, echo: boo
     folder = Path(notebooks.root(), values["results"], "pages", page)
     wanted = {
         "source": notebooks.source_digest(page),
-        "code": code_digest(),
+        "code": freshness.code_digest(),
         "parameters": {name: value for name, value in values.items() if name != "results"},
     }
     with writing(folder):  # a name that no folder can have
@@ -184,30 +175,27 @@ def publish(page: str, folder: Path, book: Path | None = None, *, smoke: bool = 
     write_fragments(book)
 
 
-def verify(book: Path | None = None) -> list[str]:
-    """Recompute every published number on this machine and return one sentence for everything that does not agree."""
+def verify(book: Path | None = None, *, code: bool = False) -> list[str]:
+    """Recompute every published number on this machine and return one sentence for everything that does not agree.
+
+    A page whose notebook, or whose methods' version, is another one now is among it; with `code`, so is a page of
+    which any module that it uses has changed.
+    """
     book = book or notebooks.root() / "book"
     folders = sorted(path.parent for path in (book / "results").glob("*/page.json"))
     missing = sorted(set(notebooks.pages()) - {folder.name for folder in folders})
     faults = [f"{page}: nothing is published for this page" for page in missing]
     for folder in folders:
         faults += results.verify_page(folder)
+        faults += [f"{folder.name}: {fault}" for fault in freshness.stale(folder)]
+        if code and (change := freshness.change(folder)):
+            faults.append(f"{folder.name}: {change}")
         page = book / "papers" / f"{folder.name}.ipynb"
         if not page.exists():
             faults.append(f"{folder.name}: the published page is missing")
         elif sha256(page) != read_json(folder / "page.json").get("page_sha256"):
             faults.append(f"{folder.name}: the published page has other bytes than when it was published")
     return faults + stale_fragments(book)
-
-
-def compare(fresh: Path, published: Path) -> pd.DataFrame:
-    """Each number of a fresh `numbers.csv` beside the published one: both values and their difference."""
-    old = pd.read_csv(published / "numbers.csv")
-    new = pd.read_csv(fresh / "numbers.csv")
-    both = new[[*KEYS, "value"]].merge(
-        old[[*KEYS, "value"]], on=KEYS, how="outer", suffixes=("_now", "_published"), validate="one_to_one"
-    )
-    return both.assign(difference=both["value_now"] - both["value_published"])
 
 
 def remake(out: Path, given: dict[str, Any], *, force: bool = False, echo: bool = False) -> dict[str, Any]:
@@ -235,50 +223,37 @@ def remake(out: Path, given: dict[str, Any], *, force: bool = False, echo: bool 
             for name in ("_config.yml", "_toc.yml"):
                 shutil.copyfile(source / name, site / name)
         lines = ["# This build beside the published one", ""]
+        beside = {}
         for page, folder in folders.items():
-            lines += comparison_section(page, folder, site / "book")
+            more, text = comparison(page, folder, site / "book")
+            lines += more
+            beside |= {page: text} if text else {}
             publish(page, folder, site / "book", smoke=True)
         if len(lines) > 2:
             write_text(site / "book" / "this_build.md", "\n".join(lines))
             toc = (site / "_toc.yml").read_text(encoding="utf-8")
             write_text(site / "_toc.yml", toc.rstrip("\n") + "\n      - file: book/this_build\n")
+        if browser():
+            print_book(site)
         index = build(site)
+        for page, text in beside.items():
+            write_text(index.parent / "this_build" / f"{page}.html", text)
     return {"ran": ran, "skipped": skipped, "index": index}
 
 
-def comparison_section(page: str, folder: Path, book: Path) -> list[str]:
-    """Lines of the page that shows a fresh execution's numbers beside the published ones."""
-    published = book / "results" / page
-    if not (published / "numbers.csv").exists():
-        return [f"## {page}", "", "Nothing was published for this page before.", ""]
-    table = compare(folder, published)
-    moved = table[table["difference"].abs() > 1e-9]
-    both = int(table["difference"].notna().sum())
-    file = book / "_generated" / f"this_build_{page}.csv"
-    results.save_csv(table.round(6), file)
+def comparison(page: str, folder: Path, book: Path) -> tuple[list[str], str]:
+    """A fresh execution beside the published one: lines for the page of all, and a page of its own in HTML."""
+    if not (book / "results" / page / "numbers.csv").exists():
+        return [f"## {page}", "", "Nothing was published for this page before.", ""], ""
+    now, published = (comparing.read_page(place, book) for place in (folder, book / "results" / page))
+    table = comparing.compare(now.numbers, published.numbers, NAMES)
+    results.save_csv(table.round(6), book / "_generated" / f"this_build_{page}.csv")
     return [
         f"## {page}",
         "",
-        f"{both} numbers are in both; {len(moved)} of them differ"
-        + (f", by at most {moved['difference'].abs().max():.4f}." if len(moved) else "."),
+        comparing.in_brief(table),
+        f'<a href="../this_build/{page}.html">Parameters, environment and figures side by side</a>',
         "",
         f"```{{csv-table}}\n:file: _generated/this_build_{page}.csv\n:header-rows: 1\n```",
         "",
-    ]
-
-
-def build(folder: Path, *, strict: bool = True) -> Path:
-    """Run Jupyter Book on a folder, without executing anything, and return the first page."""
-    # Through the interpreter that runs this, whatever PATH holds; jupyter_book has no __main__.
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "--all", str(folder)]
-    command += ["-W", "-n", "--keep-going"] if strict else []
-    log = folder / "_build" / "build.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "w", encoding="utf-8") as file:
-        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
-    index = folder / "_build" / "html" / "index.html"
-    if done.returncode or not index.exists():
-        text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8"))
-        found = re.findall(r"^.*(?:WARNING|ERROR).*$", text, flags=re.M) or text.strip().splitlines()[-1:]
-        raise CellbookError(f"the book did not build; {log} has all of it: " + " | ".join(found[:5]))
-    return index
+    ], comparing.page(now, published, NAMES)

@@ -14,6 +14,8 @@ from cellbook.book import notebooks
 from cellbook.claims import VERDICTS
 from cellbook.files import read_json, sha256, write_text
 
+RUN_PAGES = "_generated/runs"  # of the book; made at every build, see `run_pages`
+
 
 def published_pages(book: Path) -> list[Path]:
     """Folders of the published results, in the order of the book."""
@@ -33,9 +35,11 @@ def results_json(book: Path) -> str:
     """All published numbers, verdicts, claims and stamps as one JSON text, tables column by column."""
     content: dict[str, Any] = {"about": "Published results of the book Cellbook; proportions from 0 to 1.", "pages": {}}
     for folder in published_pages(book):
+        stamp = read_json(folder / "stamp.json")
         tables = {name: read(folder / f"{name}.csv") for name in ("numbers", "verdicts", "claims")}
         content["pages"][folder.name] = {
-            "stamp": read_json(folder / "stamp.json"),
+            "stamp": stamp,
+            "run_pages": {run["key"]: f"book/{RUN_PAGES}/{run['key']}.html" for run in stamp["runs"]},
             "page_json_sha256": sha256(folder / "page.json"),
             **{name: columns(table) for name, table in tables.items()},
         }
@@ -145,7 +149,8 @@ def runs_table(book: Path) -> str:
         for run in read_json(folder / "stamp.json")["runs"]:
             config = "; ".join(f"{name} = {short(value)}" for name, value in run["config"].items())
             data = f"`{run['fingerprint'][:12]}`"
-            rows.append([f"`{run['key']}`", folder.name, data, config, f"{run['seconds']} s"])
+            key = f"[`{run['key']}`](/book/{RUN_PAGES}/{run['key']}.md)"
+            rows.append([key, folder.name, data, config, f"{run['seconds']} s"])
     return markdown(["run", "page", "data", "configuration", "time"], rows)
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cellbook.cli.kept import app as kept
 from cellbook.cli.lease import app as lease
 from cellbook.cli.models import app as models
 from cellbook.cli.screens import app as screens
@@ -21,6 +22,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(screens)
 app.add_typer(models)
 app.add_typer(lease)
+app.add_typer(kept)
 
 INTERRUPTED = 130
 
@@ -111,16 +113,20 @@ def publish(
 
 
 @app.command()
-def verify() -> None:
-    """Recompute every published number from stored products on the CPU; exit 1 if any differs."""
+def verify(
+    code: Annotated[
+        bool, typer.Option("--code", help="refuse also a page if a module that it uses has changed")
+    ] = False,
+) -> None:
+    """Recompute every published number from stored products on the CPU; exit 1 if one differs or a page is stale."""
     from cellbook.book import notebooks
     from cellbook.book.build import verify as find_faults
 
-    faults = find_faults()
+    faults = find_faults(code=code)
     for fault in faults:
         print(fault)
     if faults:
-        print(f"{len(faults)} differences: restore book/results/ and book/papers/ from git, or publish anew")
+        print(f"{len(faults)} differences: restore book/results/ and book/papers/ from git, or run and publish anew")
         raise typer.Exit(1)
     print(f"every published number of {len(notebooks.pages())} pages follows from the stored products")
 

@@ -255,13 +255,19 @@ def outline(
 def features(
     cells: Annotated[Path, typer.Argument(metavar="CELLS", help="folder of a cell set")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="profile table: .parquet, .csv or .csv.gz")],
-    encoder: Annotated[str, typer.Option(help=", ".join(ENCODERS))] = "classical",
+    encoder: Annotated[
+        str, typer.Option(help=f"{', '.join(ENCODERS)}; or a trained model as PAGE/MODEL, such as lafarge2019/VAE+")
+    ] = "classical",
     level: Annotated[str, typer.Option(help="cell, or well: the mean over its cells")] = "well",
     components: Annotated[int, typer.Option(help="of pixel-pca")] = 50,
     seed: Annotated[int, typer.Option(min=0, help="of imagenet, pixel-pca and random-network")] = 0,
+    weights: Annotated[Path, typer.Option(help="of a trained model: folder of runs, or an archive of models")] = Path(
+        "runs"
+    ),
+    repeat: Annotated[int, typer.Option(min=0, help="of a trained model: which of its trainings")] = 0,
     device: Annotated[str, typer.Option(help="where cells are measured: auto, cpu, cuda or cuda:1")] = "auto",
 ) -> None:
-    """Measure cells without training: the table that `score` and `correct` read."""
+    """Measure cells without training, or by a model of the book: the table that `score` and `correct` read."""
     from cellbook import features as encoders
     from cellbook.cells import CellSet
     from cellbook.profiles import drop_unusable, to_wells, write_profiles
@@ -269,13 +275,21 @@ def features(
     from cellbook.profiles.table import check_choice
     from cellbook.runs import choose_device
 
-    check_choice("--encoder", encoder, ENCODERS)
+    trained = "/" in encoder
+    if not trained:
+        check_choice("--encoder", encoder, ENCODERS)
     check_choice("--level", level, ("cell", "well"))
     if encoder == "cell-count" and level == "cell":
         raise CellbookError("--encoder cell-count has no --level cell: a count belongs to a well")
     check_place(out)
     given = CellSet.open(cells)
-    if encoder == "cell-count":
+    if trained:
+        from cellbook.book import notebooks
+        from cellbook.study import models
+
+        model, content = models.find(encoder, repeat, weights, notebooks.ROOT / "book" / "results")
+        table = models.encode(model, content, given, device)
+    elif encoder == "cell-count":
         table = encoders.cell_count(given)
     elif encoder == "classical":
         table = encoders.classical(given, progress=sys.stderr.isatty(), device=choose_device(device))

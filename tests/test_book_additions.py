@@ -1,0 +1,127 @@
+"""What the build adds to committed pages: runs behind tables, functions behind figures, links that need an address."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from bs4 import BeautifulSoup
+
+from cellbook.book import notebooks, run_pages, site
+from cellbook.book.fragments import RUN_PAGES
+from cellbook.files import read_json, sha256
+from cellbook.study import models
+
+BOOK = notebooks.root() / "book"
+PAGES = [page for page in notebooks.pages() if (BOOK / "results" / page).exists()]
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+    """A copy of the book's results with the pages of runs."""
+    book = tmp_path_factory.mktemp("book")
+    shutil.copytree(BOOK / "results", book / "results")
+    run_pages.write(book)
+    return book
+
+
+def test_every_published_run_has_a_page_with_its_command_products_and_checksums(book):
+    runs = sorted(book.glob("results/*/runs/*/run.json"))
+    assert {path.stem for path in (book / RUN_PAGES).iterdir()} == {path.parent.name for path in runs}
+    for path in runs:
+        record, text = read_json(path), (book / RUN_PAGES / f"{path.parent.name}.md").read_text(encoding="utf-8")
+        assert f"cellbook run {path.parents[2].name}" in text
+        assert record["commit"] in text
+        assert record["fingerprint"] in text
+        for name in record["config"]:
+            assert f"| `{name}` |" in text
+        for name, product in record["products"].items():
+            assert f"| `{name}` | {product['bytes']:,} | `{product['sha256'][:16]}` |" in text
+    keys = read_json(book / "results/results.json")["pages"]
+    assert {key for page in keys.values() for key in page["run_pages"]} == {path.parent.name for path in runs}
+
+
+def test_pages_of_runs_that_are_published_no_more_are_removed_and_others_left_alone(book):
+    stray, kept = book / RUN_PAGES / "old-0123456789ab.md", next((book / RUN_PAGES).iterdir())
+    stray.write_text("# old", encoding="utf-8")
+    before = kept.stat().st_mtime_ns
+    run_pages.write(book)
+    assert not stray.exists()
+    assert kept.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_table_names_runs_and_every_figure_what_drew_it(page):
+    source = (BOOK / "papers" / f"{page}.ipynb").read_text(encoding="utf-8")
+    folder = BOOK / "results" / page
+    runs = read_json(folder / "stamp.json")["runs"]
+    made = json.loads(site.with_links(source, folder, "https://example.org/book/"))
+    html = ["".join(o.get("data", {}).get("text/html", "")) for c in made["cells"] for o in c.get("outputs", [])]
+    captions = [caption for text in html for caption in BeautifulSoup(text, "html.parser").select("p.table-caption")]
+    assert captions
+    for caption in captions:
+        links = [link["href"] for link in caption.select("a.run")]
+        few = [f"../{RUN_PAGES}/{run['key']}.html" for run in runs]
+        assert links == (few if len(few) <= site.FEW else ["#how-this-page-was-made"])
+    commit = read_json(folder / "stamp.json")["commit"].rstrip("+")
+    figures = [c["metadata"]["mystnb"]["figure"]["caption"] for c in made["cells"] if "mystnb" in c["metadata"]]
+    drawn = [caption for caption in figures if "Drawn by [`cellbook.figures." in caption]
+    assert drawn
+    for caption in drawn:
+        (path, *_) = re.findall(rf"\(https://example\.org/book/blob/{commit}/(\S+?)\)", caption)
+        assert (notebooks.root() / path).is_file()
+    assert "freshness" in [cell.get("id") for cell in made["cells"]][:4]
+    for run in runs:
+        assert f"(/book/{RUN_PAGES}/{run['key']}.md)" in "".join(made["cells"][-1]["source"])
+
+
+def test_a_page_with_trained_models_says_how_they_measure_other_cells():
+    said = {page: site.use_of_models(BOOK / "results" / page) for page in PAGES}
+    assert {page for page, words in said.items() if words} == {
+        page for page in PAGES if len(models.published(BOOK / "results").query("name.str.startswith(@page + '/')"))
+    }
+    assert "--encoder 'lafarge2019/VAE+'" in said["lafarge2019"]
+
+
+def test_without_an_address_nothing_links_to_a_repository():
+    source = (BOOK / "papers" / "lafarge2019.ipynb").read_text(encoding="utf-8")
+    made = site.with_links(source, BOOK / "results" / "lafarge2019", "")
+    assert "Drawn by `cellbook.figures.lafarge2019.training_curves`" in made
+    assert "/blob/" not in made
+
+
+class App:
+    """As much of Sphinx as the extension asks for."""
+
+    def __init__(self, root, url):
+        self.srcdir, self.outdir, self.connected = str(root), str(root / "_build" / "html"), {}
+        self.config = self
+        self.html_theme_options = {"repository_url": url, "launch_buttons": {"binderhub_url": "https://example.org"}}
+        self.builder = type("Builder", (), {"name": "html"})
+
+    def connect(self, event, function):
+        self.connected[event] = function
+
+
+@pytest.mark.parametrize("url", ["", "https://example.org/book"])
+def test_buttons_are_there_if_and_only_if_the_address_is_given(tmp_path, url):
+    shutil.copytree(BOOK / "results", tmp_path / "book" / "results")
+    app = App(tmp_path, url)
+    site.setup(app)
+    app.connected["config-inited"](app, app.config)
+    assert app.html_theme_options["use_repository_button"] == bool(url)
+    assert bool(app.html_theme_options["launch_buttons"]) == bool(url)
+
+
+def test_pages_link_to_the_pdf_as_soon_as_it_is_there(tmp_path):
+    app = App(tmp_path, "")
+    Path(app.outdir).mkdir(parents=True)
+    context = {"theme_extra_footer": "", "pathto": lambda name, _: f"../{name}"}
+    site.link_pdf(app, "book/data", "page.html", context, None)
+    assert context["theme_extra_footer"] == ""
+    (tmp_path / "_build" / site.PDF).write_bytes(b"%PDF")
+    site.link_pdf(app, "book/data", "page.html", context, None)
+    assert f'href="../{site.PDF}"' in context["theme_extra_footer"]
+    site.finish(app, None)
+    assert sha256(Path(app.outdir, site.PDF)) == sha256(tmp_path / "_build" / site.PDF)
