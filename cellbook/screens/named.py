@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from cellbook.screens import bbbc021, locate, planted
 from cellbook.screens.preflight import usable_rows
 from cellbook.screens.simulated import in_turns
 from cellbook.screens.simulator import SimulatedScreen
+from cellbook.screens.simulator.design import GENETIC_CONTROL
 from cellbook.screens.simulator.simulate import screen_tables
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,9 @@ def load(screen: str, simulated: SimulatedScreen, store: str | Path, device: str
         cells = bbbc021_sample()
     else:
         cells = open_own(screen)
+    if screen == SIMULATED and simulated.design == "genetic":  # its empty wells are called what all controls are
+        labels = cells.table[["Metadata_compound", "Metadata_moa"]].replace(GENETIC_CONTROL, "DMSO")
+        cells = replace(cells, table=cells.table.assign(**labels))
     usable = usable_rows(cells.table)
     if not usable.all():
         log.warning("%d of %d cells have no mechanism and are left out", len(cells) - usable.sum(), len(cells))
