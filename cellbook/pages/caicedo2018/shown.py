@@ -141,7 +141,8 @@ def auxiliary_table(numbers: pd.DataFrame) -> pd.DataFrame:
     lines = pick(numbers, protocol=AUXILIARY)
     table = tables.wide(lines, "variant", words.accuracy).rename(columns={"variant": "model"})
     null = pick(lines, measure=VALIDATION).set_index("variant")["null"]
-    return table.assign(chance=table["model"].map(null).map(percent))[["model", VALIDATION, TRAINING, "chance"]]
+    there = [name for name in (VALIDATION, TRAINING) if name in table]  # where nothing validates, batches alone
+    return table.assign(chance=table["model"].map(null).map(percent))[["model", *there, "chance"]]
 
 
 def regularised_rows(numbers: pd.DataFrame) -> pd.DataFrame:
