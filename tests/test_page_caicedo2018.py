@@ -217,7 +217,7 @@ def test_tables_and_figures_show_every_profile_and_what_was_not_trained(run, tab
     )
     assert "mixup, alpha 0.05" in text
     assert len(shown.table_1(numbers, tables["verdicts"])) == len(shown.further_table(numbers, TWICE)) == 0
-    assert shown.missing(shown.cell_maps([run]), genes.NETWORKS, "figure 6").count("genes") == 3
+    assert shown.missing(shown.cell_maps([run], 0), genes.NETWORKS, "figure 6").count("genes") == 3
 
 
 def test_numbers_have_one_meaning_each_and_lie_in_their_intervals(tables, numbers):

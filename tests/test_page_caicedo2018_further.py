@@ -139,7 +139,7 @@ def test_the_page_is_made_of_what_was_measured_without_the_networks(run, store, 
     shutil.copytree(store, tmp_path / "store", ignore=left)
     again = caicedo2018.run(ALL, tmp_path / "store", device="cpu")
     assert not list((tmp_path / "store").glob("weakly_supervised-*"))
-    for name in ("distances.npz", "genes.parquet", "maps.parquet", "validation.parquet"):
+    for name in ("distances.npz", "genes.parquet", "cells.parquet", "validation.parquet"):
         assert again.path(name).read_bytes() == run.path(name).read_bytes()
 
 
@@ -207,7 +207,7 @@ def test_chance_is_the_share_of_candidates_that_are_right(numbers):
 
 
 def test_maps_are_of_held_out_cells_of_the_ten_variants(run, store):
-    maps = shown.cell_maps([run])
+    maps = shown.cell_maps([run], 0)
     cells = making.load(ALL, store, screen=GENETIC).table
     held = cells[cells["Metadata_compound"].isin(TRAINED) & (cells["Metadata_replicate"] == 2)]
     for name, part in maps.groupby("variant"):
@@ -305,8 +305,8 @@ def test_a_screen_of_ones_own_with_five_channels_names_what_takes_no_part(tmp_pa
     run, numbers = space["run"], space["numbers"]
     assert run.table("dimensions").set_index("variant")["dimension"]["ImageNet features"] == 5 * 1280
     said = shown.exclusions(run, space["config"])
-    assert "1 treatments have fewer than two training cells and are no class: c2 0." in said
-    assert "4 cells, all of whose pixels are 0, take no part." in said
+    assert "Treatments that are no class, as fewer than two of their cells train (1): c2 0." in said
+    assert "Cells that take no part, as all their pixels are 0: 4." in said
     auxiliary = rows.one(numbers, protocol="auxiliary", variant=BASELINE, measure="validation cells")
     assert auxiliary["null"] == pytest.approx(1 / 5)  # of six treatments
     assert set(numbers["protocol"]).isdisjoint({genes.PROTOCOL, genes.PAIRED})
@@ -353,7 +353,7 @@ def test_the_page_runs_on_the_real_crops(tmp_path, monkeypatch):
     assert (line["scored"], line["trainings"]) == (103, 1)
     assert rows.one(numbers, protocol="auxiliary", variant=BASELINE, measure="validation cells")["null"] == 1 / 100
     text = (folder / "caicedo2018.ipynb").read_text()
-    assert "3 treatments have fewer than two training cells and are no class: floxuridine 10, simvastatin 6" in text
+    assert "as fewer than two of their cells train (3): floxuridine 10, simvastatin 20, simvastatin 6." in text
     assert "real crops of BBBC021" in text
     screen = {"page": "caicedo2018-sample", "screen": "bbbc021-sample", "iterations": 2, "results": str(tmp_path)}
     assert execute(screen, monkeypatch, "caicedo2018-sample")["run"].key in {one.name for one in tmp_path.iterdir()}

@@ -112,7 +112,7 @@ def maps(rows: pd.DataFrame) -> Figure:
     for axes, name in zip(grid_.flat, names, strict=False):
         part = rows[rows["variant"] == name]
         axes.scatter(part["x"], part["y"], s=8, c=[shades[gene] for gene in part["gene"]])
-        axes.set_title(name, fontsize=11)
+        axes.set_title(name.removesuffix(", genes"), fontsize=11)
         axes.set_xticks([])
         axes.set_yticks([])
     legend(figure, [entry(gene, color=shades[gene], marker="o", ls="") for gene in genes], 5)

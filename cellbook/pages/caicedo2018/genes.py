@@ -45,7 +45,7 @@ MEASURES = (
 NETWORKS = tuple(map(of_genes, (BASELINE, RECURRENT, MIXUP)))
 OTHERS = tuple(map(of_genes, (CLASSICAL, IMAGENET, UNTRAINED)))
 VARIANTS = (*OTHERS, *NETWORKS)
-PERPLEXITY = 30  # of the maps of cells
+PERPLEXITY, COMPONENTS = 30, 50  # of the maps of cells
 
 
 def votes(wells: pd.DataFrame) -> pd.DataFrame:
@@ -79,19 +79,37 @@ def held_out(table: pd.DataFrame, replicates: Iterable[int]) -> np.ndarray:
     return (table["Metadata_compound"].isin(TRAINED) & table["Metadata_replicate"].isin(list(replicates))).to_numpy()
 
 
-def cell_map(codes: pd.DataFrame, replicates: Iterable[int], seed: int) -> pd.DataFrame:
-    """Held-out cells in the plane, by t-SNE of their features in deviations of the DMSO cells: x, y, allele, gene."""
+def held_out_cells(codes: pd.DataFrame, replicates: Iterable[int]) -> pd.DataFrame:
+    """Principal components of held-out cells, of their features in deviations of the DMSO cells, at most `COMPONENTS`.
+
+    That is what a map is drawn of, which a machine that trains need not be able to.
+    """
+    from sklearn.decomposition import PCA
+
     scaled = standardise(codes.reset_index(drop=True))
     some = scaled[held_out(scaled, replicates)].reset_index(drop=True)
-    # No more neighbours than a third of the cells, beyond which the method is not defined.
-    points = project(some, seed, perplexity=min(PERPLEXITY, (len(some) - 1) / 3)).query("method == 't-SNE'")
-    return pd.DataFrame({"x": points["x"], "y": points["y"], "allele": points["compound"], "gene": points["moa"]})
+    x = profiles.matrix(some)
+    x = PCA(min(COMPONENTS, *x.shape), svd_solver="full").fit_transform(x).astype(np.float32)
+    known = some[["Metadata_compound", "Metadata_concentration", "Metadata_moa", "Metadata_batch"]]
+    return pd.concat([known, pd.DataFrame(x, columns=[f"component_{i}" for i in range(x.shape[1])])], axis=1)
+
+
+def cell_maps(cells: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Held-out cells in the plane, by t-SNE: variant, x, y, allele, gene; in the order of `VARIANTS`."""
+    found = []
+    for name in (name for name in VARIANTS if len(cells) and name in set(cells["variant"])):
+        part = cells[cells["variant"] == name].drop(columns=["variant", "repeat"]).dropna(axis=1)
+        # No more neighbours than a third of the cells, beyond which the method is not defined.
+        points = project(part.reset_index(drop=True), seed, min(PERPLEXITY, (len(part) - 1) / 3))
+        points = points.query("method == 't-SNE'").rename(columns={"compound": "allele", "moa": "gene"})
+        found.append(points[["x", "y", "allele", "gene"]].assign(variant=name))
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame({"variant": []})
 
 
 def transferred(cells: CellSet, replicates: tuple[int, ...], seed: int, store: str | Path, device: str) -> list[Run]:
     """The run of ImageNet features on the genetic screen, made if it is not there; none where they are not installed.
 
-    The map is of the same cells as that of every other encoder, so far as these are among `cells`.
+    Its map of cells is of the same cells as that of every other encoder, so far as these are among `cells`.
     """
     if not installed():
         return []
@@ -102,7 +120,7 @@ def transferred(cells: CellSet, replicates: tuple[int, ...], seed: int, store: s
         control = profiles.controls_mask(cells.table)
         shown = kept[(control | held_out(cells.table, replicates))[kept]]
         codes = encode(IMAGENET, cells.select(shown), seed, device=device)
-        save_table(cell_map(codes, replicates, seed), folder / "maps.parquet")
+        save_table(held_out_cells(codes, replicates), folder / "cells.parquet")
 
     config = {"profile": IMAGENET, "screen": "simulated", "validation": list(replicates), "seed": seed}
     with one_thread():

@@ -99,10 +99,10 @@ class Plain(NamedTuple):
 
 def plain_encoders(config: Config) -> list[Plain]:
     """All encoders that are not trained, but for that of photographs; untrained networks of several seeds."""
-    found = [Plain(name, 0, None) for name in PLAIN]
-    repeats = {(one.cells, one.repeat): one for one in trainings(config) if one.repeat < config.untrained}
-    found += [Plain(UNTRAINED, repeat, screen) for screen, repeat in repeats]
-    return found + [Plain(CLASSICAL, 0, GENETIC)] * ((GENETIC, 0) in repeats)
+    own = dict.fromkeys((one.cells, one.repeat) for one in trainings(config))
+    names = [*((name, None) for name in PLAIN), (CLASSICAL, GENETIC)]
+    found = [Plain(name, 0, screen) for name, screen in names if (screen, 0) in own]
+    return found + [Plain(UNTRAINED, repeat, screen) for screen, repeat in own if repeat < config.untrained]
 
 
 def pieces(config: Config) -> dict[str, Training | Plain | str | None]:
@@ -180,7 +180,7 @@ def measure(training: Training, run: Run, cells: CellSet, config: Config) -> tup
     """Tables of a finished training, and distances between treatments by "summary|distance".
 
     Of the paper's models, if they kept the profiles of all layers, also by "layer|summary|distance". On the genetic
-    screen there are votes of wells instead, and of a first training a map of cells.
+    screen there are votes of wells instead, and of a first training held-out cells.
     """
     wells = profile.without_positives(run.table("wells"))[0]
     empty = weakly_supervised.split(training.config, cells).empty
@@ -193,7 +193,7 @@ def measure(training: Training, run: Run, cells: CellSet, config: Config) -> tup
     if training.cells == GENETIC:
         tables["genes"] = genes.votes(wells)
         if training.repeat == 0 and training.variant in map(of_genes, LABELS.values()):
-            tables["maps"] = genes.cell_map(run.table("codes"), training.config.validation, training.config.seed)
+            tables["cells"] = genes.held_out_cells(run.table("codes"), training.config.validation)
         return tables, {}
     found = distances(wells)
     if training.variant in LABELS.values() and len(layers := optional(run, "layers")):
@@ -282,7 +282,7 @@ def plain(one: Plain, config: Config, cells: CellSet, place: Place) -> Run:
         if one.screen == GENETIC:
             tables["genes"] = genes.votes(wells)
             if one.repeat == 0:
-                tables["maps"] = genes.cell_map(codes.iloc[kept_rows(cells.table)], replicates, seed)
+                tables["cells"] = genes.held_out_cells(codes.iloc[kept_rows(cells.table)], replicates)
         else:
             found |= distances(wells)
             units = profile.treatments(wells[~named.is_positive(wells)], PROTOCOL)

@@ -97,16 +97,16 @@ def exclusions(run: Run, config: Config) -> str:
     names = [f"{compound} {dose:g}" for compound, dose in units.itertuples(index=False)]
     lines = []
     if len(told := pick(optional(run, "validation"), variant=BASELINE, repeat=0)):
-        left = [name for name in names if name not in set(told["treatment"])]
-        unseen = told.loc[told["validation"] == 0, "treatment"].tolist()
-        lines += [
-            f"{len(left)} treatments have fewer than two training cells and are no class: {', '.join(left)}."
-        ] * bool(left)
-        lines += [f"{len(unseen)} treatments have no validation cell: {', '.join(unseen)}."] * bool(unseen)
+        lost = {
+            "are no class, as fewer than two of their cells train": set(names) - set(told["treatment"]),
+            "have no validation cell": set(told.loc[told["validation"] == 0, "treatment"]),
+        }
+        for what, of in lost.items():
+            lines += [f"Treatments that {what} ({len(of)}): {', '.join(sorted(of))}."] * bool(of)
     elif not config.validation:
         lines.append("No replicate validates: all cells train, and there is no auxiliary accuracy.")
     empty = run.table("trainings").get("empty", pd.Series([0.0])).max()
-    lines += [f"{empty:.0f} cells, all of whose pixels are 0, take no part."] * bool(empty)
+    lines += [f"Cells that take no part, as all their pixels are 0: {empty:.0f}."] * bool(empty)
     return " ".join(lines)
 
 
@@ -195,13 +195,12 @@ def gene_differences(numbers: pd.DataFrame) -> pd.DataFrame:
     return tables.wide(lines, "setting", words.points).rename(columns={"setting": "difference"})
 
 
-def cell_maps(runs: Sequence[Run]) -> pd.DataFrame:
-    """Held-out cells in the plane: variant, x, y, allele, gene; of the page's run and that of ImageNet features."""
-    found = [optional(run, "maps") for run in runs]
-    found = [part if "variant" in part else part.assign(variant=of_genes(IMAGENET)) for part in found if len(part)]
-    table = pd.concat(found, ignore_index=True) if found else pd.DataFrame({"variant": []})
-    order = {name: place for place, name in enumerate(genes.VARIANTS)}
-    return table.sort_values("variant", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+def cell_maps(runs: Sequence[Run], seed: int) -> pd.DataFrame:
+    """Held-out cells in the plane, see `genes.cell_maps`; of the page's run and that of ImageNet features."""
+    found = [optional(run, "cells") for run in runs]
+    own = {"variant": of_genes(IMAGENET), "repeat": 0}
+    found = [part if "variant" in part else part.assign(**own) for part in found if len(part)]
+    return genes.cell_maps(pd.concat(found, ignore_index=True) if found else pd.DataFrame(), seed)
 
 
 def course_rows(numbers: pd.DataFrame) -> pd.DataFrame:
