@@ -13,6 +13,8 @@ from cellbook import claims
 from cellbook.book import build, notebooks, results
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
+from cellbook.features import transferred
+from cellbook.figures import caicedo2018 as plots
 from cellbook.methods import weakly_supervised
 from cellbook.pages import caicedo2018
 from cellbook.pages.caicedo2018 import genes, making, measures, shown
@@ -92,6 +94,9 @@ def test_every_preset_can_be_trained_and_the_largest_train_every_model():
     for name in ("lease3", "paper"):
         there = {one.variant for one in trainings(caicedo2018.PRESETS[name])}
         assert there >= {*MODELS, *map(of_genes, SWEPT)}
+    whole = caicedo2018.PRESETS["lease3"]
+    own = {one.variant for one in trainings(replace(whole, screen="my/cells"))}  # whose weeks and genes are its own
+    assert own == {one.variant for one in trainings(whole) if "without" not in one.variant and one.cells is None}
     two = caicedo2018.PRESETS["lease2"]
     assert {one.config for one in trainings(caicedo2018.PRESETS["lease"])} < {one.config for one in trainings(two)}
     assert [one.repeat for one in making.plain_encoders(two) if one.encoder == UNTRAINED] == [0, 1, 2]
@@ -214,6 +219,20 @@ def test_maps_are_of_held_out_cells_of_the_ten_variants(run, store):
         assert part["allele"].value_counts().to_dict() == held["Metadata_compound"].value_counts().to_dict(), name
         assert np.isfinite(part[["x", "y"]].to_numpy()).all()
     assert maps["variant"].unique().tolist() == [name for name in genes.VARIANTS if not name.startswith("ImageNet")]
+
+
+@pytest.mark.skipif(not transferred.installed(), reason="the package with the weights is an extra")
+def test_features_of_photographs_stand_beside_the_networks_of_genes(run, store):
+    (photographed,) = making.photographed(replace(ALL, photographs=1), GENETIC, Place(store))
+    assert len(photographed.table("genes")) == 2 * len(genes.MEASURES) * 52  # two wells of each of 26 variants
+    numbers = caicedo2018.evaluate([run, photographed])["numbers"]
+    line = rows.one(numbers, setting="mixup, genes - ImageNet features, genes, mean", measure=genes.GENE)
+    sides = [rows.one(numbers, setting=f"{n}, genes, mean", measure=genes.GENE) for n in ("mixup", "ImageNet features")]
+    assert line["value"] == pytest.approx(sides[0]["value"] - sides[1]["value"])
+    maps = shown.cell_maps([run, photographed], 0)
+    assert maps["variant"].unique().tolist() == list(genes.VARIANTS)
+    plots.maps(maps)
+    assert shown.missing(maps, genes.VARIANTS, "figure 6") == ""
 
 
 # --- what is shown --------------------------------------------------------------------------------------------------

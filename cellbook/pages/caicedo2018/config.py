@@ -21,7 +21,7 @@ from cellbook.pages.caicedo2018.models import (
     without,
 )
 from cellbook.runs import ADDED, seeds
-from cellbook.screens.named import SIMULATED
+from cellbook.screens.named import SAMPLE, SIMULATED
 from cellbook.screens.simulator import SimulatedScreen
 from cellbook.study.encoding import CLASSICAL, PIXELS, UNTRAINED
 from cellbook.study.trainings import Training
@@ -66,7 +66,7 @@ class Config:
     photographs: int = 0  # cells of a well that ImageNet features are taken of at most, drawn once; 0: all
     resamples: int = 10_000  # of compounds, behind every interval
     permutations: int = 1_000  # of labels, behind chance
-    # Further trainings, one each: names of `models.MODELS`, and of weeks that the baseline never sees.
+    # Further trainings, one each: names of `models.MODELS`, and weeks of BBBC021 that the baseline never sees.
     once: tuple[str, ...] = field(default=(), metadata=ADDED)
     weeks_left_out: tuple[str, ...] = field(default=(), metadata=ADDED)
     validation: int = field(default=2, metadata=ADDED)  # replicate that validates; 0: none, and no auxiliary accuracy
@@ -166,7 +166,8 @@ def trainings(config: Config) -> list[Training]:
     )
     several = {LABELS[model]: config.repeats for model in config.models}
     named = [(name, MODELS[name], n) for name, n in (several | dict.fromkeys(config.once, 1)).items()]
-    named += [(without(week), {"left_out_week": week}, 1) for week in config.weeks_left_out]
+    weeks = config.weeks_left_out if config.screen in (SIMULATED, SAMPLE) else ()  # other screens have other weeks
+    named += [(without(week), {"left_out_week": week}, 1) for week in weeks]
     found = [
         Training(name, repeat, METHOD, replace(base, seed=seed, **changes))
         for name, changes, n in named
