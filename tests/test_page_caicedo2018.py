@@ -15,9 +15,10 @@ from cellbook.errors import CellbookError
 from cellbook.figures import caicedo2018 as plots
 from cellbook.methods import weakly_supervised
 from cellbook.pages import caicedo2018
-from cellbook.pages.caicedo2018 import alleles, making, measures, shown
-from cellbook.pages.caicedo2018.config import LAYERS, PAPERS_VIEWS, of_layer, resize, trainings
-from cellbook.runs import Run
+from cellbook.pages.caicedo2018 import alleles, genes, making, measures, shown
+from cellbook.pages.caicedo2018.config import LAYERS, PAPERS_VIEWS, VERSION, judged, of_layer, resize, trainings
+from cellbook.pages.caicedo2018.models import LABELS, TRAINED, of_genes
+from cellbook.runs import Run, known_by, run_key
 from cellbook.study import course, judging, premises, rows
 from cellbook.study.encoding import UNTRAINED
 from cellbook.study.trainings import key_of
@@ -54,13 +55,23 @@ def test_the_lease_has_the_trainings_that_are_published():
     wanted = {(one.variant, one.repeat): key_of(one, cells) for one in trainings(caicedo2018.PRESETS["lease"])}
     made = published.table("trainings")
     assert {(line.variant, line.repeat): line.key for line in made.itertuples()} == wanted
+    own = known_by(caicedo2018.PRESETS["lease"])
+    assert run_key("caicedo2018", VERSION, own, cells.fingerprint) == published.key
+    assert own == {name: tuple(v) if isinstance(v, list) else v for name, v in published.record["config"].items()}
 
 
 def test_the_paper_preset_trains_the_papers_networks():
     config = caicedo2018.PRESETS["paper"]
-    for one in trainings(config):
-        changed = {"model": one.config.model, "seed": one.config.seed}
-        assert one.config == replace(weakly_supervised.PRESETS["paper"], **changed)
+    of = judged(config)
+    assert {name: len(found) for name, found in of.items()} == dict.fromkeys(
+        [*LABELS.values(), *map(of_genes, LABELS.values())], 3
+    )
+    for name, mine in of.items():
+        for one in mine:
+            changed = {"model": one.config.model, "seed": one.config.seed}
+            changed |= {"classes": TRAINED, "validation": (2, 5)} if genes.is_genetic(name) else {}
+            assert one.config == replace(weakly_supervised.PRESETS["paper"], **changed)
+    assert len(TRAINED) == 10
     assert PAPERS_VIEWS == 192_000_000
     assert [one.variant for one in trainings(config) if one.course] == ["baseline CNN"]
 
@@ -197,8 +208,16 @@ def test_tables_and_figures_show_every_profile_and_what_was_not_trained(run, tab
     drawn = plots.layers(shown.layer_rows(numbers))
     assert [len(axes.lines) for axes in drawn.axes] == [6, 6]
     goals = shown.regularised_rows(numbers)
-    assert goals["model"].tolist() == ["baseline CNN", "mixup"] * 2
-    plots.regularised(goals)
+    assert goals["strength"].tolist() == ["none", "none", "0.2", "0.2"]
+    assert set(goals["model"]) == {"mixup"}
+    assert len(plots.regularised(goals).axes) == 1
+    text = shown.not_swept(numbers, shown.DRUGS)
+    assert text.startswith(
+        "For figure 5, drugs, these trainings are missing: recurrent, T 3; recurrent; recurrent, T 8;"
+    )
+    assert "mixup, alpha 0.05" in text
+    assert len(shown.table_1(numbers, tables["verdicts"])) == len(shown.further_table(numbers, TWICE)) == 0
+    assert shown.missing(shown.cell_maps([run], 0), genes.NETWORKS, "figure 6").count("genes") == 3
 
 
 def test_numbers_have_one_meaning_each_and_lie_in_their_intervals(tables, numbers):
@@ -231,9 +250,9 @@ def numbers_of(*lines):
     """Measured differences as (setting, measure, value, low, high, agree), of three trainings with all cell views."""
     table = pd.DataFrame(lines, columns=["setting", "measure", "value", "low", "high", "agree"])
     table = table.assign(protocol="paired", trainings=3, sd=0.01)
-    whole = [
-        line for n in ("baseline CNN", "mixup") for line in premises.budget(n, PAPERS_VIEWS, PAPERS_VIEWS, variant=n)
-    ]
+    table.loc[table["measure"] == genes.GENE, "protocol"] = genes.PAIRED
+    names = [*LABELS.values(), *genes.NETWORKS]
+    whole = [line for n in names for line in premises.budget(n, PAPERS_VIEWS, PAPERS_VIEWS, variant=n)]
     return pd.concat([table, pd.DataFrame(whole)], ignore_index=True)
 
 
@@ -251,7 +270,26 @@ def white(*gains):
     return [(f"baseline CNN, layer {a}: whitened - mean", "NSC", *g) for a, g in zip(LAYERS, gains, strict=True)]
 
 
+SETS = "recurrent - baseline CNN, mean, whitened"
+TOLD = ("mixup - baseline CNN", "validation cells")
+
+
+def gained(*found):
+    plain, sets, mixed = genes.NETWORKS
+    pairs = zip(((sets, plain), (mixed, plain), (mixed, sets)), found, strict=True)
+    return [(f"{a} - {b}, mean, whitened", genes.GENE, *line) for (a, b), line in pairs]
+
+
 CASES = [
+    ("sets-cost-both", [(SETS, "NSC", *DOWN), (SETS, "NSCB", *DOWN)], "reproduced"),
+    ("sets-cost-both", [(SETS, "NSC", *DOWN), (SETS, "NSCB", *UNSURE)], "partly"),
+    ("sets-cost-both", [(SETS, "NSC", *UP), (SETS, "NSCB", *UNSURE)], "not reproduced"),
+    ("tells-less-matches-more", [(*TOLD, *DOWN), (MIXED, "NSCB", *UP)], "reproduced"),
+    ("tells-less-matches-more", [(*TOLD, *DOWN), (MIXED, "NSCB", *DOWN)], "partly"),
+    ("tells-less-matches-more", [(*TOLD, *UP), (MIXED, "NSCB", *UNSURE)], "not reproduced"),
+    ("genes-gain", gained(UP, UP, UP), "reproduced"),
+    ("genes-gain", gained(UP, UNSURE, DOWN), "partly"),
+    ("genes-gain", gained(DOWN, UNSURE, DOWN), "not reproduced"),
     ("better-than-classical", [(CLASSICAL, "NSC", *UP), (CLASSICAL, "NSCB", *UP)], "reproduced"),
     ("better-than-classical", [(CLASSICAL, "NSC", *UP), (CLASSICAL, "NSCB", *UNSURE)], "partly"),
     ("better-than-classical", [(CLASSICAL, "NSC", *DOWN), (CLASSICAL, "NSCB", *UNSURE)], "not reproduced"),
@@ -336,5 +374,5 @@ def test_bad_sizes_are_refused_in_words(tmp_path):
         resize(TWICE, 0)
     with pytest.raises(CellbookError, match="neither simulated nor"):
         caicedo2018.run(replace(TWICE, screen="nowhere"), tmp_path)
-    with pytest.raises(CellbookError, match="smoke, quick, lease, paper"):
+    with pytest.raises(CellbookError, match="smoke, quick, long, lease, lease2, lease3, paper"):
         choose_preset(caicedo2018.PRESETS, "fast")

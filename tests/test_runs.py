@@ -5,15 +5,28 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from cellbook.configure import restore
 from cellbook.errors import CellbookError
 from cellbook.files import alone, sha256, write_atomically, write_json
-from cellbook.runs import Run, choose_device, ledger, obtain, run_key, save_table, seeds, table_fingerprint, to_float32
+from cellbook.runs import (
+    ADDED,
+    Run,
+    choose_device,
+    known_by,
+    ledger,
+    obtain,
+    run_key,
+    save_table,
+    seeds,
+    table_fingerprint,
+    to_float32,
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,23 @@ def test_whatever_decides_the_products_changes_the_key():
     others = [("other", 1, {"size": 3}, "data"), ("toy", 2, {"size": 3}, "data"), ("toy", 1, {"size": 4}, "data")]
     others.append(("toy", 1, {"size": 3}, "other"))
     assert len({key, *(run_key(*other) for other in others)}) == 5
+
+
+@dataclass(frozen=True)
+class Later(Config):
+    """The same configuration with a field that came when runs of it were there."""
+
+    depth: int = field(default=2, metadata=ADDED)
+
+
+def test_a_field_that_came_later_is_in_no_key_while_it_has_its_default(tmp_path):
+    run = obtain(tmp_path, "toy", 1, Config(), "data", writer([]))
+    calls = []
+    assert obtain(tmp_path, "toy", 1, Later(), "data", writer(calls)) == run
+    deep = obtain(tmp_path, "toy", 1, Later(depth=3), "data", writer(calls))
+    assert (deep.record["config"], len(calls)) == ({"size": 3, "names": ["a", "b"], "depth": 3}, 1)
+    assert restore(Later, run.record["config"]) == Later()
+    assert known_by(Later(size=4, depth=2)) == {"size": 4, "names": ("a", "b")}
 
 
 def test_device_is_recorded_but_not_in_the_key(tmp_path):

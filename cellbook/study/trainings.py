@@ -13,7 +13,8 @@ import pandas as pd
 
 from cellbook.cells import CellSet
 from cellbook.files import write_atomically
-from cellbook.runs import Run, obtain, run_key, save_table, to_float32
+from cellbook.runs import Run, obtain, obtain_page, run_key, save_table, to_float32
+from cellbook.screens import named
 from cellbook.study.processes import one_thread, side_by_side
 from cellbook.training import State, load_run, train_run
 from cellbook.training.loop import keyed
@@ -92,6 +93,37 @@ def measured(
     about = {"training": key_of(one, cells), **settings}
     name, data = f"measured-{one.method}", cells.fingerprint
     return obtain(place.store, name, VERSION, about, data, make, device=place.device, force=place.force)
+
+
+def obtain_trainings(
+    page: str,
+    version: int,
+    config: Any,
+    store: str | Path,
+    make: Callable[[Any, Place, Path, int | None], None],
+    *,
+    device: str = "auto",
+    force: bool = False,
+    workers: int | None = None,
+) -> Run:
+    """The run of a page of trainings, whose configuration has a screen; `make` writes its products into a folder.
+
+    Parameters
+    ----------
+    page, version : of the page
+    config : with `screen`, and `simulated` for the cells of the simulated one
+    store : folder of the runs
+    make : given the configuration, where trainings are made, the folder, and `workers`
+    device : where networks are trained
+    force : make all anew, trainings as well
+    workers : processes that train; as many as cores and memory bear, if trainings are long and on a CPU
+    """
+
+    def products(folder: Path, on: str) -> None:
+        make(config, Place(store, on, force), folder, workers)
+
+    cells = named.fingerprint(config.screen, config.simulated)
+    return obtain_page(store, page, version, config, cells, products, device=device, force=force)
 
 
 def save_contents(tables: Tables, arrays: Arrays, folder: Path) -> None:

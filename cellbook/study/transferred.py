@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from cellbook import profiles
 from cellbook.cells import CellSet
@@ -33,15 +34,20 @@ def transferred(
     config = {"profile": IMAGENET, "screen": Path(screen).name, "protocol": protocol, "ridge": RIDGE, "seed": seed}
 
     def make(folder: Path) -> None:
-        used = ~is_positive(cells.table)
-        sums = Subsets(without_place(cells.table.filter(like="Metadata_")), used[:, None])
-        add_sums(sums, IMAGENET, cells, seed, np.flatnonzero(used), device=device)
-        mean, plain = sums.profiles(0), sums.profiles(0, standardised=False)
-        wells = dict(zip(profile.SUMMARIES, (mean, profile.whiten_wide(plain, RIDGE)), strict=False))
+        wells = well_profiles(cells, seed, device)
         found = profile.distances(wells, protocol, profile.DISTANCES[:1])
-        units = profile.treatments(mean, protocol)
+        units = profile.treatments(wells["mean"], protocol)
         save_table(units[profiles.metadata(units)], folder / "treatments.parquet")
         profile.save_distances({f"{IMAGENET}|0|{name}": values for name, values in found.items()}, folder)
 
     with one_thread():
         return [obtain(store, "baseline", VERSION, config, cells.fingerprint, make, device=device)]
+
+
+def well_profiles(cells: CellSet, seed: int, device: str) -> dict[str, pd.DataFrame]:
+    """ImageNet features of wells by summary: means standardised by DMSO cells; plain means whitened by DMSO wells."""
+    used = ~is_positive(cells.table)
+    sums = Subsets(without_place(cells.table.filter(like="Metadata_")), used[:, None])
+    add_sums(sums, IMAGENET, cells, seed, np.flatnonzero(used), device=device)
+    mean, plain = sums.profiles(0), sums.profiles(0, standardised=False)
+    return dict(zip(profile.SUMMARIES, (mean, profile.whiten_wide(plain, RIDGE)), strict=False))

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from cellbook.cells import CellSet
 from cellbook.errors import CellbookError, Stopped
 from cellbook.files import digest
 from cellbook.pixels import gather
-from cellbook.runs import Run, choose_device, obtain, run_key, show_progress
+from cellbook.runs import Run, choose_device, known_by, obtain, run_key, show_progress
 from cellbook.training import replicas
 from cellbook.training.checkpoints import WEIGHTS, go_on, load_weights, resume, save_checkpoint, save_weights
 from cellbook.training.codes import course_steps, follow, join_course, write_codes
@@ -113,7 +112,7 @@ def train(
     if world > 1 and not getattr(method, "PARALLEL", False):
         raise CellbookError(f"method {name!r} needs its batch as a whole: start one process instead of {world}")
     on = replicas.own_device(torch.device(choose_device(device)))
-    identity = digest([name, method.VERSION, asdict(config), cells.fingerprint])
+    identity = digest([name, method.VERSION, known_by(config), cells.fingerprint])
     interval, history = max(1, config.iterations // LINES), History(Path(folder))
     with _seeded(config.seed, on), stop_signals() as asked:
         state = method.begin(config, cells, on)
@@ -213,7 +212,7 @@ def train_run(
 
 def keyed(config: Any, course: bool = False) -> dict[str, Any]:
     """What a run of a training is known by, beside its method and its cells; its course is a product more."""
-    return asdict(config) | ({"course": True} if course else {})
+    return known_by(config) | ({"course": True} if course else {})
 
 
 def load_run(method: Method, config: Any, cells: CellSet, run: Run, device: str = "auto") -> State:

@@ -13,7 +13,7 @@ from torch import Tensor
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.methods.weakly_supervised.augmentation import ranged
-from cellbook.methods.weakly_supervised.config import STAGES
+from cellbook.methods.weakly_supervised.config import SETS, STAGES
 from cellbook.methods.weakly_supervised.networks import pooled
 from cellbook.methods.weakly_supervised.split import Split, split
 from cellbook.profiles import to_wells
@@ -46,7 +46,7 @@ def probabilities(state: State, cells: CellSet) -> np.ndarray:
 
     def classify(x: Tensor) -> Tensor:
         pool = trunk(ranged(x, config.scale))
-        return head(pool.expand(config.set_size, *pool.shape) if config.model == "recurrent" else pool).softmax(dim=1)
+        return head(pool.expand(config.set_size, *pool.shape) if config.model in SETS else pool).softmax(dim=1)
 
     return trained.encode(state, cells, classify, len(state.sampler.counts))
 
@@ -120,17 +120,18 @@ def _features(state: State, x: Tensor, names: Sequence[str]) -> list[Tensor]:
         found[name] = pooled(output)
         if found.keys() >= set(names):
             return [found[name] for name in names]
-    found["embedding"] = state.networks["head"].embed(found["5b"])
+    found["embedding"] = state.networks["head"].embed(found[name])  # of the last layer of the trunk
     return [found[name] for name in names]
 
 
 def _widths(state: State) -> dict[str, int]:
-    width = state.config.width
-    return {name: width << (int(name[0]) - 2) for name in STAGES} | {"embedding": 4 * width}
+    config, features = state.config, state.networks["trunk"].features
+    of_blocks = {name: config.width << (int(name[0]) - 2) for name in STAGES}
+    return of_blocks | {"pool": features, "embedding": 4 * config.width}
 
 
 def _check(state: State, cells: CellSet) -> None:
     """Refuse cells that the network cannot look at."""
-    channels = state.networks["trunk"].conv1[0].in_channels
+    channels = state.networks["trunk"].channels
     if len(cells.channels) != channels:
         raise CellbookError(f"the cells have {len(cells.channels)} channels, the network takes {channels}")

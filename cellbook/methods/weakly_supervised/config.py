@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from cellbook.errors import CellbookError
+from cellbook.runs import ADDED
 
-Model = Literal["baseline", "recurrent", "mixup"]
+Model = Literal["baseline", "recurrent", "mixup", "pooled"]
+Trunk = Literal["resnet18", "efficientnet_lite0"]
 Head = Literal["embedded", "direct"]
 Partners = Literal["any", "apart", "label", "label_apart"]
 Labels = Literal["treatment", "shuffled"]
@@ -16,6 +18,8 @@ Optimiser = Literal["adam", "sgd"]
 
 STAGES = ("2a", "2b", "3a", "3b", "4a", "4b", "5a", "5b")  # blocks of the trunk
 LAYERS = (*STAGES, "embedding")  # the pooled output of 5b is what the paper calls pool5
+SETS = ("recurrent", "pooled")  # models of several cells at once
+PRETRAINED = ("pool", "embedding")  # layers of a network that begins as photographs have taught it
 LEAST = 32  # pixels of a crop: the trunk halves its side five times
 
 # First learning rate, and by what it is multiplied from which share of the training on.
@@ -35,7 +39,8 @@ class Config:
         If a value cannot be meant.
     """
 
-    model: Model = "baseline"  # one cell at a time, a GRU over sets of cells, or mixed pairs of cells
+    # One cell at a time, a GRU over sets of cells, mixed pairs of cells; or, not in the paper, the mean over a set.
+    model: Model = "baseline"
     seed: int = 0  # of weights, batches, augmentation and shuffled labels
     # The paper prints neither; 300 epochs of 5,000 steps and 128 cells are the configuration of 2019.
     iterations: int = 1_500_000
@@ -66,7 +71,9 @@ class Config:
 
     optimiser: Optimiser = "adam"
     rate: float | None = None  # first learning rate; None: see RATES
-    layer: str = "4a"  # what `encode` gives, one of LAYERS
+    layer: str = "4a"  # what `encode` gives, one of `layers`
+    # Not in the paper: a network that begins as photographs have taught it. It takes scale="signed" and layer="pool".
+    trunk: Trunk = field(default="resnet18", metadata=ADDED)
 
     def __post_init__(self) -> None:
         for name, kind in {
@@ -76,6 +83,7 @@ class Config:
             "labels": Labels,
             "scale": Scale,
             "optimiser": Optimiser,
+            "trunk": Trunk,
         }.items():
             if getattr(self, name) not in get_args(kind):
                 raise CellbookError(f"{name}={getattr(self, name)!r} is none of {', '.join(get_args(kind))}")
@@ -94,14 +102,18 @@ class Config:
             raise CellbookError(f"rate={self.rate} must be a finite number, not negative")
         if self.layer not in self.layers:
             raise CellbookError(f"layer={self.layer!r} is none of this network's: {', '.join(self.layers)}")
-        allowed = {"baseline": ("any",), "recurrent": ("any", "apart")}.get(self.model, get_args(Partners))
+        if self.trunk != "resnet18" and self.scale != "signed":
+            raise CellbookError(f"scale={self.scale!r}: trunk {self.trunk!r} takes 'signed' grey values")
+        sets = dict.fromkeys(SETS, ("any", "apart"))
+        allowed = {"baseline": ("any",), **sets}.get(self.model, get_args(Partners))
         if self.partners not in allowed:
             raise CellbookError(f"partners={self.partners!r}: model {self.model!r} takes {' or '.join(allowed)}")
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Layers of this network; an embedding has only the head of submission, and what a GRU gives is no feature."""
-        return LAYERS if self.head == "embedded" and self.model != "recurrent" else LAYERS[:-1]
+        """Layers of this network; an embedding has only the head of submission, and what a set gives is no feature."""
+        own = LAYERS if self.trunk == "resnet18" else PRETRAINED
+        return own if self.head == "embedded" and self.model not in SETS else own[:-1]
 
 
 PRESETS = {

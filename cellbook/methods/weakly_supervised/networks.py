@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cellbook.features import transferred
 from cellbook.methods.weakly_supervised.config import STAGES
 
 EPSILON = 1e-3  # of batch norm
@@ -71,7 +72,7 @@ class Trunk(nn.Module):
             blocks[name] = Block(c_in, c_out, 2 if first and stage > 2 else 1, first, momentum)
             c_in = c_out
         self.blocks = nn.ModuleDict(blocks)
-        self.features = c_in
+        self.channels, self.features = channels, c_in
 
     def outputs(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Images (B, c, S, S) -> name and map of each block: 24 x 24 pixels, 12 x 12, 6 x 6 ("4a": 256), 3 x 3."""
@@ -135,6 +136,41 @@ class SetClassifier(nn.Module):
     def forward(self, pool: Tensor) -> Tensor:
         """(T, B, 512) -> (B, K)."""
         return self.dense(self.state(pool))
+
+
+class PooledClassifier(nn.Module):
+    """Features of the cells of a set -> logits of the set, whatever their order: a dense layer of their mean."""
+
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__()
+        self.dense = dense(features, classes)
+
+    def forward(self, pool: Tensor) -> Tensor:
+        """(T, B, 512) -> (B, K)."""
+        return self.dense(pool.mean(dim=0))
+
+
+class PretrainedTrunk(nn.Module):
+    """EfficientNet-Lite0 up to its pooled features, as photographs have taught it; all of its 3.35 M weights learn.
+
+    Its batch norms are folded into its convolutions. Channels of a cell take the place of red, green and blue alike.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        folded = transferred.layers(channels)
+        self.weights = nn.ParameterList(weight.clone() for weight, _ in folded)
+        self.biases = nn.ParameterList(bias.clone() for _, bias in folded)
+        self.channels, self.features = channels, transferred.WIDTH
+
+    def outputs(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Images (B, c, S, S) from -1 to 1 -> name and map of the only layer, 5 x 5 pixels; they are enlarged first."""
+        x = F.interpolate(x, size=2 * (transferred.SIDE,), mode="bilinear", align_corners=False)
+        yield "pool", transferred.last_map(x, list(zip(self.weights, self.biases, strict=True)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, c, S, S) -> (B, 1280) float32."""
+        return pooled(next(self.outputs(x))[1])
 
 
 def pooled(x: Tensor) -> Tensor:

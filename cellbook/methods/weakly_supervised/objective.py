@@ -6,13 +6,19 @@ N samples of a batch (cells, mixed pairs or sets of T cells), K classes, x an im
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.methods.weakly_supervised.augmentation import augment, ranged
-from cellbook.methods.weakly_supervised.config import LEAST, RATES, Config
-from cellbook.methods.weakly_supervised.networks import Classifier, SetClassifier, Trunk
+from cellbook.methods.weakly_supervised.config import LEAST, RATES, SETS, Config
+from cellbook.methods.weakly_supervised.networks import (
+    Classifier,
+    PooledClassifier,
+    PretrainedTrunk,
+    SetClassifier,
+    Trunk,
+)
 from cellbook.methods.weakly_supervised.sampling import Partners
 from cellbook.methods.weakly_supervised.split import split
 from cellbook.pixels import channel_max
@@ -54,15 +60,15 @@ def begin(config: Config, cells: CellSet, device: torch.device) -> State:
         )
     parts = split(config, cells)
     sampler = Partners(config, parts, cells.table, device)
-    trunk = Trunk(len(cells.channels), config.width, config.norm_momentum)
-    k, embedding = len(parts.classes), 4 * config.width
-    head = (
-        SetClassifier(trunk.features, k, embedding)
-        if config.model == "recurrent"
-        else Classifier(
-            trunk.features, k, embedding if config.head == "embedded" else None, config.dropout, config.norm_momentum
-        )
-    )
+    c, k, embedding = len(cells.channels), len(parts.classes), 4 * config.width
+    trunk = Trunk(c, config.width, config.norm_momentum) if config.trunk == "resnet18" else PretrainedTrunk(c)
+    if config.model == "recurrent":
+        head: nn.Module = SetClassifier(trunk.features, k, embedding)
+    elif config.model == "pooled":
+        head = PooledClassifier(trunk.features, k)
+    else:
+        between = embedding if config.head == "embedded" else None
+        head = Classifier(trunk.features, k, between, config.dropout, config.norm_momentum)
     networks = {"trunk": place(trunk, device), "head": place(head, device)}
     weights = [p for network in networks.values() for p in network.parameters()]
     if config.optimiser == "adam":
@@ -81,7 +87,7 @@ def draw(state: State, t: int) -> Tensor:
     Within a treatment so are cells; the paper draws an image first, then cells of it.
     """
     config, sampler = state.config, state.sampler
-    if config.model == "recurrent":
+    if config.model in SETS:
         return sampler.sets(config.batch, config.set_size)
     if config.partners.startswith("label"):
         return sampler.sets(config.batch, 2)
@@ -108,7 +114,7 @@ def step(state: State, batch: Batch, t: int | Tensor) -> dict[str, Tensor]:
     with state.autocast():
         pool = state.networks["trunk"](x.flatten(0, 1).contiguous(memory_format=torch.channels_last))
     # (N, 512), or (T, N, 512) of sets; the little that follows is computed in float32.
-    logits = state.networks["head"](pool.unflatten(0, x.shape[:2]) if config.model == "recurrent" else pool)
+    logits = state.networks["head"](pool.unflatten(0, x.shape[:2]) if config.model in SETS else pool)
     losses = {"cross_entropy": cross_entropy(logits, q)}
     losses["accuracy"] = (logits.argmax(dim=1) == q.argmax(dim=1)).float().mean()
 

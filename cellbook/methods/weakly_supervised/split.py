@@ -101,7 +101,8 @@ def column(table: pd.DataFrame, name: str) -> pd.Series:
     """Column Metadata_`name`, which must be there and have no gaps."""
     full = f"Metadata_{name}"
     if full not in table:
-        raise CellbookError(f"the cells' table has no column {full!r}: it has {', '.join(table.columns)}")
+        mend = "add it" + (", or train on all cells with validation=()" if name == "replicate" else "")
+        raise CellbookError(f"the cells' table has no column {full!r}: it has {', '.join(table.columns)}; {mend}")
     missing = int(table[full].isna().sum())
     if missing:
         raise CellbookError(f"{full} is missing in {missing} of {len(table)} cells: fill it in or drop them")

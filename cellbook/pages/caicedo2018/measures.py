@@ -13,11 +13,9 @@ from threadpoolctl import threadpool_limits
 from cellbook import metrics
 from cellbook.configure import restore
 from cellbook.methods.weakly_supervised.config import RATES
-from cellbook.pages.caicedo2018 import alleles
+from cellbook.pages.caicedo2018 import alleles, genes
 from cellbook.pages.caicedo2018.config import (
-    BASELINE,
     LAYERS,
-    MIXUP,
     PAPERS_VIEWS,
     PLAIN,
     PROTOCOL,
@@ -27,6 +25,7 @@ from cellbook.pages.caicedo2018.config import (
     of_layer,
     views,
 )
+from cellbook.pages.caicedo2018.models import AGAINST, BASELINE, MIXUP, PRETRAINED, RECURRENT, of_genes, without
 from cellbook.runs import Run
 from cellbook.study import course, measured, premises
 from cellbook.study.course import MEANS
@@ -41,31 +40,35 @@ AUXILIARY, VALIDATION, TRAINING = "auxiliary", "validation cells", "training bat
 FIRST, LAST = LAYERS[0], "5b"  # the layer nearest to the pixels, and what the classifier is given
 FIRST_FALL = min(RATES["adam"][1])  # of the learning rate, as a share of the training
 MIDDLE = tuple(layer for layer in LAYERS if layer[0] in "34")
+TRAINED = (BASELINE, RECURRENT, MIXUP)
 
 
 @threadpool_limits.wrap(1, user_api="blas")
 def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
     """Every table of the page from the products of its run, and of further ones where they are.
 
-    These are the transferred baseline, and the outcomes of `alleles`.
+    These are the transferred baselines of both screens, and the outcomes of `alleles`.
     """
     run, *more = runs
-    genes = [one for one in more if one.record["method"] == "alleles"]
+    of = {method: [one for one in more if one.record["method"] == method] for method in ("alleles", "baseline-genes")}
     config = restore(Config, run.record["config"])
     draws = Draws(config.resamples, config.seed)
     found = measured.matches(run, OURS)
-    for one in (one for one in more if one not in genes):
+    for one in (one for one in more if one.record["method"] == "baseline"):
         found |= measured.matches(one, OURS)
+    wells = genes_of(run, of["baseline-genes"])
     lines = chain(
         measured.accuracies(found, {"cosine": PROTOCOL}, draws),
         drops(found, draws),
         compare(found, draws),
+        weeks_left_out(run, config, found, draws),
         layers(found, draws),
         auxiliary(run, draws),
-        premise(run, config, found, draws),
+        premise(run, config, found | genes.as_matched(wells), draws),
         without_profile(run, config, draws),
         course.lines(run, OURS, config.batch, draws),
-        *(alleles.lines(one, draws) for one in genes),
+        genes.lines(wells, draws),
+        *(alleles.lines(one, draws) for one in of["alleles"]),
     )
     table = numbers(lines, without=("se", "draws"))
     table = table.reindex(columns=list(dict.fromkeys([*table, "variant", "summary", "distance", *course.COLUMNS])))
@@ -103,8 +106,9 @@ def apart(across: Votes, within: Votes) -> Votes:
 
 def compare(found: measured.Matched, draws: Draws) -> Iterator[dict[str, Any]]:
     """Paired differences of the networks from what is not trained, from each other, and of whitening."""
-    trained = [name for name in (BASELINE, "recurrent", MIXUP) if votes(found, name, WHITENED, NSC)]
+    trained = [name for name in TRAINED if votes(found, name, WHITENED, NSC)]
     pairs = [*product(trained, (*PLAIN, IMAGENET, UNTRAINED)), *((name, BASELINE) for name in trained[1:])]
+    pairs += [*AGAINST.items(), (PRETRAINED, IMAGENET), (PRETRAINED, BASELINE)]
     for (left, right), summary, measure in product(pairs, MEANS, (NSC, NSCB)):
         sides = [votes(found, name, summary, measure) for name in (left, right)]
         if all(sides):
@@ -113,6 +117,32 @@ def compare(found: measured.Matched, draws: Draws) -> Iterator[dict[str, Any]]:
         sides = [votes(found, name, summary, measure) for summary in (WHITENED, MEANS[0])]
         if all(sides):
             yield difference(f"{name}: whitened - mean", "paired", measure, *sides, draws, variant=name)
+
+
+def weeks_left_out(run: Run, config: Config, found: measured.Matched, draws: Draws) -> Iterator[dict[str, Any]]:
+    """What treatments of a week lose if the network never saw that week; all such weeks together.
+
+    All treatments are candidates, in the features of the same network.
+    """
+    week = run.table("treatments")["Metadata_batch"].to_numpy()
+    there = [one for one in config.weeks_left_out if votes(found, without(one), WHITENED, NSC)]
+    for summary, measure in product(MEANS, (NSC, NSCB)) if there else ():
+        sides: list[list[Votes]] = [[], []]
+        for side, names in zip(sides, ([without(one) for one in there], [BASELINE] * len(there)), strict=True):
+            parts = [
+                [one.where(week == which) for one in votes(found, name, summary, measure)]
+                for name, which in zip(names, there, strict=True)
+            ]
+            side += [Votes(*map(np.concatenate, zip(*several, strict=True))) for several in zip(*parts, strict=True)]
+        setting = f"without their week - {BASELINE}, treatments of {', '.join(there)}, {summary}"
+        yield difference(setting, "paired", measure, *sides, draws, counted=True, summary=summary)
+
+
+def genes_of(run: Run, more: list[Run]) -> pd.DataFrame:
+    """Votes of the wells of the genetic screen, of trainings and of what is not trained; without rows where none is."""
+    further = [one.table("genes").assign(variant=of_genes(IMAGENET), repeat=0) for one in more]
+    found = [table for table in (measured.optional(run, "genes"), *further) if len(table)]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
 def layers(found: measured.Matched, draws: Draws) -> Iterator[dict[str, Any]]:
@@ -145,18 +175,30 @@ def auxiliary(run: Run, draws: Draws) -> Iterator[dict[str, Any]]:
     the heavier cell is asked for: no number to hold against the other.
     """
     history = pick(run.table("history"), term="accuracy")
-    table = measured.optional(run, "validation")
-    classes: dict[str, int] = {}
-    for (variant,), repeats in by_repeat(table, "variant").items() if len(table) else ():
-        classes[variant] = len(repeats[0])
-        told = [Votes.of(part["right"], part["compound"], part["validation"]) for part in repeats]
+    told = told_cells(run)
+    classes = {variant: len(repeats[0].correct) for variant, repeats in told.items()}
+    for variant, repeats in told.items():
         about = {"variant": variant, "null": 1 / classes[variant]}
-        yield average(variant, AUXILIARY, VALIDATION, told, draws, **counts(told), **about)
+        yield average(variant, AUXILIARY, VALIDATION, repeats, draws, **counts(repeats), **about)
+    for left, right in ((RECURRENT, BASELINE), (MIXUP, BASELINE)):
+        sides = [told.get(name, []) for name in (left, right)]
+        if all(sides):
+            yield difference(f"{left} - {right}", "paired", VALIDATION, *sides, draws)
     late = history[history["step"] > 0.9 * history["step"].max()].astype({"value": np.float64})
     for variant, part in late.groupby("variant", sort=False):
         each = part.groupby("repeat")["value"].mean()
         null = 1 / classes[str(variant)] if str(variant) in classes else np.nan
         yield row(str(variant), AUXILIARY, TRAINING, each.mean(), **spread(each) | {"null": null}, variant=variant)
+
+
+def told_cells(run: Run) -> dict[str, list[Votes]]:
+    """Validation cells whose treatment is told, by model, one set a training: a vote a class, grouped by compound."""
+    table = measured.optional(run, "validation")
+    found = by_repeat(table, "variant") if len(table) else {}
+    return {
+        variant: [Votes.of(part["right"], part["compound"], part["validation"]) for part in repeats]
+        for (variant,), repeats in found.items()
+    }
 
 
 def premise(run: Run, config: Config, found: measured.Matched, draws: Draws) -> Iterator[dict[str, Any]]:
@@ -173,8 +215,10 @@ def premise(run: Run, config: Config, found: measured.Matched, draws: Draws) -> 
         steps = [pick(history, variant=variant, repeat=one.repeat) for one in mine]
         flat = [premises.change(part, {"cross_entropy": 1.0}) for part in steps]
         yield from premises.changes(variant, flat, **about)
-        for measure in (NSC, NSCB):
-            sides = [votes(found, name, WHITENED, measure) for name in (variant, UNTRAINED)]
+        genetic = genes.is_genetic(variant)
+        for measure in (genes.GENE,) if genetic else (NSC, NSCB):
+            untrained = of_genes(UNTRAINED) if genetic else UNTRAINED
+            sides = [votes(found, name, WHITENED, measure) for name in (variant, untrained)]
             yield from premises.gained(variant, measure, *sides, draws, **about)
 
 

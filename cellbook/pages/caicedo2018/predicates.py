@@ -8,8 +8,10 @@ from __future__ import annotations
 import pandas as pd
 
 from cellbook.claims import NOT, PARTLY, REPRODUCED, Predicate, Verdict
-from cellbook.pages.caicedo2018.config import BASELINE, LAYERS, MIXUP
-from cellbook.pages.caicedo2018.measures import FIRST, LAST, NSC, NSCB, WHITENED
+from cellbook.pages.caicedo2018 import genes
+from cellbook.pages.caicedo2018.config import LAYERS
+from cellbook.pages.caicedo2018.measures import FIRST, LAST, NSC, NSCB, VALIDATION, WHITENED
+from cellbook.pages.caicedo2018.models import BASELINE, MIXUP, RECURRENT
 from cellbook.study.encoding import CLASSICAL
 from cellbook.study.judging import judged, needs, refused
 from cellbook.study.rows import one
@@ -18,14 +20,19 @@ from cellbook.study.words import points
 BOTH = (NSC, NSCB)
 
 
-def paired(numbers: pd.DataFrame, setting: str, measure: str) -> pd.Series | None:
+def paired(numbers: pd.DataFrame, setting: str, measure: str, protocol: str = "paired") -> pd.Series | None:
     """The line of a paired difference."""
-    return one(numbers, setting=setting, protocol="paired", measure=measure)
+    return one(numbers, setting=setting, protocol=protocol, measure=measure)
 
 
 def surely(line: pd.Series) -> bool:
     """Whether a difference lies above 0 in every training and with its interval."""
     return bool(line["low"] > 0 and line["agree"] == 1)
+
+
+def surely_less(line: pd.Series) -> bool:
+    """Whether a difference lies below 0 in every training and with its interval."""
+    return bool(line["high"] < 0 and line["agree"] == 1)
 
 
 def words(lines: list[pd.Series]) -> list[str]:
@@ -86,9 +93,46 @@ def mixup_across_weeks(numbers: pd.DataFrame) -> Verdict:
     return Verdict(found, "; ".join(words([across, within])))
 
 
+@needs([BASELINE, RECURRENT], BOTH)
+def sets_cost_both(numbers: pd.DataFrame) -> Verdict:
+    """The recurrent model against the baseline, whitened: NSC and NSCB below.
+
+    Below is: in every training, with an interval below 0. Reproduced if both are, partly if one is, else not.
+    """
+    lines = [paired(numbers, f"{RECURRENT} - {BASELINE}, {WHITENED}", measure) for measure in BOTH]
+    return refused(lines, 2) or judged(map(surely_less, lines), words(lines))  # type: ignore[arg-type]
+
+
+@needs([BASELINE, MIXUP], [NSCB])
+def tells_less_matches_more(numbers: pd.DataFrame) -> Verdict:
+    """Mixup against the baseline: treatments of validation cells are told less often, NSCB (whitened) is higher.
+
+    Each is: in every training, with an interval on that side of 0. Reproduced if both hold, partly if one does, else
+    not.
+    """
+    told = paired(numbers, f"{MIXUP} - {BASELINE}", VALIDATION)
+    main = paired(numbers, f"{MIXUP} - {BASELINE}, {WHITENED}", NSCB)
+    return refused([told, main], 2) or judged([surely_less(told), surely(main)], words([told, main]))  # type: ignore[arg-type,list-item]
+
+
+@needs(genes.NETWORKS, [genes.GENE])
+def genes_gain(numbers: pd.DataFrame) -> Verdict:
+    """On the genetic screen, whitened, gene accuracy: both regularised models above the baseline, mixup above sets.
+
+    Above is: in every training, with an interval above 0. Reproduced if all three are, partly if one is, else not.
+    """
+    plain, sets, mixed = genes.NETWORKS
+    pairs = ((sets, plain), (mixed, plain), (mixed, sets))
+    lines = [paired(numbers, f"{a} - {b}, {WHITENED}", genes.GENE, genes.PAIRED) for a, b in pairs]
+    return refused(lines, 3) or judged(map(surely, lines), words(lines))  # type: ignore[arg-type]
+
+
 PREDICATES: dict[str, Predicate] = {
     "better-than-classical": better_than_classical,
     "middle-is-best": middle_is_best,
     "whitening-helps-everywhere": whitening_helps_everywhere,
     "mixup-across-weeks": mixup_across_weeks,
+    "sets-cost-both": sets_cost_both,
+    "tells-less-matches-more": tells_less_matches_more,
+    "genes-gain": genes_gain,
 }

@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from cellbook.pages.caicedo2018.config import (
+from cellbook.pages.caicedo2018 import genes
+from cellbook.pages.caicedo2018.config import LAYER, LAYERS, PAPERS_VIEWS, PLAIN, PRESETS, PROTOCOL, Config, views
+from cellbook.pages.caicedo2018.measures import AUXILIARY, DROP, NSC, NSCB, TRAINING, VALIDATION, WHITENED
+from cellbook.pages.caicedo2018.models import (
     BASELINE,
     LABELS,
-    LAYER,
-    LAYERS,
     MIXUP,
-    PAPERS_VIEWS,
-    PLAIN,
-    PRESETS,
-    PROTOCOL,
-    Config,
-    views,
+    MODELS,
+    SIGNS,
+    STRENGTHS,
+    SWEPT,
+    of_genes,
+    strength,
+    without,
 )
-from cellbook.pages.caicedo2018.measures import AUXILIARY, DROP, NSC, NSCB, TRAINING, VALIDATION, WHITENED
 from cellbook.runs import Run
+from cellbook.screens.named import SAMPLE, SIMULATED
 from cellbook.study import course, tables, words
 from cellbook.study.course import MEANS
 from cellbook.study.encoding import IMAGENET, UNTRAINED
+from cellbook.study.measured import optional
 from cellbook.study.rows import one, pick
 from cellbook.study.show import percent
 
 MEASURES = (NSC, NSCB)
 VARIANTS = (*LABELS.values(), *PLAIN, IMAGENET, UNTRAINED)
+FURTHER = tuple(name for name in MODELS if name not in LABELS.values())
+CELLS = {
+    SIMULATED: "simulated cells with the plate map of BBBC021",
+    SAMPLE: "real crops of BBBC021, of most treatments a dozen cells",
+}
+DRUGS, GENES = "drugs", "genes"  # screens of figure 5
 
 
 # --- accuracy -------------------------------------------------------------------------------------------------------
@@ -62,8 +72,42 @@ def printed_table(published: Sequence[dict[str, Any]]) -> pd.DataFrame:
 def differences(numbers: pd.DataFrame) -> pd.DataFrame:
     """Paired differences in accuracy, one row a difference."""
     lines = pick(numbers, protocol="paired")
-    lines = lines[~lines["setting"].str.contains("layer")]
+    lines = lines[~lines["setting"].str.contains("layer") & (lines["measure"] != VALIDATION)]
     return tables.wide(lines, "setting", words.points).rename(columns={"setting": "difference"})
+
+
+def further_table(numbers: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """Accuracies of the models that are not in the paper's table, of one training each."""
+    names = [*FURTHER, *map(without, config.weeks_left_out)]
+    lines = pick(numbers, protocol=PROTOCOL, variant=names, measure=list(MEASURES))
+    rows = lines.assign(column=lines["measure"] + ", " + lines["summary"])
+    return tables.wide(rows, "variant", words.accuracy, "column").rename(columns={"variant": "model"})
+
+
+def missing(numbers: pd.DataFrame, names: Sequence[str], what: str) -> str:
+    """Which trainings are not there, as a sentence; empty if all are."""
+    there = set(numbers["variant"].dropna())
+    lost = [name for name in names if name not in there]
+    return f"For {what} these trainings are missing: {'; '.join(lost)}." if lost else ""
+
+
+def exclusions(run: Run, config: Config) -> str:
+    """Which treatments and cells take no part, and which treatments have no validation cell, by name."""
+    units = run.table("treatments")[["Metadata_compound", "Metadata_concentration"]]
+    names = [f"{compound} {dose:g}" for compound, dose in units.itertuples(index=False)]
+    lines = []
+    if len(told := pick(optional(run, "validation"), variant=BASELINE, repeat=0)):
+        lost = {
+            "are no class, as fewer than two of their cells train": set(names) - set(told["treatment"]),
+            "have no validation cell": set(told.loc[told["validation"] == 0, "treatment"]),
+        }
+        for what, of in lost.items():
+            lines += [f"Treatments that {what} ({len(of)}): {', '.join(sorted(of))}."] * bool(of)
+    elif not config.validation:
+        lines.append("No replicate validates: all cells train, and there is no auxiliary accuracy.")
+    empty = run.table("trainings").get("empty", pd.Series([0.0])).max()
+    lines += [f"Cells that take no part, as all their pixels are 0: {empty:.0f}."] * bool(empty)
+    return " ".join(lines)
 
 
 def plain_table(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -97,16 +141,66 @@ def auxiliary_table(numbers: pd.DataFrame) -> pd.DataFrame:
     lines = pick(numbers, protocol=AUXILIARY)
     table = tables.wide(lines, "variant", words.accuracy).rename(columns={"variant": "model"})
     null = pick(lines, measure=VALIDATION).set_index("variant")["null"]
-    return table.assign(chance=table["model"].map(null).map(percent))[["model", VALIDATION, TRAINING, "chance"]]
+    there = [name for name in (VALIDATION, TRAINING) if name in table]  # where nothing validates, batches alone
+    return table.assign(chance=table["model"].map(null).map(percent))[["model", *there, "chance"]]
 
 
 def regularised_rows(numbers: pd.DataFrame) -> pd.DataFrame:
-    """Both goals of the paper's figure 5 for the baseline and for mixup: model, goal, value, low, high, sd."""
-    main = pick(numbers, protocol=PROTOCOL, summary=WHITENED, measure=NSCB, variant=list(LABELS.values()))
-    cells = pick(numbers, protocol=AUXILIARY, measure=VALIDATION)
-    goals = {"mechanism, NSCB": main, "treatment of a validation cell": cells}
-    found = pd.concat([part.assign(goal=goal) for goal, part in goals.items()])
-    return found.rename(columns={"variant": "model"})[["model", "goal", "value", "low", "high", "sd"]]
+    """Both goals of figure 5 by the strength of regularisation, from none on, as far as it was trained.
+
+    Columns screen, model, sign, place, strength, goal, value, low, high, sd; the main goal is whitened.
+    """
+    main = {
+        DRUGS: ("mechanism, NSCB", {"protocol": PROTOCOL, "measure": NSCB, "summary": WHITENED}),
+        GENES: ("gene", {"protocol": genes.PROTOCOL, "measure": genes.GENE, "summary": WHITENED}),
+    }
+    auxiliary = ("treatment of a validation cell", {"protocol": AUXILIARY, "measure": VALIDATION})
+    found = []
+    for screen, goal in main.items():
+        named = of_genes if screen == GENES else str
+        for model, values in STRENGTHS.items():
+            steps = [("none", BASELINE), *((f"{value:g}", strength(model, value)) for value in values)]
+            of = {"screen": screen, "model": LABELS[model], "sign": SIGNS[model]}
+            for place, (text, name) in enumerate(steps):
+                for label, where in (goal, auxiliary):
+                    if (line := one(numbers, variant=named(name), **where)) is not None:
+                        own = {"place": place, "strength": text, "goal": label}
+                        found.append(of | own | line[["value", "low", "high", "sd"]].to_dict())
+    rows = pd.DataFrame(found)
+    trained = rows.groupby(["screen", "model"])["place"].transform("max") > 0
+    return rows[trained].reset_index(drop=True)
+
+
+def not_swept(numbers: pd.DataFrame, screen: str) -> str:
+    """Which trainings figure 5 lacks on a screen, as a sentence."""
+    names = [BASELINE, *SWEPT]
+    return missing(numbers, [of_genes(name) for name in names] if screen == GENES else names, f"figure 5, {screen},")
+
+
+def table_1(numbers: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Table 1 on the simulated genetic screen, a row a profile and summary; printed values under each."""
+    rows = [
+        ({"profile": name, "summary": summary}, {"variant": name, "summary": summary, "protocol": genes.PROTOCOL})
+        for name in genes.VARIANTS
+        for summary in reversed(MEANS)
+    ]
+    rows.append(({"profile": "candidates at random"}, {"setting": "candidates at random", "protocol": genes.PROTOCOL}))
+    columns: dict[str, dict[str, object]] = {one.name: {"measure": one.name} for one in genes.MEASURES}
+    return tables.beside_paper(numbers, verdicts, rows, columns).fillna("–")
+
+
+def gene_differences(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Paired differences on the genetic screen."""
+    lines = pick(numbers, protocol=genes.PAIRED)
+    return tables.wide(lines, "setting", words.points).rename(columns={"setting": "difference"})
+
+
+def cell_maps(runs: Sequence[Run], seed: int) -> pd.DataFrame:
+    """Held-out cells in the plane, see `genes.cell_maps`; of the page's run and that of ImageNet features."""
+    found = [optional(run, "cells") for run in runs]
+    own = {"variant": of_genes(IMAGENET), "repeat": 0}
+    found = [part if "variant" in part else part.assign(**own) for part in found if len(part)]
+    return genes.cell_maps(pd.concat(found, ignore_index=True) if found else pd.DataFrame(), seed)
 
 
 def course_rows(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -148,7 +242,7 @@ def warning(config: Config, run: Run, page: str) -> str:
     share = views(config) / PAPERS_VIEWS
     own = "the paper's network" if config.width == PRESETS["paper"].width else "a narrower network than the paper's"
     untrained = [label for label in LABELS.values() if label not in set(trained["variant"])]
-    cells = "simulated cells with the plate map of BBBC021" if config.screen == "simulated" else config.screen
+    cells = CELLS.get(config.screen, Path(config.screen).name)
     devices = ", ".join(sorted(trained["device"].unique()))
     lines = [
         f"Trained on {cells}, on {devices}: {len(trained)} trainings of {own}, each on {views(config):,} cell views. "
@@ -185,7 +279,13 @@ def takeaways(numbers: pd.DataFrame, claims: pd.DataFrame) -> str:
         f"The baseline less the same network before its first step: whitened {gap(WHITENED)}; not whitened "
         f"{gap(MEANS[0])}.",
     ]
-    cells = pick(numbers, protocol=AUXILIARY, measure=VALIDATION)
+    matched = pick(numbers, protocol=genes.PROTOCOL, measure=genes.GENE, summary=WHITENED, variant=list(genes.VARIANTS))
+    if len(matched):
+        each = ", ".join(
+            f"{line['variant'].removesuffix(of_genes(''))} {percent(line['value'])}" for _, line in matched.iterrows()
+        )
+        lines.append(f"Gene of a well told on the simulated genetic screen (per cent, whitened): {each}.")
+    cells = pick(numbers, protocol=AUXILIARY, measure=VALIDATION, variant=list(LABELS.values()))
     if len(cells):
         told = ", ".join(f"{line['variant']} {percent(line['value'])}" for _, line in cells.iterrows())
         lines.append(

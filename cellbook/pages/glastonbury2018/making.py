@@ -28,7 +28,7 @@ from cellbook.pages.glastonbury2018.config import (
 )
 from cellbook.profiles import Coral, PlateScaler
 from cellbook.profiles.centre import Centre
-from cellbook.runs import Run, obtain, obtain_page
+from cellbook.runs import Run, obtain
 from cellbook.screens import named
 from cellbook.study import course, profile
 from cellbook.study.course import MEANS
@@ -44,6 +44,7 @@ from cellbook.study.trainings import (
     Training,
     contents,
     measured,
+    obtain_trainings,
     save_contents,
     save_products,
     told,
@@ -59,25 +60,12 @@ DECODED = "decoded"  # name of the images that a training draws of some cells
 RIDGE = 1.0  # of CORAL, in variances of a feature among controls, as published
 
 
-def run(
-    config: Config, store: str | Path, *, device: str = "auto", force: bool = False, workers: int | None = None
-) -> Run:
+def run(config: Config, store: str | Path, **how: Any) -> Run:
     """The run of this configuration, computed only if it is not in the store; so is each of its trainings.
 
-    Parameters
-    ----------
-    config : Config
-    store : folder of the runs
-    device : where networks are trained; everything else is done on the CPU
-    force : make all anew, trainings as well
-    workers : processes that train; as many as cores and memory bear, if trainings are long and on a CPU
+    See `obtain_trainings` for the further arguments.
     """
-
-    def make(folder: Path, on: str) -> None:
-        make_products(config, Place(store, on, force), folder, workers)
-
-    cells = named.fingerprint(config.screen, config.simulated)
-    return obtain_page(store, PROTOCOL, VERSION, config, cells, make, device=device, force=force)
+    return obtain_trainings(PROTOCOL, VERSION, config, store, make_products, **how)
 
 
 def parts(config: Config) -> dict[str, Training | None]:

@@ -27,7 +27,7 @@ from cellbook.pages.lafarge2019.config import (
     trainings,
 )
 from cellbook.profiles.aggregate import TREATMENT
-from cellbook.runs import Run, choose_device, obtain, obtain_page
+from cellbook.runs import Run, choose_device, obtain
 from cellbook.screens import named
 from cellbook.study import course, profile
 from cellbook.study.encoding import UNTRAINED, begun, encode, standardise
@@ -42,6 +42,7 @@ from cellbook.study.trainings import (
     Training,
     contents,
     measured,
+    obtain_trainings,
     save_contents,
     save_products,
     told,
@@ -57,25 +58,12 @@ OWN = {"page": "lafarge2019", "version": 2}  # rises when `measure` or `baseline
 FIGURE_4 = ("nocodazole", 3.0)  # the paper's example, shown if the models disagree on it here, too
 
 
-def run(
-    config: Config, store: str | Path, *, device: str = "auto", force: bool = False, workers: int | None = None
-) -> Run:
+def run(config: Config, store: str | Path, **how: Any) -> Run:
     """The run of this configuration, computed only if it is not in the store; so is each of its trainings.
 
-    Parameters
-    ----------
-    config : Config
-    store : folder of the runs
-    device : where networks are trained; everything else is done on the CPU
-    force : make all anew, trainings as well
-    workers : processes that train; as many as cores and memory bear, if trainings are long and on a CPU
+    See `obtain_trainings` for the further arguments.
     """
-
-    def make(folder: Path, on: str) -> None:
-        make_products(config, Place(store, on, force), folder, workers)
-
-    cells = named.fingerprint(config.screen, config.simulated)
-    return obtain_page(store, "lafarge2019", VERSION, config, cells, make, device=device, force=force)
+    return obtain_trainings("lafarge2019", VERSION, config, store, make_products, **how)
 
 
 def baseline(config: Config, store: str | Path, device: str = "auto") -> list[Run]:
