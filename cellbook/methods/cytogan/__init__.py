@@ -20,4 +20,5 @@ from cellbook.methods.cytogan.codes import (
 from cellbook.methods.cytogan.config import CONDITIONS, MODELS, PRESETS, Config, paper
 from cellbook.methods.cytogan.objective import begin, draw, step
 
+FOLLOWED = ("generator", "decoder", "condition")  # what images are drawn with
 VERSION = 1  # rises when the results of a configuration change
