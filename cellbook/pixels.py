@@ -37,6 +37,42 @@ def unit(batch: torch.Tensor) -> torch.Tensor:
     return batch.to(torch.float32) / torch.iinfo(batch.dtype).max
 
 
+def centre(images: torch.Tensor, masks: torch.Tensor, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each crop's mask alone, its box in the middle of a black canvas; what is larger is cut, as much at both sides.
+
+    Parameters
+    ----------
+    images : torch.Tensor
+        (B, C, H, W), integers; of an odd rest one pixel more lies at the lower and the right side.
+    masks : torch.Tensor
+        (B, H, W) bool.
+    side : int
+        Of the canvas.
+
+    Returns
+    -------
+    images, boxes : torch.Tensor
+        (B, C, side, side) of the type of `images`, and (B, 2): height and width of each box, 0 of an empty mask.
+    """
+    bits = images.view(torch.int16) if images.dtype == torch.uint16 else images
+    (row, high), (column, wide) = (_places(masks.any(dim), side) for dim in (2, 1))
+    crop = torch.arange(len(images), device=images.device)[:, None, None]
+    there = (row >= 0) & (row < masks.shape[1]), (column >= 0) & (column < masks.shape[2])
+    row, column = row.clamp(0, masks.shape[1] - 1)[:, :, None], column.clamp(0, masks.shape[2] - 1)[:, None]
+    shown = masks[crop, row, column] & there[0][:, :, None] & there[1][:, None]
+    channel = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
+    found = bits[crop[:, None], channel, row[:, None], column[:, None]] * shown[:, None]
+    return found.view(images.dtype), torch.stack([high, wide], dim=1)
+
+
+def _places(taken: torch.Tensor, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of lines that a mask takes, (B, n): which of them lie along the canvas, (B, side), and how far they reach."""
+    n = taken.shape[1]
+    first, last = taken.int().argmax(dim=1), n - 1 - taken.flip(1).int().argmax(dim=1)
+    length = torch.where(taken.any(dim=1), last - first + 1, 0)
+    return torch.arange(side, device=taken.device) + (first - (side - length) // 2)[:, None], length
+
+
 def stretch(batch: torch.Tensor, low: torch.Tensor | np.ndarray, high: torch.Tensor | np.ndarray) -> torch.Tensor:
     """Grey values mapped linearly so that `low` becomes 0 and `high` 1, clipped: float32 in [0, 1].
 

@@ -3,6 +3,7 @@
 import re
 from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from cellbook.methods.cytogan.treatments import known
 from cellbook.pixels import channel_max, gather
 from cellbook.screens.simulator import SimulatedScreen, plate_map, simulate
 from cellbook.training import Batch, train, train_run
+from cellbook.training.checkpoints import CHECKPOINT, WEIGHTS
 from cellbook.training.history import History
 
 TINY = {"side": 16, "width": 2, "latent": 5, "batch": 4}
@@ -598,6 +600,68 @@ def test_an_interrupted_training_ends_like_an_undisturbed_one(cells, tmp_path, m
     train(cytogan, config, cells, tmp_path / "cut", "cpu")
     for product in ("history.parquet", "weights.safetensors"):
         assert (tmp_path / "cut" / product).read_bytes() == (tmp_path / "whole" / product).read_bytes()
+
+
+@pytest.mark.parametrize("model", ["dcgan", "lsgan", "wgan_gp", "began", "bigan", "vae"])
+def test_a_rate_without_sense_ends_a_training_at_a_named_step_and_the_last_good_state_is_kept(
+    cells, tmp_path, monkeypatch, model
+):
+    def rates(state, t):
+        for optimiser in state.optimisers.values():
+            optimiser.param_groups[0]["lr"] = 1e6 if t >= 3 else 1e-4
+
+    config = Config(model, **TINY, iterations=9)
+    with pytest.raises(CellbookError, match=r"is (nan|inf) at step [12]: lower the learning rate"):
+        train(cytogan, replace(config, critic_rate=1e6, generator_rate=1e6), cells, tmp_path / "at once", "cpu")
+    monkeypatch.setattr(objective, "set_rates", rates)
+    with pytest.raises(CellbookError, match="is the last good state: lower the learning rate") as told:
+        train(cytogan, config, cells, tmp_path, "cpu", checkpoint_seconds=0)
+    step = int(re.search(r"is (?:nan|inf) at step (\d+);", str(told.value))[1])
+    left = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    assert 3 <= left["history"][-1, 0] + len(left["recent"]) == step - 1
+    for network in left["networks"].values():
+        assert all(v.isfinite().all() for v in network.values())
+    assert not (tmp_path / WEIGHTS).exists()
+
+
+def test_a_generator_that_draws_one_cell_again_and_again_is_named_when_its_training_ends(cells, tmp_path, caplog):
+    def collapsed(state, batch, t):
+        with torch.no_grad():
+            state.networks["generator"].layers[0].weight.zero_()  # of which z no longer matters
+        return found
+
+    found = {"discriminator": torch.tensor(0.0)}
+    method = SimpleNamespace(**{**vars(cytogan), "__name__": "methods.cytogan", "step": collapsed})
+    train_run(method, Config(**TINY, iterations=1), cells, tmp_path, "cpu")
+    wanted = "lsgan has collapsed: of 24 samples 100 % are nearer to another than all but 5 % of real cells are"
+    assert caplog.messages == [wanted]
+
+
+def test_samples_as_varied_as_cells_are_no_collapse(cells, caplog, tmp_path):
+    class Copies(torch.nn.Module):
+        """Draws the real cells, each with its own grain."""
+
+        def forward(self, z, told):
+            images = 2 * channel_max(cells.to(CPU)) - 1
+            return images[: len(z)] + 0.02 * torch.randn(len(z), *images.shape[1:])
+
+    state = started(cells)
+    state.networks["generator"] = Copies()
+    torch.manual_seed(0)
+    assert cytogan.duplicates(state, cells) < 0.25
+    cytogan.finish(state, cells, tmp_path)
+    assert caplog.messages == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("changes", kinds(), ids=named)
+def test_the_share_of_near_duplicates_is_measured_of_every_model_that_draws(cells, changes):
+    state = started(cells, **changes)
+    if changes["model"] == "ae":
+        with pytest.raises(CellbookError, match="no distribution of codes"):
+            cytogan.duplicates(state, cells)
+    else:
+        assert 0 <= cytogan.duplicates(state, cells) <= 1
 
 
 def test_a_discriminator_learns_to_tell_and_an_autoencoder_to_copy(cells, tmp_path):

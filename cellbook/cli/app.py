@@ -12,12 +12,14 @@ from typing import Annotated, Any
 import typer
 
 from cellbook.cli.lease import app as lease
+from cellbook.cli.models import app as models
 from cellbook.cli.screens import app as screens
 from cellbook.errors import CellbookError, Stopped
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 app.add_typer(screens)
+app.add_typer(models)
 app.add_typer(lease)
 
 INTERRUPTED = 130
@@ -153,6 +155,7 @@ def in_words_of_the_shell(message: str) -> str:
     words = {
         "drop them with drop_unusable(df)": "leave them out with --drop-unusable",
         "drop_unusable=True": "--drop-unusable",
+        "pass overwrite=True": "pass --force",
         "drop_unlabelled=True": "--drop-unlabelled",
         "controls=": "--controls ",
         "feature=": "--feature ",

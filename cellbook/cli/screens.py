@@ -30,6 +30,7 @@ Border = Annotated[str, typer.Option(help="crops over the edge: drop, reflect or
 Illumination = Annotated[bool, typer.Option(help="correct the illumination of each plate")]
 Plane = Annotated[str, typer.Option(metavar="AXIS=N", help="of stacks: which plane, as Z=2 or page=1, from 1")]
 Series = Annotated[int, typer.Option(metavar="N", help="of files with several images: which, from 1")]
+Shrink = Annotated[int, typer.Option(min=1, metavar="N", help="pixels that become one, a side")]
 FieldSize = Annotated[str | None, typer.Option(metavar="HxW", help="height x width of a field, or 'any'")]
 
 
@@ -55,6 +56,8 @@ def simulate(
     plates: Plates = None,
     fields: Annotated[bool, typer.Option("--fields", help="whole fields as TIFFs, with the official tables")] = False,
     field_size: FieldSize = None,
+    outlined: Annotated[bool, typer.Option("--outlined", help="cells alone and in the middle; see `outline`")] = False,
+    shrink: Shrink = 1,
     device: Device = "auto",
     force: Force = False,
 ) -> None:
@@ -65,6 +68,7 @@ def simulate(
     from cellbook.runs import choose_device
     from cellbook.screens import simulator
     from cellbook.screens.fields import FIELD_SIZE
+    from cellbook.screens.outlines import whole
     from cellbook.screens.simulated import write_cells, write_fields
     from cellbook.screens.simulator.simulate import field_shape
 
@@ -77,14 +81,16 @@ def simulate(
     config = simulator.preset(preset, design=DESIGNS[design], seed=seed, **changes)
     where = {"plates": parse_plates(plates), "device": choose_device(device)}
     where |= {"force": force, "progress": sys.stderr.isatty()}
+    if fields and (outlined or shrink > 1):
+        raise CellbookError("--outlined and --shrink are of crops, not of --fields; leave out the one or the other")
     if fields:
         size = config.field or (tuple(max(128, side) for side in field_shape(config)) if cells else FIELD_SIZE)
         made = write_fields(replace(config, field=size), out, **where)
         print(f"cells: {made.cells}")
         print(f"fields: {made.fields} of {size[0]} x {size[1]} pixels")
     else:
-        made = write_cells(config, out, **where)
-        print(f"cells: {len(made)}")
+        made = write_cells(config, out, **where, outlined=outlined, times=shrink)
+        print(f"cells: {len(made)}", *whole(made.table), sep="\n")
     print(f"fingerprint: {made.fingerprint}")
     print(f"folder: {out}")
 
@@ -223,6 +229,26 @@ def nuclei(
     from cellbook.screens.nuclei import nuclei_csv
 
     print(nuclei_csv(image, method, plane, series), end="")
+
+
+@app.command()
+def outline(
+    cells: Annotated[Path, typer.Argument(metavar="CELLS", help="folder of a cell set")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder of the cell set that is written")],
+    side: Annotated[int, typer.Option(help="of the new crops in pixels")] = 96,
+    shrink: Shrink = 1,
+    device: Device = "auto",
+    force: Annotated[bool, typer.Option("--force", help="replace a cell set that is there")] = False,
+) -> None:
+    """Blacken what lies outside of each cell's outline, and put the cell in the middle, as CytoGAN has it."""
+    from cellbook.cells import CellSet, save_parts
+    from cellbook.runs import choose_device
+    from cellbook.screens.outlines import outlined_parts, whole
+
+    made = save_parts(outlined_parts(CellSet.open(cells), side, shrink, choose_device(device)), out, force)
+    print(f"cells: {len(made)}", *whole(made.table), sep="\n")
+    print(f"fingerprint: {made.fingerprint}")
+    print(f"folder: {out}")
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from cellbook.errors import CellbookError
 from cellbook.files import digest
 from cellbook.profiles.aggregate import TREATMENT, WELL
 from cellbook.runs import obtain
-from cellbook.screens import bbbc021, locate, planted
+from cellbook.screens import bbbc021, locate, outlines, planted
 from cellbook.screens.preflight import usable_rows
 from cellbook.screens.simulated import in_turns
 from cellbook.screens.simulator import SimulatedScreen
@@ -29,6 +29,7 @@ TABLES = (bbbc021.IMAGE_TABLE, bbbc021.MOA_TABLE, bbbc021.LJOSA_TABLE)
 POSITIVE = "positive control"
 # Where a cell lies and how it was cut says nothing about its treatment.
 PLACE = ("Metadata_site", "Metadata_field", "Metadata_cell", "Metadata_y", "Metadata_x", "Metadata_dapi_centre_ratio")
+PLACE += outlines.COLUMNS
 # Fingerprints by the digest of a simulated screen, as their tables take seconds; processes tell each other.
 drawn_before: dict[str, str] = {}
 VERSION = 1  # of the cells that a simulated screen is drawn with; if it rises, `fingerprint` has to tell it, too
@@ -37,7 +38,15 @@ VERSION = 1  # of the cells that a simulated screen is drawn with; if it rises, 
 # --- cells ----------------------------------------------------------------------------------------------------------
 
 
-def load(screen: str, simulated: SimulatedScreen, store: str | Path, device: str = "cpu", per_well: int = 0) -> CellSet:
+def load(
+    screen: str,
+    simulated: SimulatedScreen,
+    store: str | Path,
+    device: str = "cpu",
+    per_well: int = 0,
+    canvas: int = 0,
+    times: int = 1,
+) -> CellSet:
     """The cells of a screen: all, or at most `per_well` of every well, whose choice depends on no seed.
 
     Parameters
@@ -47,13 +56,15 @@ def load(screen: str, simulated: SimulatedScreen, store: str | Path, device: str
     store : folder of the runs, where simulated cells are kept
     device : where they are drawn
     per_well : cells; 0: all
+    canvas : side of crops in which every cell is alone and in the middle, see `outlines`; 0: crops as they are
+    times : pixels that become one of the canvas, a side
 
     Raises
     ------
     CellbookError : if there is no such screen, or nothing of it can be scored.
     """
     if screen == SIMULATED:
-        cells = simulated_cells(simulated, store, device)
+        cells = simulated_cells(simulated, store, device, canvas, times)
     elif screen == SAMPLE:
         from cellbook.screens.sample import bbbc021_sample
 
@@ -68,15 +79,17 @@ def load(screen: str, simulated: SimulatedScreen, store: str | Path, device: str
         order = np.random.default_rng(0).permutation(len(cells))
         turn = cells.table.iloc[order].groupby(WELL).cumcount().to_numpy()
         cells = cells.select(np.sort(order[turn < per_well]))
-    return cells
+    return outlines.outlined(cells, canvas, times, device) if canvas and screen != SIMULATED else cells
 
 
-def fingerprint(screen: str, simulated: SimulatedScreen) -> str:
+def fingerprint(screen: str, simulated: SimulatedScreen, canvas: int = 0, times: int = 1) -> str:
     """Digest of what the cells of `load` will be, known before any pixel is drawn or read.
 
     Of a simulated screen it is that of its tables, rounded to five digits, so that machines whose exponential differs
     in the last bit agree, and devices that draw a grey level apart.
     """
+    if canvas:
+        return outlines.known_as(fingerprint(screen, replace(simulated, crop=canvas)), canvas, times)
     if screen == SAMPLE:
         return digest(checksums(CROPS))[:32]
     if screen != SIMULATED:
@@ -97,14 +110,17 @@ def _fingerprint(simulated: SimulatedScreen) -> str:
     return digest([asdict(simulated), *parts])[:32]
 
 
-def simulated_cells(config: SimulatedScreen, store: str | Path, device: str = "cpu") -> CellSet:
+def simulated_cells(
+    config: SimulatedScreen, store: str | Path, device: str = "cpu", canvas: int = 0, times: int = 1
+) -> CellSet:
     """The cells of a simulated screen, drawn once and kept in the store as a run of their own, memory-mapped."""
+    known = fingerprint(SIMULATED, config, canvas, times)
+    config, how = replace(config, crop=canvas or config.crop), {"outlined": True, "times": times} if canvas else {}
 
     def make(folder: Path) -> None:
-        save_parts(in_turns(config, device=device), folder / "cells", True, known)
+        save_parts(in_turns(config, device=device, **how), folder / "cells", True, known)
 
-    known = fingerprint(SIMULATED, config)
-    run = obtain(store, "screen", VERSION, config, known, make, device=device)
+    run = obtain(store, "screen", VERSION, asdict(config) | how, known, make, device=device)
     return CellSet.open(run.folder / "cells", known)  # cells kept by earlier versions do not say it themselves
 
 

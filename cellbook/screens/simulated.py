@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from cellbook import files
 from cellbook.cells import HEADER, TABLE, CellSet, save_parts
 from cellbook.errors import CellbookError
 from cellbook.screens.fields import known_plates
+from cellbook.screens.outlines import check_times, shrunk
 from cellbook.screens.simulator import SimulatedScreen, plate_map, simulate, simulate_fields
 from cellbook.screens.simulator.export import IMAGE_TABLE, TRUTH
 from cellbook.screens.simulator.simulate import AREA_PER_CELL
@@ -46,7 +47,7 @@ def write_cells(
     config, plates : see `simulator.simulate`; its cells are the same.
     out : folder of the cell set. A simulated screen or an empty folder that is there is replaced.
     force : replace anything else, too.
-    how : ``device``, ``progress``: see `simulator.simulate`.
+    how : ``device``, ``progress``, ``outlined``: see `simulator.simulate`; ``times``: see `in_turns`.
 
     Raises
     ------
@@ -58,14 +59,21 @@ def write_cells(
     return CellSet.open(out)
 
 
-def in_turns(config: SimulatedScreen, plates: Sequence[str] | None = None, **how: Any) -> Iterator[CellSet]:
-    """The cells of a screen, about `CELLS_AT_ONCE` (or `ON_A_GPU`) of them at a time, whole plates together."""
+def in_turns(
+    config: SimulatedScreen, plates: Sequence[str] | None = None, times: int = 1, **how: Any
+) -> Iterator[CellSet]:
+    """The cells of a screen, about `CELLS_AT_ONCE` (or `ON_A_GPU`) of them at a time, whole plates together.
+
+    They are drawn so many `times` as large and `shrunk`.
+    """
+    check_times(times)
+    config = replace(config, crop=times * config.crop)
     wells = _plates(config, plates).groupby("Metadata_plate", sort=False).size()
     expected = config.cells if config.field is None else config.sites * np.prod(config.field) / AREA_PER_CELL
     at_once = CELLS_AT_ONCE if torch.device(how.get("device", "cpu")).type == "cpu" else ON_A_GPU
     turn = (wells.cumsum() - wells) * expected // at_once
     turns = [list(some.index) for _, some in wells.groupby(turn)]
-    return (simulate(config, plates=some, **how) for some in turns)
+    return (shrunk(simulate(config, plates=some, **how), times) for some in turns)
 
 
 def write_fields(

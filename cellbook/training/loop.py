@@ -173,14 +173,15 @@ def train_run(
     def train_in(folder: Path) -> State:
         return train(method, config, cells, folder, device, **how)
 
-    def make(folder: Path) -> dict[str, str]:
+    def make(folder: Path) -> dict[str, Any]:
         replicas.first_says(True, on)  # to the other processes, which cannot know what the store holds by then
         state = train_in(folder)
         write_codes(method, state, cells, folder)
         if hasattr(method, "finish"):
             method.finish(state, cells, folder)
         (folder / CHECKPOINT).unlink()
-        return {"precision": state.precision}
+        # What whoever has the weights alone needs to draw cells that can be opened.
+        return {"precision": state.precision, "channels": list(cells.channels), "pixel_um": cells.pixel_um}
 
     rank, _ = replicas.join()
     on = replicas.own_device(torch.device(device))

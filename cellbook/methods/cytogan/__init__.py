@@ -13,10 +13,12 @@ from cellbook.methods.cytogan.codes import (
     features,
     noise,
     reconstruct,
+    redraw,
     sample,
     slerp,
     straight,
 )
+from cellbook.methods.cytogan.collapse import duplicates, finish
 from cellbook.methods.cytogan.config import CONDITIONS, MODELS, PRESETS, Config, paper
 from cellbook.methods.cytogan.objective import begin, draw, step
 

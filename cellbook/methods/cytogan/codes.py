@@ -71,7 +71,9 @@ def decode(
 
 
 def noise(state: State, n: int, seed: int = 0) -> np.ndarray:
-    """`n` draws of the noise that the model was trained with, (n, d)."""
+    """`n` draws of the noise that the model was trained with, (n, d); an autoencoder without a prior has none."""
+    if state.config.model == "ae":
+        raise CellbookError("model 'ae' has no distribution of codes: take another to draw images")
     if n < 1:
         raise CellbookError(f"n={n}: draw at least one")
     size, generator = (n, state.config.settings.latent), np.random.default_rng(seed)
@@ -82,8 +84,6 @@ def sample(
     state: State, n: int, seed: int = 0, compound: str | None = None, concentration: float | None = None
 ) -> np.ndarray:
     """Images of `n` draws of the noise, (n, c, H, W) float32 in [0, 1]; see `decode` for the others."""
-    if state.config.model == "ae":
-        raise CellbookError("model 'ae' has no distribution of codes: take another to draw images")
     return decode(state, noise(state, n, seed), compound, concentration)
 
 
@@ -94,17 +94,23 @@ def reconstruct(
 
     A conditional BEGAN is told one treatment for all cells, as in `decode`.
     """
+    return redraw(state, encode(state, cells), compound, concentration)
+
+
+def redraw(
+    state: State, codes: np.ndarray, compound: str | None = None, concentration: float | None = None
+) -> np.ndarray:
+    """Images of codes of cells, as `encode` gives them, or of what lies between; see `reconstruct`."""
     if state.config.model == "began":
         judge, told = state.networks["discriminator"], _condition(state, compound, concentration)
-        codes = torch.from_numpy(encode(state, cells))
 
         def image(part: Tensor) -> Tensor:
             return ((judge.decoder(part, told.expand(len(part), -1)) + 1) / 2).clamp(0, 1)
 
-        return trained.decode(state, codes, image)
+        return trained.decode(state, torch.as_tensor(codes, dtype=torch.float32), image)
     if state.config.model not in ("bigan", *AUTOENCODERS):
         raise CellbookError(f"model {state.config.model!r} makes no image of a cell: take began, bigan, vae or ae")
-    return decode(state, encode(state, cells), compound, concentration)
+    return decode(state, codes, compound, concentration)
 
 
 def straight(start: np.ndarray, end: np.ndarray, steps: int = 10) -> np.ndarray:

@@ -162,6 +162,13 @@ def cut(fields: torch.Tensor, field: torch.Tensor, y: torch.Tensor, x: torch.Ten
     return fields[field[:, None, None, None], channel, row, column]
 
 
+def inside(c: Canvas, border: torch.Tensor, side: int) -> torch.Tensor:
+    """Pixels within the outline of each cell, (B, ANGLES) -> (B, side, side) bool, in crops of a patch or larger."""
+    own = (c.r < border @ c.around).view(-1, PATCH, PATCH)
+    before = side // 2 - PATCH // 2
+    return torch.nn.functional.pad(own, (before, side - PATCH - before) * 2)
+
+
 def _dna(c, cell, column, nucleus, edge, fine, coarse) -> tuple[torch.Tensor, torch.Tensor]:
     grain = (1 - column["granularity"]) * fine + column["granularity"] * coarse
     hole = torch.sigmoid((coarse - 1.25) * 5.0)  # nucleoli exclude DNA

@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
-from cellbook.pixels import in_threads
+from cellbook.pixels import centre, in_threads
 from cellbook.screens.fields import PIXEL_UM
+from cellbook.screens.outlines import with_boxes
 from cellbook.screens.simulator import anatomy, layout, nuisance, phenotypes, render
 from cellbook.screens.simulator.design import SimulatedScreen, plate_map, stream
 
@@ -47,6 +48,7 @@ def simulate(
     device: str | torch.device = "cpu",
     progress: bool = False,
     plates: Sequence[str] | None = None,
+    outlined: bool = False,
 ) -> CellSet:
     """Simulated cells with their labels and their truth.
 
@@ -61,6 +63,9 @@ def simulate(
         Show a progress bar.
     plates : sequence of str, optional
         Only these plates; their cells are the same as in the whole screen.
+    outlined : bool
+        Every cell alone: black outside of its own outline, which is in the middle of its crop; see `pixels.centre`.
+        ``Metadata_larger`` says of which cells some is cut off, as they are larger than their crop.
 
     Returns
     -------
@@ -69,8 +74,12 @@ def simulate(
         parameters of the cell, the effect of its treatment on it, and the nuisances of its well.
     """
     cells, wells = screen_tables(config, plates)
-    images = crops(config, cells, wells, device, progress).cpu().numpy()
-    return CellSet(images, cell_table(cells, wells), render.STAINS[config.design], PIXEL_UM)
+    boxes = torch.empty(len(cells), 2, dtype=torch.int64, device=device) if outlined else None
+    images = crops(config, cells, wells, device, progress, boxes).cpu().numpy()
+    table = cell_table(cells, wells)
+    if boxes is not None:
+        table = with_boxes(table, boxes.cpu().numpy(), config.crop)
+    return CellSet(images, table, render.STAINS[config.design], PIXEL_UM)
 
 
 def crops(
@@ -79,17 +88,27 @@ def crops(
     wells: pd.DataFrame,
     device: str | torch.device = "cpu",
     progress: bool = False,
+    boxes: Tensor | None = None,
 ) -> Tensor:
-    """Crops of all cells of `screen_tables`, (N, C, side, side) uint16, left on the device."""
+    """Crops of all cells of `screen_tables`, (N, C, side, side) uint16, left on the device.
+
+    With `boxes`, (N, 2) int64, cells are outlined, and height and width of their outlines are put there.
+    """
     side = config.crop
+    seen = side if boxes is None else max(side, render.PATCH)  # a patch holds every cell
     # The device moves the bits of uint16 as int16.
     images = torch.empty((len(cells), len(render.STAINS[config.design]), side, side), dtype=torch.int16, device=device)
     for batch, fields in _photographs(config, cells, wells, device, progress):
         bits = fields.view(torch.int16)
         start = batch.rows.start
-        for places in batch.places:
-            few = render.cut(bits, *(place.to(bits.device, non_blocking=True) for place in places), side)
-            images[start : start + len(few)] = few
+        for cell, places in zip(batch.cells, batch.places, strict=True):
+            few = render.cut(bits, *(place.to(bits.device, non_blocking=True) for place in places), seen)
+            rows = slice(start, start + len(few))
+            if boxes is not None:
+                outline = cell["border"].to(bits.device, non_blocking=True)
+                inside = render.inside(render.canvas(config.seed, bits.device), outline, seen)
+                few, boxes[rows] = centre(few, inside, side)
+            images[rows] = few
             start += len(few)
     return images.view(torch.uint16)
 
