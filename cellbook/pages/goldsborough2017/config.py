@@ -44,12 +44,11 @@ class Config:
     positive_controls: int = 1  # taxol 0.3 wells a plate; BBBC021 has 6
     cells: int = 22  # expected in an untreated well; BBBC021 has hundreds
     sites: int = 1
-    crop: int = 96  # pixels that are drawn around a nucleus, out of which the networks' crop is cut
-    # Crops: the paper's 96 x 96 pixels hold nearly every cell; half of that side would cut nearly every one, so that
-    # small networks see the same at half the resolution.
-    side: int = 48  # pixels that the networks see: 96
-    shrink: int = 2  # each of them the mean of so many pixels a side: 1
-    alone: bool = True  # whether what lies outside of the cell's own outline is black, and its box in the middle
+    crop: int = 68  # pixels of the crops that classical and ImageNet features are taken of, with their neighbours
+    # Crops of the networks: each cell alone and in the middle. The paper's 96 x 96 pixels hold every simulated cell and
+    # half of that side would cut most of them, so that small networks see the same at half the resolution.
+    side: int = 48  # pixels: 96
+    shrink: int = 2  # each the mean of so many a side: 1
     per_well: int = 8  # cells of a well that are used at most, drawn once; 0: all. The paper: all
     # Training
     models: tuple[str, ...] = ("lsgan", "dcgan", "wgan_gp", "vae")  # trained `repeats` times, judged
@@ -90,7 +89,7 @@ class Config:
         return trainings(self)[0].config.iterations
 
 
-FULL = Config(crop=128, side=96, shrink=1, per_well=0, batch=None, narrower=1, rate=None, drawn=2_048, watched=1_024)
+FULL = Config(side=96, shrink=1, per_well=0, batch=None, narrower=1, rate=None, drawn=2_048, watched=1_024)
 PRESETS = {
     "smoke": Config(
         wells=1,
