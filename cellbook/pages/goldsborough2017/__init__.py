@@ -3,3 +3,9 @@
 The networks are `cellbook.methods.cytogan`. Here they are trained side by side; their codes of cells stand beside plain
 encoders, their images beside real cells, and what sums and paths in the noise do is measured on the images themselves.
 """
+
+from cellbook.pages.goldsborough2017.config import PRESETS, Config
+from cellbook.pages.goldsborough2017.making import run
+from cellbook.pages.goldsborough2017.measures import evaluate
+
+__all__ = ["PRESETS", "Config", "evaluate", "run"]

@@ -114,7 +114,7 @@ def paths(draw: Draw, noise: np.ndarray, n: int, frames: int, seed: int) -> tupl
     for way, path in ((ARC, slerp), (LINE, straight)):
         middle = measure(draw(path(a, b, 3)[1]))
         for name in (AREA, TUBULIN):
-            inside = (middle[name] - first[name]) * (middle[name] - last[name]) <= 0
+            inside = (middle[name] - first[name]) * (middle[name] - last[name]) < 0
             found.append(pd.DataFrame({"way": way, "property": name, "pair": np.arange(n), "between": inside}))
         norm = np.linalg.norm(path(a, b, frames), axis=-1).mean(axis=1)
         lengths.append(pd.DataFrame({"way": way, "frame": np.arange(frames), "length": norm}))

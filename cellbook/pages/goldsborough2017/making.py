@@ -10,18 +10,20 @@ import pandas as pd
 
 from cellbook import profiles
 from cellbook.cells import CellSet
+from cellbook.features.transferred import installed
 from cellbook.methods import cytogan
 from cellbook.methods.cytogan.config import ADVERSARIAL
 from cellbook.pages.goldsborough2017 import drawn, pictures, quality
 from cellbook.pages.goldsborough2017.config import BASELINES, PROTOCOL, VERSION, Config, trainings
 from cellbook.pages.goldsborough2017.equations import equations
 from cellbook.pages.goldsborough2017.features import PLAIN, distances, of_layers, summaries
-from cellbook.runs import Run, obtain, obtain_page
+from cellbook.runs import Run, choose_device, obtain, obtain_page, save_table
 from cellbook.screens import named
 from cellbook.screens.outlines import LARGER, OPEN
 from cellbook.study import course, profile
-from cellbook.study.encoding import CLASSICAL, RANDOM, UNTRAINED, begun, encode, standardise
+from cellbook.study.encoding import CLASSICAL, IMAGENET, RANDOM, UNTRAINED, begun, encode, standardise
 from cellbook.study.pictures import normalised
+from cellbook.study.processes import one_thread
 from cellbook.study.projections import project
 from cellbook.study.trainings import (
     LONG,
@@ -37,6 +39,7 @@ from cellbook.study.trainings import (
     train_all,
     under_one_another,
 )
+from cellbook.study.transferred import transferred
 from cellbook.training import State, load_run
 from cellbook.training.checkpoints import load_course
 from cellbook.training.loop import keyed
@@ -66,21 +69,63 @@ def run(
     return obtain_page(store, PROTOCOL, VERSION, config, cells, make, device=device, force=force)
 
 
+def baseline(config: Config, store: str | Path, device: str = "auto") -> list[Run]:
+    """Runs of the ImageNet features: of the cells, and of samples; none where their package is not installed.
+
+    A run of a few iterations checks the code, and no baseline that takes longer than it stands beside it.
+    """
+    if config.iterations < LONG or not installed():
+        return []
+    return [*of_cells(config, store, device), of_samples(config, Place(store, choose_device(device)))]
+
+
+def of_cells(config: Config, store: str | Path, device: str = "auto") -> list[Run]:
+    """The run of the ImageNet features of the cells of the page."""
+    device = choose_device(device)
+    return transferred(config.screen, whole(config, store, device), PROTOCOL, store, device=device, seed=config.seed)
+
+
+def of_samples(config: Config, place: Place) -> Run:
+    """The run of what ImageNet features say of the samples that trainings have kept; made of their runs."""
+    cells = load(config, place.store, place.device)
+    made = [(one, measured(one, cells, place, measure, config, how(config))) for one in trainings(config)]
+    about = {"of": [run.key for _, run in made], "features": IMAGENET, **how(config)}
+
+    def make(folder: Path) -> None:
+        beside = references(cells, config)
+        real, other = (quality.seen(x, IMAGENET, place.device) for x in (beside.real, beside.other))
+        found = [quality.compare(real, other, config.blocks).assign(variant=REAL, repeat=0)]
+        for one, run in made:
+            if (bytes_ := contents(run)[1].get(pictures.SAMPLES)) is not None:
+                features = quality.seen(bytes_[: len(real)] / np.float32(255), IMAGENET, place.device)
+                table = quality.compare(real, features, config.blocks)
+                found.append(table.assign(variant=one.variant, repeat=one.repeat))
+        save_table(pd.concat(found, ignore_index=True).assign(features=IMAGENET, step=END), folder / "quality.parquet")
+
+    with one_thread():
+        return obtain(place.store, "samples", VERSION, about, cells.fingerprint, make, device=place.device)
+
+
 def parts(config: Config) -> dict[str, Training | None]:
     """What can be made by itself, on another machine or beside others, most worth first; None: no training."""
-    return {f"{one.variant}, {one.repeat}": one for one in trainings(config)} | {"plain encoders": None}
+    return {f"{one.variant}, {one.repeat}": one for one in trainings(config)} | {"plain encoders": None, IMAGENET: None}
 
 
 def make_part(config: Config, name: str, place: Place) -> list[Run]:
     """Make one of the `parts`, if it is not in the store."""
-    one, cells = parts(config)[name], part_cells(config, name, place)
+    one = parts(config)[name]
+    if name == IMAGENET:
+        return of_cells(config, place.store, place.device)
+    cells = part_cells(config, name, place)
     if one is None:
         return [baselines(config, cells, place)]
     return [measured(one, cells, place, measure, config, how(config))]
 
 
 def part_cells(config: Config, name: str, place: Place) -> CellSet:
-    """The cells of a part, which are those of the page."""
+    """The cells of a part, as its networks see them."""
+    if name == IMAGENET:
+        return whole(config, place.store, place.device)
     return load(config, place.store, place.device)
 
 
