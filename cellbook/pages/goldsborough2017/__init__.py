@@ -7,5 +7,6 @@ encoders, their images beside real cells, and what sums and paths in the noise d
 from cellbook.pages.goldsborough2017.config import PRESETS, Config
 from cellbook.pages.goldsborough2017.making import run
 from cellbook.pages.goldsborough2017.measures import evaluate
+from cellbook.pages.goldsborough2017.predicates import PREDICATES
 
-__all__ = ["PRESETS", "Config", "evaluate", "run"]
+__all__ = ["PREDICATES", "PRESETS", "Config", "evaluate", "run"]

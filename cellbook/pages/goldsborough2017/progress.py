@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from cellbook import metrics
 from cellbook.methods.cytogan import Config
-from cellbook.pages.goldsborough2017.config import GANS, PROTOCOL
+from cellbook.pages.goldsborough2017.config import DCGAN, GANS, LSGAN, PROTOCOL, WGAN
 from cellbook.pages.goldsborough2017.features import PLAIN
 from cellbook.pages.goldsborough2017.making import END
 from cellbook.pages.goldsborough2017.quality import FID, WHOLE
@@ -68,9 +68,16 @@ def lines(run: Run, configs: Mapping[str, Config], draws: Draws) -> Iterator[dic
         else:
             of = [Votes.of(part["value"], part["block"]) for part in repeats]
             yield average(f"{variant}, step {step}", QUALITY, measure, of, draws, **about(variant, step))
-    for (variant,), repeats in (by_repeat(pick(table, measure=FID), "variant") if len(table) else {}).items():
-        falls = [float(np.log2(part["value"].iloc[-1] / part["value"].min())) for part in repeats]
-        yield row(variant, QUALITY, FALLBACK, np.mean(falls), variant=variant, **spread(falls))
+    falls = {
+        variant: np.array([np.log2(part["value"].iloc[-1] / part["value"].min()) for part in repeats])
+        for (variant,), repeats in (by_repeat(pick(table, measure=FID), "variant") if len(table) else {}).items()
+    }
+    for variant, each in falls.items():
+        yield row(variant, QUALITY, FALLBACK, each.mean(), variant=variant, **spread(each))
+    for other in (DCGAN, WGAN):
+        if {LSGAN, other} <= set(falls):
+            gap = falls[LSGAN] - falls[other]
+            yield row(f"{LSGAN} - {other}", "paired", FALLBACK, gap.mean(), **spread(gap, signs=True))
 
 
 def ends(run: Run) -> dict[str, tuple[list[Votes], list[Votes]]]:
