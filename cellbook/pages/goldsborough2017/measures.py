@@ -127,18 +127,16 @@ def compare(found: dict[str, measured.Matched], draws: Draws) -> Iterator[dict[s
 def confusion(run: Run) -> pd.DataFrame:
     """Mechanism of the nearest neighbour of another compound: variant, summary, actual, named, treatments.
 
-    Counts of all trainings of a variant, of the representation and its whitened form.
+    Counts of all trainings of a variant together, of the representation and its whitened form.
     """
-    treatments = run.table("treatments")
-    moa, found = treatments["Metadata_moa"].to_numpy(), []
+    treatments, found = run.table("treatments"), []
     for (variant, summary, _), square in measured.stored_distances(run):
         if summary in (PLAIN, BY_CELLS):
-            matched = metrics.match(treatments, distances=square, **OURS.measures[0].arguments()).per_query
-            named = np.where(matched["neighbour"] >= 0, moa[matched["neighbour"]], "")
-            actual = matched.get("moa", moa)
-            found.append(pd.DataFrame({"variant": variant, "summary": summary, "actual": actual, "named": named}))
-    table = pd.concat(found, ignore_index=True)
-    return table.value_counts(sort=False).rename("treatments").reset_index()
+            votes = metrics.match(treatments, distances=square, **OURS.measures[0].arguments()).per_query
+            found.append(votes[["label", "predicted"]].assign(variant=variant, summary=summary))
+    table = pd.concat(found, ignore_index=True).rename(columns={"label": "actual", "predicted": "named"})
+    columns = ["variant", "summary", "actual", "named"]
+    return table.groupby(columns, sort=False).size().rename("treatments").reset_index()
 
 
 # --- images ---------------------------------------------------------------------------------------------------------
