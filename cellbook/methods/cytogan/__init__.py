@@ -11,6 +11,7 @@ from cellbook.methods.cytogan.codes import (
     directions,
     encode,
     features,
+    layers,
     noise,
     reconstruct,
     redraw,

@@ -56,9 +56,8 @@ def summaries(cells: pd.DataFrame, wells: pd.DataFrame) -> dict[str, pd.DataFram
 def of_layers(state: State, cells: CellSet) -> Arrays:
     """Distances by the means over pixels of what each convolution sees, "layer k, summary|cosine"."""
     found: Arrays = {}
-    reader = state.networks["encoder" if "encoder" in state.networks else "discriminator"]
-    for k in range(1, len(reader.convolutions) + 1):
-        table = without_place(code_table(cells, cytogan.features(state, cells, k)))
+    for k, seen in enumerate(cytogan.layers(state, cells), 1):
+        table = without_place(code_table(cells, seen))
         each = distances(table, profiles.to_wells(table))
         found |= {f"layer {k}, {name}": values for name, values in each.items() if not name.startswith(BY_CELLS)}
     return found

@@ -45,6 +45,7 @@ from cellbook.training.checkpoints import load_course
 from cellbook.training.loop import keyed
 
 REAL = "real cells"
+MEASURED = 2  # rises when `measure` or `baselines` find something else
 END = -1  # step of what was measured at the end of a training, of more images than on its way
 
 
@@ -144,7 +145,7 @@ def whole(config: Config, store: str | Path, device: str = "cpu") -> CellSet:
 def how(config: Config) -> dict[str, Any]:
     """What decides, beside a training, what `measure` finds."""
     names = ("seed", "drawn", "watched", "blocks", "triples", "frames", "shown")
-    return {name: getattr(config, name) for name in names} | {"page": PROTOCOL, "version": VERSION}
+    return {name: getattr(config, name) for name in names} | {"page": PROTOCOL, "version": MEASURED}
 
 
 def make_products(config: Config, place: Place, folder: Path, workers: int | None) -> None:
@@ -187,7 +188,7 @@ def references(cells: CellSet, config: Config) -> References:
 
 def measure(training: Training, run: Run, cells: CellSet, config: Config) -> tuple[Tables, Arrays]:
     """Tables of a finished training, and distances between treatments by "summary|distance"."""
-    state = load_run(cytogan, training.config, cells, run, "cpu")
+    state = load_run(cytogan, training.config, cells, run)  # on a GPU if there is one: the paper's networks are large
     codes, wells = run.table("codes"), run.table("wells")
     plain = summaries(codes, wells)[PLAIN]
     found = distances(codes, wells) | of_layers(state, cells)
@@ -293,7 +294,7 @@ def baselines(config: Config, cells: CellSet, place: Place) -> Run:
             wells = profiles.to_wells(table)
             each = distances(table, wells)
             if name == UNTRAINED:
-                each |= of_layers(begun(like, cells, seed), cells)
+                each |= of_layers(begun(like, cells, seed, place.device), cells)
             found |= {f"{name}|{repeat}|{key}": values for key, values in each.items()}
         units = profile.treatments(wells[~named.is_positive(wells)], PROTOCOL)
         beside = references(cells, config)
