@@ -215,12 +215,12 @@ def test_a_planted_halo_is_found_and_its_absence_as_well():
 
 
 def test_measured_nuclear_area_follows_what_the_simulator_drew(store):
-    cells = making.load(TWICE, store)
+    cells = making.load(replace(TWICE, side=48), store)  # at half the resolution
     area = drawn.properties(making.normalised(cells))["nuclear area"]
     usual = (cells.table["truth_state"] == "interphase").to_numpy()
-    radius = cells.table["truth_nucleus_radius"].to_numpy()
     assert usual.sum() > 100
-    assert spearmanr(area[usual], radius[usual] ** 2).statistic > 0.5
+    assert spearmanr(area[usual], cells.table["truth_nucleus_area"][usual]).statistic > 0.5
+    assert np.median(area[usual]) == pytest.approx(cells.table["truth_nucleus_area"][usual].median() / 4, rel=0.25)
 
 
 def linear(codes):
@@ -243,7 +243,7 @@ def test_paths_and_sums_succeed_where_the_code_is_the_property_and_no_more_than_
         between = paths.groupby(["way", "property"])["between"].mean()
         rise = drawn.sums(draw, noise, values, 150, 0).groupby(["property", "kind"])["rise"].mean()
         if sure:
-            assert between["straight line"].min() > 0.9
+            assert between["straight line"].min() > 0.8  # areas are whole pixels, of which two may be alike
             assert (
                 min(rise[name, kind] for name in (drawn.AREA, drawn.TUBULIN) for kind in (drawn.ONE, drawn.MEAN)) > 0.95
             )

@@ -90,7 +90,12 @@ def of_samples(config: Config, place: Place) -> Run:
     """The run of what ImageNet features say of the samples that trainings have kept; made of their runs."""
     cells = load(config, place.store, place.device)
     made = [(one, measured(one, cells, place, measure, config, how(config))) for one in trainings(config)]
-    about = {"of": [run.key for _, run in made], "features": IMAGENET, **how(config)}
+    about = {
+        "of": [run.key for _, run in made],
+        "features": IMAGENET,
+        "screen": Path(config.screen).name,
+        **how(config),
+    }
 
     def make(folder: Path) -> None:
         beside = references(cells, config)
