@@ -68,10 +68,10 @@ class Config:
     repeats: int = 3  # the paper has one
     seed: int = 0
     # Measurement
-    drawn: int = 512  # images of a model that are measured, and as many real cells
-    watched: int = 256  # the same at every checkpoint
+    drawn: int = 256  # images of a model that are measured, and as many real cells
+    watched: int = 128  # the same at every checkpoint
     blocks: int = 8  # parts that distances of samples are taken in, so that they have a spread
-    triples: int = 200  # sums a - b + c, and as many paths
+    triples: int = 100  # sums a - b + c, and as many paths
     frames: int = 10  # images of a path
     shown: int = 8  # images of a model in a figure
     components: int = 100  # of the pixels
@@ -89,7 +89,7 @@ class Config:
         return trainings(self)[0].config.iterations
 
 
-FULL = Config(side=96, shrink=1, per_well=0, batch=None, narrower=1, rate=None, drawn=2_048, watched=1_024)
+FULL = Config(side=96, shrink=1, per_well=0, batch=None, narrower=1, rate=None, drawn=2_048, watched=1_024, triples=500)
 PRESETS = {
     "smoke": Config(
         wells=1,
@@ -118,10 +118,18 @@ PRESETS = {
     # 4,000 steps, a thousandth of the paper's views. Measured at a few steps each on one core of a busy machine: 3.8 ms
     # a view of LSGAN and DCGAN, 4.5 of WGAN-GP, 1 of VAE, 11 of BiGAN, 16 of BEGAN, so that all fifteen trainings take
     # about 65 minutes of one core, and what is measured of them about 20 more.
-    "long": Config(per_well=0, views=64_000, views_autoencoder=64_000),
+    "long": Config(per_well=0, views=64_000, views_autoencoder=64_000, drawn=512, watched=256, triples=200),
     # The paper's networks on about 25,000 cells; how many of the views a GPU does in its time is measured there.
     "lease": replace(
-        FULL, cells=60, drawn=1_024, watched=256, views=1_500_000, views_autoencoder=1_500_000, batch=256, rate=2e-4
+        FULL,
+        cells=60,
+        drawn=1_024,
+        watched=256,
+        triples=200,
+        views=1_500_000,
+        views_autoencoder=1_500_000,
+        batch=256,
+        rate=2e-4,
     ),
     "paper": replace(
         FULL,
