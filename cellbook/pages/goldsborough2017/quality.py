@@ -62,8 +62,8 @@ def compare(real: np.ndarray, made: np.ndarray, blocks: int) -> pd.DataFrame:
 def by_random(real: np.ndarray, made: np.ndarray, blocks: int) -> pd.DataFrame:
     """Measures of images (n, C, H, W) by features of a random network, in deviations of real cells, and fine detail."""
     x, y = (seen(images, RANDOM) for images in (real, made))
-    scale = x.std(axis=0) + 1e-6  # so that no feature counts more than another
-    found = compare(x / scale, y / scale, blocks).assign(features=RANDOM)
+    centre, scale = x.mean(axis=0), x.std(axis=0) + 1e-6  # so that no feature counts more than another
+    found = compare((x - centre) / scale, (y - centre) / scale, blocks).assign(features=RANDOM)
     return pd.concat([found, detail(real, made, blocks)], ignore_index=True)
 
 
