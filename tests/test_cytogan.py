@@ -21,8 +21,8 @@ from cellbook.methods.cytogan.config import ADVERSARIAL, paper
 from cellbook.methods.cytogan.treatments import known
 from cellbook.pixels import channel_max, gather
 from cellbook.screens.simulator import SimulatedScreen, plate_map, simulate
-from cellbook.training import Batch, train, train_run
-from cellbook.training.checkpoints import CHECKPOINT, WEIGHTS
+from cellbook.training import Batch, load_run, train, train_run
+from cellbook.training.checkpoints import CHECKPOINT, WEIGHTS, load_course
 from cellbook.training.history import History
 
 TINY = {"side": 16, "width": 2, "latent": 5, "batch": 4}
@@ -782,3 +782,24 @@ def test_on_cuda_a_step_with_conditions_is_recorded_and_its_training_can_be_gone
     assert history["step"].tolist() == list(range(1, 13))
     assert np.isfinite(history.to_numpy()).all()
     assert history.drop(columns="step").nunique().max() == 12  # a step that is played does not repeat the last
+
+
+def test_a_course_keeps_what_draws_images_at_every_checkpoint(cells, tmp_path):
+    config, wells = Config(**TINY, iterations=6, seed=3), cells.table["Metadata_concentration"].map("w{:g}".format)
+    cells = replace(cells, table=cells.table.assign(Metadata_plate="p", Metadata_well=wells))
+    run = train_run(cytogan, config, cells, tmp_path, "cpu", course=True)
+    state, steps = load_run(cytogan, config, cells, run, "cpu"), sorted(set(run.table("course")["step"]))
+    final = cytogan.sample(state, 3)
+    torch.manual_seed(3)
+    untrained = cytogan.sample(cytogan.begin(config, cells, CPU), 3)
+    path = run.path("course.safetensors")
+    drawn = {step: cytogan.sample(load_course(state, path, step), 3) for step in steps}
+    np.testing.assert_array_equal(drawn[0], untrained)
+    np.testing.assert_array_equal(drawn[6], final)
+    shorter = train_run(cytogan, replace(config, iterations=4), cells, tmp_path, "cpu", course=True)
+    np.testing.assert_array_equal(
+        drawn[4], cytogan.sample(load_course(state, shorter.path("course.safetensors"), 4), 3)
+    )
+    with pytest.raises(CellbookError, match="holds nothing of step 7"):
+        load_course(state, path, 7)
+    assert "course.safetensors" not in train_run(cytogan, config, cells, tmp_path, "cpu").products()

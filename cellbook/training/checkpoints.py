@@ -6,10 +6,12 @@ under another name and moved into place, and read without executing anything tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,9 +25,10 @@ from cellbook.training.state import CHECKPOINT, State
 WEIGHTS = "weights.safetensors"
 
 
-def save_weights(state: State, path: Path) -> None:
-    """Write all networks as one safetensors file, tensors named ``network.layer.weight``."""
-    weights = {f"{n}.{k}": v.contiguous() for n, net in state.networks.items() for k, v in net.state_dict().items()}
+def save_weights(state: State, path: Path, names: Sequence[str] | None = None) -> None:
+    """Write all networks, or those named, as one safetensors file, tensors named ``network.layer.weight``."""
+    kept = state.networks if names is None else {name: state.networks[name] for name in names}
+    weights = {f"{n}.{k}": v.contiguous() for n, net in kept.items() for k, v in net.state_dict().items()}
     write_atomically(path, lambda temporary: save_file(weights, temporary))
 
 
@@ -57,6 +60,19 @@ def go_on(state: State, history: History, run: Run, done: int) -> None:
     state.sampler.generator.manual_seed(seed)
     before = run.table("history")
     history.before, history.start = before[before["step"] <= done], done
+
+
+def load_course(state: State, path: Path, step: int) -> State:
+    """Fill those networks of `state` that were kept at a step of a course, see `codes.follow`."""
+    with safe_open(path, framework="pt", device=str(state.device)) as stored:
+        head, names = f"{step}.", stored.keys()
+        found = {name.removeprefix(head): stored.get_tensor(name) for name in names if name.startswith(head)}
+    if not found:
+        raise CellbookError(f"{path} holds nothing of step {step}: give a step of the course")
+    for network in dict.fromkeys(name.partition(".")[0] for name in found):
+        own = {k.removeprefix(f"{network}."): v for k, v in found.items() if k.startswith(f"{network}.")}
+        state.networks[network].load_state_dict(own)
+    return state
 
 
 def save_checkpoint(state: State, history: History, identity: str) -> None:

@@ -9,14 +9,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cellbook.cells import CellSet
+from cellbook.files import write_atomically
 from cellbook.pixels import channel_max
 from cellbook.profiles import to_wells
 from cellbook.profiles.aggregate import WELL
 from cellbook.runs import save_table, to_float32
 from cellbook.screens.named import without_place
+from cellbook.training.checkpoints import save_weights
 from cellbook.training.history import History
 from cellbook.training.state import Method, State
 
@@ -93,18 +96,31 @@ def course_steps(iterations: int, n: int = 10) -> list[int]:
 
 
 def follow(method: Method, state: State, cells: CellSet, history: History) -> None:
-    """Keep the mean codes of wells where a training is now, over the cells of `kept_rows`, beside its checkpoint."""
+    """Keep the mean codes of wells where a training is now, over the cells of `kept_rows`, beside its checkpoint.
+
+    Also the weights of those networks that the method wants to draw images with later, see `Method`.
+    """
+    head = history.folder / f"{COURSE}-{history.step:09d}"
     some = cells.select(kept_rows(cells.table))
     wells = to_wells(without_place(code_table(some, method.encode(state, some))))
     wells.insert(0, "step", history.step)
-    save_table(to_float32(wells), history.folder / f"{COURSE}-{history.step:09d}.parquet")
+    save_table(to_float32(wells), head.with_suffix(".parquet"))
+    if names := [name for name in getattr(method, "FOLLOWED", ()) if name in state.networks]:
+        save_weights(state, head.with_suffix(".safetensors"), names)
 
 
 def join_course(history: History) -> None:
-    """Write all that was followed as ``course.parquet``: step, metadata of the wells, mean codes."""
-    parts = sorted(history.folder.glob(f"{COURSE}-*.parquet"))
+    """Write all that was followed as ``course.parquet``: step, metadata of the wells, mean codes.
+
+    Weights, if any were kept, as ``course.safetensors``, tensors named ``step.network.layer.weight``.
+    """
+    parts, weights = (sorted(history.folder.glob(f"{COURSE}-*.{kind}")) for kind in ("parquet", "safetensors"))
     save_table(
         pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True), history.folder / "course.parquet"
     )
-    for part in parts:
+    if weights:
+        steps = {int(part.stem.rpartition("-")[2]): load_file(part) for part in weights}
+        named = {f"{step}.{name}": value for step, found in steps.items() for name, value in found.items()}
+        write_atomically(history.folder / "course.safetensors", lambda path: save_file(named, path))
+    for part in (*parts, *weights):
         part.unlink()

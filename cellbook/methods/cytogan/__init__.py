@@ -11,6 +11,7 @@ from cellbook.methods.cytogan.codes import (
     directions,
     encode,
     features,
+    layers,
     noise,
     reconstruct,
     redraw,
@@ -22,4 +23,5 @@ from cellbook.methods.cytogan.collapse import duplicates, finish
 from cellbook.methods.cytogan.config import CONDITIONS, MODELS, PRESETS, Config, paper
 from cellbook.methods.cytogan.objective import begin, draw, step
 
+FOLLOWED = ("generator", "decoder", "condition")  # what images are drawn with
 VERSION = 1  # rises when the results of a configuration change

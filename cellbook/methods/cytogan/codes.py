@@ -35,12 +35,19 @@ def features(state: State, cells: CellSet, layer: int) -> np.ndarray:
     blocks = _reader(state).convolutions
     if not 1 <= layer <= len(blocks):
         raise CellbookError(f"layer={layer}: the network has convolutions 1 to {len(blocks)}")
-    width = [module for module in blocks[layer - 1] if isinstance(module, nn.Conv2d)][-1].out_channels
+    return layers(state, cells)[layer - 1]
+
+
+def layers(state: State, cells: CellSet) -> list[np.ndarray]:
+    """`features` of every layer, computed at once."""
+    blocks = _reader(state).convolutions
+    last = ([module for module in block if isinstance(module, nn.Conv2d)][-1] for block in blocks)
+    ends = np.cumsum([convolution.out_channels for convolution in last])
 
     def pooled(x: Tensor) -> Tensor:
-        return _reader(state).hidden(ranged(x, state.config))[layer - 1].mean((2, 3))
+        return torch.cat([seen.mean((2, 3)) for seen in _reader(state).hidden(ranged(x, state.config))], 1)
 
-    return trained.encode(state, cells, pooled, width)
+    return np.split(trained.encode(state, cells, pooled, int(ends[-1])), ends[:-1], axis=1)
 
 
 def decode(

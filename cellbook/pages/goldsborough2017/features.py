@@ -1,0 +1,63 @@
+"""From the representation of cells to distances between treatments: plain, whitened twice, and of other layers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from cellbook import profiles
+from cellbook.cells import CellSet
+from cellbook.methods import cytogan
+from cellbook.pages.goldsborough2017.config import PROTOCOL
+from cellbook.screens.named import is_positive, without_place
+from cellbook.study import profile
+from cellbook.study.course import MEANS
+from cellbook.study.trainings import Arrays
+from cellbook.training import State
+from cellbook.training.codes import code_table
+
+PLAIN, WHITENED = MEANS
+BY_CELLS = f"{PLAIN}, whitened by cells"  # as the paper does: the covariance is that of DMSO cells, not of wells
+RIDGE = 1e-6  # of the paper, added to every eigenvalue
+
+
+def distances(cells: pd.DataFrame, wells: pd.DataFrame) -> Arrays:
+    """Cosine distances between treatments by "summary|cosine".
+
+    Parameters
+    ----------
+    cells : features of some cells, of which those of DMSO decide the paper's whitening
+    wells : features of all wells, means over their cells
+    """
+    return profile.distances(summaries(cells, wells), PROTOCOL, profile.DISTANCES[:1])
+
+
+@threadpool_limits.wrap(1, user_api="blas")
+def summaries(cells: pd.DataFrame, wells: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Mean profiles of wells without those of the positive control: plain, and whitened by DMSO wells or cells.
+
+    Whitening is linear, so that means of whitened cells are whitened means of cells.
+    """
+    means = [name for name in wells if not str(name).endswith("_sd")]
+    used = wells.loc[~is_positive(wells), means].rename(columns=lambda name: str(name).removesuffix("_mean"))
+    usable = profiles.drop_unusable(used.reset_index(drop=True))[0]
+    ridge = profile.shrinkage_ridge(
+        profiles.matrix(usable)[profiles.controls_mask(usable)], np.zeros(profiles.controls_mask(usable).sum(), int)
+    )
+    found = {PLAIN: usable, WHITENED: profile.whiten_wide(usable, ridge)}
+    names = profiles.features(usable)
+    control = cells.loc[profiles.controls_mask(cells), names].to_numpy(np.float64)
+    mean, (size, axes) = control.mean(axis=0), np.linalg.eigh(np.atleast_2d(np.cov(control, rowvar=False, bias=True)))
+    white = (profiles.matrix(usable) - mean) @ axes / np.sqrt(np.maximum(size, 0) + RIDGE)
+    return found | {BY_CELLS: profiles.replace_features(usable, white, names)}
+
+
+def of_layers(state: State, cells: CellSet) -> Arrays:
+    """Distances by the means over pixels of what each convolution sees, "layer k, summary|cosine"."""
+    found: Arrays = {}
+    for k, seen in enumerate(cytogan.layers(state, cells), 1):
+        table = without_place(code_table(cells, seen))
+        each = distances(table, profiles.to_wells(table))
+        found |= {f"layer {k}, {name}": values for name, values in each.items() if not name.startswith(BY_CELLS)}
+    return found
