@@ -18,8 +18,8 @@ GREY = "#777777"
 
 def shades(names: list[str]) -> dict[str, tuple[float, ...]]:
     """A colour of each representation, far apart for neighbours in a list."""
-    ramp = plt.get_cmap("tab20")(np.arange(20))
-    return {name: tuple(ramp[place % 20]) for place, name in enumerate(names)}
+    ramp = np.concatenate([plt.get_cmap(name)(np.arange(20)) for name in ("tab20", "tab20b", "tab20c")])
+    return {name: tuple(ramp[place % len(ramp)]) for place, name in enumerate(names)}
 
 
 def scale(measure: str) -> int:

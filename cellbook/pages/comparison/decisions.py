@@ -128,7 +128,10 @@ def confounded(numbers: pd.DataFrame) -> str:
         return ""
     costs = [cost(numbers, name) for name in weeks["summary"]]
     safe, dear = (weeks[[bool(text) == costly for text in costs]] for costly in (False, True))
-    text = "Where compounds are confounded with weeks, no correction comes for free"
+    safe = safe[safe["value"] < 0]
+    text = (
+        "Where compounds are confounded with weeks, no correction takes any of the week without surely costing biology"
+    )
     if len(safe):
         best = safe.iloc[safe["value"].argmin()]
         text = (

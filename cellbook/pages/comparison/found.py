@@ -90,10 +90,15 @@ def fingerprints(own: Any, store: Path) -> list[str]:
     """
     per_well = getattr(own, "per_well", 0)
     if own.screen == named.SIMULATED and not per_well:
-        return [named.fingerprint(own.screen, own.simulated)]
-    cells = named.load(own.screen, own.simulated, store, "cpu", per_well)
+        return [named.fingerprint(own.screen, own.simulated, **canvas(own))]
+    cells = named.load(own.screen, own.simulated, store, "cpu", per_well, **canvas(own))
     sides = [side // SHRINK * SHRINK for side in cells.images.shape[-2:]]
     return list(dict.fromkeys([cells.fingerprint, named.middle(cells, sides).fingerprint]))
+
+
+def canvas(own: Any) -> dict[str, int]:
+    """How a page whose networks see each cell alone asks for its crops; of the others nothing."""
+    return {"canvas": own.side, "times": own.shrink} if hasattr(own, "shrink") else {}
 
 
 def has_wells(source: Source, config: Config) -> bool:
@@ -108,20 +113,11 @@ def has_wells(source: Source, config: Config) -> bool:
 
 def network_cells(source: Source, config: Config, store: str | Path, *, weeks: bool = True) -> CellSet:
     """The cells of this page in crops as large as those that a network was trained on; or all without week effects."""
-    drawn = replace(config.simulated, crop=source.own.simulated.crop)
-    return cut(load(config, store, replace(drawn, week_effect=drawn.week_effect * weeks)), source.one)
-
-
-def load(config: Config, store: str | Path, simulated: Any) -> CellSet:
-    """All cells of a screen."""
-    return named.load(config.screen, simulated, store)
-
-
-def cut(cells: CellSet, one: Training) -> CellSet:
-    """The middle of crops that a network takes."""
-    multiple, side = MULTIPLE.get(one.method, 1), getattr(one.config, "side", None)
-    sides = [side or have // multiple * multiple for have in cells.images.shape[-2:]]
-    return named.middle(cells, sides)
+    simulated = replace(config.simulated, crop=source.own.simulated.crop)
+    simulated = simulated if weeks else replace(simulated, week_effect=0.0)
+    cells = named.load(config.screen, simulated, store, **canvas(source.own))
+    multiple = MULTIPLE.get(source.one.method, 1)
+    return named.middle(cells, [side // multiple * multiple for side in cells.images.shape[-2:]])
 
 
 def missing(found: list[Source], config: Config) -> pd.DataFrame:
