@@ -226,13 +226,14 @@ def tables(run):
 
 
 def test_every_page_is_asked_and_what_is_not_there_has_a_command(store):
-    whole = found.sources(replace(SMOKE, pages=tuple(configs.PAPERS)), store)
+    every = tuple((paper, "smoke") for paper in configs.PAPERS)
+    whole = found.sources(replace(SMOKE, pages=every), store)
     there = [source.name for source in whole if not source.why]
     assert there == [PLUS, VAE]
-    lost = found.missing(whole, replace(SMOKE, pages=(*configs.PAPERS, "nowhere2020"))).set_index("representation")
+    lost = found.missing(whole, replace(SMOKE, pages=(*every, ("nowhere2020", "paper")))).set_index("representation")
     assert lost.loc["AE, Lafarge 2019", "command"] == "cellbook run lafarge2019 -p preset=smoke"
     assert lost.loc["mixup, Caicedo 2018", "why"] == found.NOT_THERE
-    assert lost.loc["nowhere2020", "why"] == "there is no such page yet"
+    assert lost.loc["nowhere2020", "why"] == "there is no such page with a preset paper yet"
     assert all(source.one.cells is None for source in whole)  # no network of another screen
 
 

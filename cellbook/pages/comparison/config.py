@@ -53,8 +53,12 @@ class Config:
     sites: int = 1
     crop: int = 68  # pixels, of the plain encoders; each network gets crops as large as those it was trained on
     # Trainings
-    pages: tuple[str, ...] = tuple(PAPERS)
-    budget: str = "lease"  # preset of these pages whose trainings are taken
+    pages: tuple[tuple[str, str], ...] = (  # and the preset of each with which its trainings were made
+        ("goldsborough2017", "long"),
+        ("caicedo2018", "lease"),
+        ("glastonbury2018", "long"),
+        ("lafarge2019", "lease"),
+    )
     iterations: tuple[tuple[str, str, int], ...] = (  # page, screen and steps, where they are others than the preset's
         ("lafarge2019", SIMULATED, 7_500),
         ("lafarge2019", SAMPLE, 2_200),
@@ -83,8 +87,7 @@ PRESETS = {
         wells=2,
         controls=2,
         cells=3,
-        pages=("caicedo2018", "lafarge2019"),
-        budget="smoke",
+        pages=(("caicedo2018", "smoke"), ("lafarge2019", "smoke")),
         iterations=(),
         components=10,
         wdn_iterations=40,
@@ -105,12 +108,12 @@ def page(name: str) -> ModuleType | None:
 
 
 def of_page(name: str, config: Config) -> Any:
-    """With which configuration a page has trained what is compared; None if there is no such page or budget."""
-    module = page(name)
-    if module is None or config.budget not in module.PRESETS:
+    """With which configuration a page has trained what is compared; None if there is no such page or preset."""
+    module, preset = page(name), dict(config.pages)[name]
+    if module is None or preset not in module.PRESETS:
         return None
     steps = {(where, screen): n for where, screen, n in config.iterations}.get((name, config.screen), 0)
-    own = replace(module.PRESETS[config.budget], screen=config.screen, seed=config.seed)
+    own = replace(module.PRESETS[preset], screen=config.screen, seed=config.seed)
     return module.resize(own, steps) if steps else own
 
 

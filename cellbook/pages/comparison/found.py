@@ -53,7 +53,7 @@ class Source:
 
     def told(self, config: Config) -> dict[str, str]:
         """What the page says of one that is missing."""
-        parts = [f"preset={config.budget}"]
+        parts = [f"preset={dict(config.pages)[self.paper]}"]
         parts += [f"screen={config.screen}"] if config.screen != type(self.own).screen else []
         given = " ".join(f"-p {part}" for part in parts)
         return {"representation": self.name, "why": self.why, "command": f"cellbook run {self.paper} {given}"}
@@ -61,7 +61,7 @@ class Source:
 
 def sources(config: Config, store: str | Path) -> list[Source]:
     """Every training that could be compared, those that are not there among them, in the order of the papers."""
-    return [source for paper in config.pages for source in _of_page(paper, config, Path(store))]
+    return [source for paper, _ in config.pages for source in _of_page(paper, config, Path(store))]
 
 
 def _of_page(paper: str, config: Config, store: Path) -> Iterator[Source]:
@@ -124,8 +124,8 @@ def missing(found: list[Source], config: Config) -> pd.DataFrame:
     """What is not compared, why, and what would make it: representation, why, command."""
     rows = [source.told(config) for source in found if source.why]
     rows += [
-        {"representation": name, "why": "there is no such page yet", "command": "–"}
-        for name in config.pages
+        {"representation": name, "why": f"there is no such page with a preset {preset} yet", "command": "–"}
+        for name, preset in config.pages
         if of_page(name, config) is None
     ]
     return pd.DataFrame(rows, columns=["representation", "why", "command"]).drop_duplicates()

@@ -57,7 +57,7 @@ from cellbook.study import course, profile
 from cellbook.study.encoding import IMAGENET, begun, encode
 from cellbook.study.known import probe
 from cellbook.study.processes import one_thread, side_by_side
-from cellbook.study.trainings import Tables, save_products, under_one_another
+from cellbook.study.trainings import LONG, Tables, save_products, under_one_another
 from cellbook.training import load_run
 from cellbook.training.codes import code_table
 from cellbook.training.loop import keyed
@@ -350,8 +350,7 @@ def make_products(
         except CellbookError as error:  # a network that does not fit these cells
             refused.append({"representation": one.name, "why": str(error), "command": "–"})
     tasks = [(*pair, config, "cpu") for pair in made]
-    worth = config.wdn_iterations >= 100
-    parts = side_by_side(measured, tasks, worth=worth)
+    parts = side_by_side(measured, tasks, worth=config.wdn_iterations >= LONG)
     tables = under_one_another(part for part, _ in parts)
     distances = {name: line for _, some in parts for name, line in some.items()}
     treated = cells.table[~named.is_positive(cells.table)]

@@ -215,7 +215,8 @@ def ranking(scores: dict[str, Scores], draws: Draws) -> pd.DataFrame:
     """Probability of every rank when compounds are drawn anew.
 
     Columns of, measure, name, rank, probability, value. Ranked are representations, each averaged over the corrections
-    that all of them have; corrections, each averaged over all representations that have it; and points.
+    that all of them have; corrections, each averaged over all representations; and points, of which only the first
+    rank is told.
     """
     found = []
     for name in (name for name in RANKED if name in scores):
@@ -231,11 +232,10 @@ def ranking(scores: dict[str, Scores], draws: Draws) -> pd.DataFrame:
             if not votes:
                 continue
             values = drawn(votes, draws)
-            shares = rank_probabilities(values[1:])
+            shares = rank_probabilities(values[1:], most=1 if kind == "point" else None)
             for i, ranked in enumerate(votes):
                 for rank, probability in enumerate(shares[i], 1):
-                    if kind != "point" or rank == 1:
-                        found.append((kind, name, ranked, rank, probability, values[0, i]))
+                    found.append((kind, name, ranked, rank, probability, values[0, i]))
     return pd.DataFrame(found, columns=["of", "measure", "name", "rank", "probability", "value"])
 
 

@@ -36,14 +36,14 @@ def drawn(votes: Mapping[Hashable, Votes], draws: Draws) -> np.ndarray:
     return np.divide(right, total, out=np.full_like(right, np.nan), where=total > 0)
 
 
-def rank_probabilities(values: np.ndarray) -> np.ndarray:
-    """Probability of every rank, (points, ranks), over draws (draws, points); rank 1 is the largest value.
+def rank_probabilities(values: np.ndarray, most: int | None = None) -> np.ndarray:
+    """Probability of every rank, or of the first `most`, over draws: (draws, points) -> (points, ranks).
 
-    Points that are equal in a draw share their ranks evenly.
+    Rank 1 is the largest value. Points that are equal in a draw share their ranks evenly.
     """
     first = rankdata(-values, method="min", axis=1)
     last = rankdata(-values, method="max", axis=1)
-    ranks = np.arange(1, values.shape[1] + 1)
+    ranks = range(1, (most or values.shape[1]) + 1)
     share = 1 / (last - first + 1)
     return np.stack([(share * ((first <= r) & (r <= last))).mean(axis=0) for r in ranks], axis=1)
 
@@ -87,8 +87,9 @@ def chosen_without(
         shares = []
         for measure in measures:
             votes = tally(squares, measure_design(others, measure), measure.k, measure.vote)
-            shares.append(votes.correct.sum(axis=-1) / votes.counted.sum(axis=-1))
-        found[str(compound)] = int(np.mean(shares, axis=0).argmax())
+            if votes.counted.any():  # none where every compound has the only batch
+                shares.append(votes.correct.sum(axis=-1) / votes.counted.sum(axis=-1))
+        found[str(compound)] = int(np.mean(shares, axis=0).argmax()) if shares else 0
     return found
 
 

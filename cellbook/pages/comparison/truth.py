@@ -49,9 +49,8 @@ def rank_agreement(one: np.ndarray, other: np.ndarray, eligible: np.ndarray) -> 
     -------
     float64 (n,), NaN where fewer than three columns are eligible or all distances are equal.
     """
-    found = np.full(len(one), np.nan)
-    for i, mask in enumerate(eligible):
-        a, b = (rankdata(square[i, mask]) for square in (one, other))
-        if mask.sum() >= 3 and np.ptp(a) > 0 and np.ptp(b) > 0:
-            found[i] = np.corrcoef(a, b)[0, 1]
-    return found
+    ranks = [np.where(eligible, rankdata(np.where(eligible, square, np.inf), axis=1), 0.0) for square in (one, other)]
+    count = eligible.sum(axis=1)
+    a, b = (rank - eligible * (rank.sum(axis=1) / np.maximum(count, 1))[:, None] for rank in ranks)
+    below = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return np.divide((a * b).sum(axis=1), below, out=np.full(len(one), np.nan), where=(below > 0) & (count >= 3))
