@@ -16,7 +16,7 @@ from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.pages import comparison
 from cellbook.pages.comparison import config as configs
-from cellbook.pages.comparison import decisions, found, making, measures, ranking, shown, truth
+from cellbook.pages.comparison import corrected, decisions, found, making, measures, ranking, shown, truth
 from cellbook.profiles.centre import Centre
 from cellbook.runs import Run
 from cellbook.screens import named
@@ -168,7 +168,7 @@ def cells():
 
 def test_profiles_keep_the_distances_that_few_directions_can_hold(cells):
     wells = profiles.to_wells(cells)
-    wide, few = (profiles.matrix(making.base(wells, n)(wells)) for n in (30, 8))
+    wide, few = (profiles.matrix(corrected.base(wells, n)(wells)) for n in (30, 8))
     assert (wide.shape[1], few.shape[1]) == (30, 8)
     control = profiles.controls_mask(wells)
     np.testing.assert_allclose(wide[control].mean(axis=0), 0, atol=1e-9)
@@ -179,11 +179,11 @@ def test_profiles_keep_the_distances_that_few_directions_can_hold(cells):
 def test_what_is_fitted_on_cells_maps_means_as_it_maps_cells(cells):
     config = replace(SMOKE, components=10, corrections=configs.CORRECTIONS, wdn_iterations=20)
     wells = profiles.to_wells(cells)
-    start = making.base(wells, 10)
+    start = corrected.base(wells, 10)
     controls = start(cells[profiles.controls_mask(cells)].reset_index(drop=True))
-    given = {name: table for name, _, table in making.corrected(start(wells), controls, config, "cpu")}
+    given = {name: table for name, _, table in corrected.corrected(start(wells), controls, config, "cpu")}
     assert all(np.isfinite(profiles.matrix(table)).all() for table in given.values())
-    step = making.steps(config, "cpu")["CORAL, cells"].fit(controls)
+    step = corrected.steps(config, "cpu")["CORAL, cells"].fit(controls)
     mapped = profiles.to_wells(step.transform(start(cells)))
     np.testing.assert_allclose(profiles.matrix(given["CORAL, cells"]), profiles.matrix(mapped), atol=1e-9)
     by_week = given["centred by week"]
@@ -195,8 +195,8 @@ def test_what_is_fitted_on_cells_maps_means_as_it_maps_cells(cells):
 
 def test_a_correction_that_cannot_be_made_says_why(cells):
     one_week = profiles.to_wells(cells).assign(Metadata_batch="Week1")
-    start = making.base(one_week, 10)(one_week)
-    given = {name: table for name, _, table in making.corrected(start, None, SMOKE, "cpu")}
+    start = corrected.base(one_week, 10)(one_week)
+    given = {name: table for name, _, table in corrected.corrected(start, None, SMOKE, "cpu")}
     assert given["CORAL, cells"] == "of this network no codes of single cells were kept"
     assert isinstance(given["none"], pd.DataFrame)
 
@@ -283,7 +283,7 @@ def test_a_new_training_makes_another_run(store, run, tmp_path):
 def test_accuracies_are_those_of_profiles_made_by_hand(store, run, tables):
     compared = run.table("compared").set_index("variant")
     wells = Run(store / compared.loc[PLUS, "run"]).table("wells")
-    start = making.base(wells, SMOKE.components)(wells)
+    start = corrected.base(wells, SMOKE.components)(wells)
     centred = Centre().fit_transform(start)
     for summary, table in (("none", start), ("centred by week", centred)):
         treated = table[~named.is_positive(table)]
