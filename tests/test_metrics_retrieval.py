@@ -11,7 +11,14 @@ from sklearn.metrics import average_precision_score
 from sklearn.metrics.pairwise import cosine_similarity
 
 from cellbook.errors import CellbookError
-from cellbook.metrics import activity, consistency, consistency_across_batches, percent_replicating
+from cellbook.metrics import (
+    activity,
+    consistency,
+    consistency_across_batches,
+    percent_replicating,
+    precision_of_treatments,
+    random_precision,
+)
 
 SMALL = {"null_size": 200}
 
@@ -122,6 +129,25 @@ def test_consistency_equals_scikit_learn(seed, across):
     found = (consistency_across_batches if across else consistency)(table, **SMALL)
     check(found, table, ["Metadata_moa"], oracle)
     assert found["rows"].tolist() == table["Metadata_moa"].value_counts(sort=False).tolist()
+
+
+def test_precision_of_treatments_is_what_consistency_averages():
+    table = random_units(seed=3)
+    each, whole = precision_of_treatments(table), consistency(table, **SMALL).set_index("Metadata_moa")
+    assert each["Metadata_compound"].tolist() == table["Metadata_compound"].tolist()
+    means = each.groupby("Metadata_moa")["average_precision"].mean()
+    pd.testing.assert_series_equal(
+        means, whole["mean_average_precision"].reindex(means.index), check_names=False, rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize(("positives", "pairs"), [(1, 2), (1, 7), (3, 7), (6, 7), (7, 7)])
+def test_random_precision_is_the_mean_over_all_rankings(positives, pairs):
+    found = [
+        np.mean([(place + 1) / (rank + 1) for place, rank in enumerate(ranks)])
+        for ranks in itertools.combinations(range(pairs), positives)
+    ]
+    assert random_precision(np.array([positives]), np.array([pairs]))[0] == pytest.approx(np.mean(found))
 
 
 def test_moas_of_one_batch_are_reported_not_dropped():

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from cellbook.book import notebooks
+from cellbook.book import front, notebooks
 from cellbook.claims import VERDICTS
-from cellbook.files import read_json, sha256, write_text
+from cellbook.files import read_json, sha256, write_atomically
 
 RUN_PAGES = "_generated/runs"  # of the book; made at every build, see `run_pages`
 
@@ -103,6 +104,14 @@ def trainings(folder: Path) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True).drop_duplicates("key") if tables else pd.DataFrame()
 
 
+def front_page(book: Path) -> str:
+    """Head of the first page: the answer of the published comparison, if there is one, and the state of all claims."""
+    claims = {folder.name: (title(folder.name), read(folder / "claims.csv")) for folder in published_pages(book)}
+    decisions = read(book / "results" / front.PAGE / "decisions.csv")
+    head = front.answer(decisions) + "\n" if len(decisions) and front.picture(book) else ""
+    return head + front.claims_chart({page: (name, table) for page, (name, table) in claims.items() if len(table)})
+
+
 def status(book: Path) -> str:
     """When, where and from what each page was made."""
     rows, names = [], titles()
@@ -179,9 +188,10 @@ def protocols() -> str:
     return "\n".join(parts) + "\n"
 
 
-def fragments(book: Path) -> dict[Path, str]:
-    """Every generated file and its text."""
-    return {
+def fragments(book: Path) -> dict[Path, bytes]:
+    """Every generated file and what is in it."""
+    picture = front.picture(book)
+    texts = {
         book / "results" / "results.json": results_json(book),
         book / "_generated" / "summary.md": summary(book),
         book / "_generated" / "status.md": status(book),
@@ -189,23 +199,30 @@ def fragments(book: Path) -> dict[Path, str]:
         book / "_generated" / "runs.md": runs_table(book),
         book / "_generated" / "versions.md": versions(book),
         book / "_generated" / "protocols.md": protocols(),
+        book / "_generated" / "front.md": front_page(book),
     }
+    found = {path: text.encode() for path, text in texts.items()}
+    return found | ({book / "_generated" / "front.png": picture} if picture else {})
 
 
 def write_fragments(book: Path) -> None:
-    """Write every generated file whose text has changed."""
-    for path, text in fragments(book).items():
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_text(path, text)
+    """Write every generated file that has changed."""
+    for path, content in fragments(book).items():
+        if not path.exists() or path.read_bytes() != content:
+            write_atomically(path, partial(_write, content))
+
+
+def _write(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
 
 
 def stale_fragments(book: Path) -> list[str]:
     """One sentence for each generated file that does not follow from the stored results."""
     faults = []
-    for path, text in fragments(book).items():
+    for path, content in fragments(book).items():
         name = path.relative_to(book).as_posix()
         if not path.exists():
             faults.append(f"{name} is missing")
-        elif path.read_text(encoding="utf-8") != text:
+        elif path.read_bytes() != content:
             faults.append(f"{name} does not follow from the stored results")
     return faults

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
+from scipy.special import digamma
 
 from cellbook.errors import CellbookError
 from cellbook.metrics.neighbours import SEVERAL, Floats, complete
@@ -95,18 +96,32 @@ def consistency_across_batches(treatments: pd.DataFrame, *, null_size: int = 10_
     return _consistency(treatments.assign(**codes), list(codes), null_size, seed)
 
 
+def precision_of_treatments(treatments: pd.DataFrame) -> pd.DataFrame:
+    """Compute the average precision of each treatment in `consistency`, whose means over an MOA are those.
+
+    Returns
+    -------
+    DataFrame
+        One row a treatment, in their order: Metadata_moa, Metadata_compound, positives, pairs (right candidates, and
+        all), average_precision (0 to 1, higher is better, NaN if not scored; chance is that of `random_precision`).
+    """
+    scored = _scored(treatments, []).rename(columns={"n_pos_pairs": "positives", "n_total_pairs": "pairs"})
+    return scored[["Metadata_moa", "Metadata_compound", "positives", "pairs", "average_precision"]]
+
+
+def random_precision(positives: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Compute the average precision expected of a random ranking of `pairs` candidates, `positives` of them right.
+
+    Rank k holds a right one with probability p / n, and then each of the k - 1 before it with (p - 1) / (n - 1): the
+    mean over k is H / n + (p - 1) / (n - 1) (1 - H / n), where H is 1 + 1/2 + ... + 1/n.
+    """
+    p, n = (np.asarray(values, dtype=np.float64) for values in (positives, pairs))
+    first = (digamma(n + 1) + np.euler_gamma) / n
+    return np.asarray(first + (p - 1) / np.maximum(n - 1, 1) * (1 - first))
+
+
 def _consistency(treatments: pd.DataFrame, differ: list[str], null_size: int, seed: int) -> pd.DataFrame:
-    needed = ["Metadata_moa", "Metadata_compound"]
-    complete(treatments, needed)
-    table = treatments[[*needed, *differ]].reset_index(drop=True)
-    scored = _average_precision(
-        table,
-        check_finite(treatments.drop(columns=differ)),
-        pos_sameby=["Metadata_moa"],
-        pos_diffby=["Metadata_compound", *differ],
-        neg_sameby=[],
-        neg_diffby=needed + differ,
-    )
+    scored = _scored(treatments, differ)
     other = "compound and batch" if differ else "compound"
     return _summary(
         scored,
@@ -115,6 +130,20 @@ def _consistency(treatments: pd.DataFrame, differ: list[str], null_size: int, se
         seed,
         f"no treatment of the same MOA with another {other}",
         f"no treatment of another MOA with another {other}",
+    )
+
+
+def _scored(treatments: pd.DataFrame, differ: list[str]) -> pd.DataFrame:
+    """Let copairs score every treatment among those of other compounds."""
+    needed = ["Metadata_moa", "Metadata_compound"]
+    complete(treatments, needed)
+    return _average_precision(
+        treatments[[*needed, *differ]].reset_index(drop=True),
+        check_finite(treatments.drop(columns=differ)),
+        pos_sameby=["Metadata_moa"],
+        pos_diffby=["Metadata_compound", *differ],
+        neg_sameby=[],
+        neg_diffby=needed + differ,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -143,6 +144,23 @@ def balanced_rows(cells: CellSet, n: int, seed: int = 0) -> np.ndarray:
     order = np.random.default_rng(seed).permutation(len(cells))
     turn = cells.table.iloc[order].groupby(TREATMENT, dropna=False).cumcount().to_numpy()
     return np.sort(order[np.argsort(turn, kind="stable")][:n])
+
+
+def middle(cells: CellSet, sides: Sequence[int]) -> CellSet:
+    """Cells with the middle of their crops, (height, width) pixels of it; as they are if that is all.
+
+    Raises
+    ------
+    CellbookError : if the crops are smaller.
+    """
+    have = cells.images.shape[-2:]
+    if tuple(sides) == have:
+        return cells
+    if any(new > side for side, new in zip(have, sides, strict=True)):
+        wanted, found = (" x ".join(map(str, both)) for both in (sides, have))
+        raise CellbookError(f"the crops have {found} pixels, and {wanted} are asked for: cut larger ones")
+    y, x = (slice((side - new) // 2, (side + new) // 2) for side, new in zip(have, sides, strict=True))
+    return replace(cells, images=np.ascontiguousarray(cells.images[..., y, x]), known_as=None)
 
 
 def is_positive(table: pd.DataFrame) -> np.ndarray:

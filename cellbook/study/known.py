@@ -59,7 +59,8 @@ def probe(encoded: pd.DataFrame, truth: pd.DataFrame, folds: int) -> pd.DataFram
     targets = targets.loc[:, targets.std() > 1e-9].astype(np.float64)
     plate = encoded["Metadata_plate"].to_numpy()
     well = encoded.groupby(WELL).ngroup().to_numpy()
-    within = targets.groupby(well).agg(np.ptp).max()
+    of_wells = targets.groupby(well)
+    within = (of_wells.max() - of_wells.min()).max()
     x, y = profiles.matrix(encoded), targets.to_numpy()
     y = (y - y.mean(axis=0)) / y.std(axis=0)
     # A dead or empty crop lies hundreds of standard deviations out and would turn every line.

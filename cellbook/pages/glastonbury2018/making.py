@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +92,7 @@ def load(config: Config, store: str | Path, device: str = "cpu") -> CellSet:
 
 def cut(cells: CellSet) -> CellSet:
     """Cells with the middle of their crops, as large as a multiple of 16 pixels allows; most often as they are."""
-    sides = cells.images.shape[-2:]
-    most = [side // SHRINK * SHRINK for side in sides]
-    if list(sides) == most:
-        return cells
-    y, x = (slice((side - new) // 2, (side + new) // 2) for side, new in zip(sides, most, strict=True))
-    return replace(cells, images=np.ascontiguousarray(cells.images[..., y, x]), known_as=None)
+    return named.middle(cells, [side // SHRINK * SHRINK for side in cells.images.shape[-2:]])
 
 
 def how(config: Config) -> dict[str, Any]:

@@ -1,0 +1,127 @@
+"""What is compared, on which cells: plain encoders, and the trainings of the pages of papers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+from cellbook.screens.named import SAMPLE, SIMULATED
+from cellbook.screens.simulator import SimulatedScreen
+from cellbook.study.encoding import CLASSICAL, PIXELS, UNTRAINED
+
+VERSION = 1
+PROTOCOL = "ljosa2013"  # the benchmark's own
+NONE, CENTRED, WHITENED, TVN = "none", "centred by week", "whitened", "TVN"
+CORAL, CORAL_CELLS, WDN, HARMONY = "CORAL", "CORAL, cells", "WDN, cells", "Harmony"
+CORRECTIONS = (NONE, CENTRED, WHITENED, TVN, CORAL, CORAL_CELLS, WDN, HARMONY)
+ON_CELLS = (CORAL_CELLS, WDN)  # fitted on single DMSO cells, of which a week has many more than wells
+# The screen without weeks under no correction, whitened by its DMSO wells, and by its DMSO cells: which of them is what
+# a correction should give, as distances of what whitens are in units of the controls' spread.
+CLEAN, CLEAN_WHITENED, CLEAN_CELLS = "without weeks", "without weeks, whitened", "without weeks, whitened by cells"
+TARGETS = dict.fromkeys((NONE, CENTRED, HARMONY), CLEAN) | dict.fromkeys((WHITENED, TVN, CORAL), CLEAN_WHITENED)
+TARGETS |= dict.fromkeys(ON_CELLS, CLEAN_CELLS)
+KNOWN = "known truth"  # a representation that nobody has
+# What is measured, and under which names of protocols the lines stand.
+NSC, NSCB, SILHOUETTE, TRUTH, RESTORED, WEEK = "NSC", "NSCB", "silhouette", "truth", "without weeks", "same week"
+ACTIVITY, CONSISTENCY = "activity", "consistency"
+PRECISION = {kind: f"mAP, {kind}" for kind in (ACTIVITY, CONSISTENCY)}
+MEASURED, CHANGES, GAINS, CHOICE, PREDICTS = "comparison", "corrections", "training", "choice", "ranked as the truth"
+EVERYTHING, UNTRAINED_ONLY = "all", "without any training"
+PLAINLY, BEFORE, TRAINED = "plain encoder", "untrained network", "trained network"  # kinds of representations
+PLAIN = (CLASSICAL, PIXELS)  # beside the ImageNet features, if they are asked for
+PAPERS = {
+    "goldsborough2017": "Goldsborough 2017",
+    "caicedo2018": "Caicedo 2018",
+    "glastonbury2018": "Glastonbury 2018",
+    "lafarge2019": "Lafarge 2019",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the page compares and measures; the values are those of the preset `quick`."""
+
+    screen: str = SIMULATED  # or bbbc021-sample, or the folder of a cell set
+    # The simulated screen, which is drawn a second time without any effect of weeks.
+    wells: int = 3  # of a treatment
+    controls: int = 3  # DMSO wells a plate; BBBC021 has 6
+    positive_controls: int = 1  # taxol 0.3 wells a plate
+    cells: int = 22  # expected in an untreated well; BBBC021 has hundreds
+    sites: int = 1
+    crop: int = 68  # pixels, of the plain encoders; each network gets crops as large as those it was trained on
+    # Trainings
+    pages: tuple[tuple[str, str], ...] = (  # and the preset of each with which its trainings were made
+        ("goldsborough2017", "long"),
+        ("caicedo2018", "lease"),
+        ("glastonbury2018", "long"),
+        ("lafarge2019", "lease"),
+    )
+    iterations: tuple[tuple[str, str, int], ...] = (  # page, screen and steps, where they are others than the preset's
+        ("lafarge2019", SIMULATED, 7_500),
+        ("lafarge2019", SAMPLE, 2_200),
+    )
+    trainings: int = 1  # of each network, at most
+    # Profiles
+    photographs: int = 0  # cells of a well that ImageNet features are taken of, drawn once; 0: none
+    components: int = 50  # of wells, into which wider profiles are turned
+    corrections: tuple[str, ...] = CORRECTIONS
+    wdn_iterations: int = 100  # steps of the maps of WDN, at most
+    # Measurement
+    probe_folds: int = 3  # of what is known of cells, plates held out
+    null_size: int = 1_000  # random rankings behind p-values of retrieval
+    resamples: int = 10_000  # of compounds and of plates, behind intervals and ranks
+    seed: int = 0
+
+    @property
+    def simulated(self) -> SimulatedScreen:
+        """The simulated screen of this configuration, at the strengths that agree with real cells."""
+        names = ("seed", "wells", "controls", "positive_controls", "cells", "sites", "crop")
+        return SimulatedScreen(**{name: getattr(self, name) for name in names})
+
+
+PRESETS = {
+    "smoke": Config(
+        wells=2,
+        controls=2,
+        cells=3,
+        pages=(("caicedo2018", "smoke"), ("lafarge2019", "smoke")),
+        iterations=(),
+        components=10,
+        wdn_iterations=40,
+        probe_folds=2,
+        null_size=50,
+        resamples=200,
+    ),
+    "quick": Config(),
+    # As many cells as the networks of weak supervision were trained on, of which only profiles of wells were kept.
+    "long": Config(cells=100, trainings=3, photographs=30, wdn_iterations=1_000, null_size=10_000),
+}
+
+
+def page(name: str) -> ModuleType | None:
+    """The configuration of a page; None of one that is not there yet, for which it is asked by name."""
+    there = find_spec(f"cellbook.pages.{name}") is not None
+    return import_module(f"cellbook.pages.{name}.config") if there else None
+
+
+def of_page(name: str, config: Config) -> Any:
+    """With which configuration a page has trained what is compared; None if there is no such page or preset."""
+    module, preset = page(name), dict(config.pages)[name]
+    if module is None or preset not in module.PRESETS:
+        return None
+    steps = {(where, screen): n for where, screen, n in config.iterations}.get((name, config.screen), 0)
+    own = replace(module.PRESETS[preset], screen=config.screen, seed=config.seed)
+    return module.resize(own, steps) if steps else own
+
+
+def label(variant: str, paper: str) -> str:
+    """Name of a representation."""
+    return f"{variant}, {PAPERS[paper]}"
+
+
+def untrained(paper: str) -> str:
+    """Name of the first network of a paper before its first step."""
+    return label(UNTRAINED, paper)

@@ -1,0 +1,209 @@
+"""What to do, in sentences: every one is made from the tables and holds the numbers that it rests on."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cellbook.pages.comparison.config import (
+    CHANGES,
+    CHOICE,
+    EVERYTHING,
+    GAINS,
+    MEASURED,
+    NONE,
+    NSC,
+    NSCB,
+    PREDICTS,
+    TRUTH,
+    UNTRAINED_ONLY,
+    WEEK,
+    WHITENED,
+)
+from cellbook.study.rows import one, pick
+from cellbook.study.show import percent
+from cellbook.study.words import points
+
+WITHOUT_GPU, WITH_GPU, CONFOUNDED = "Controls and no GPU", "Controls and a GPU", "Weeks confounded"
+LEARNED, RANKS, PREDICTED = "What training gains", "How far to trust a ranking", "What ranks as the truth does"
+SURE = 0.95  # probability of a rank
+FIRST = (WITHOUT_GPU, CONFOUNDED, RANKS)  # those of the first page
+
+
+def sentences(
+    numbers: pd.DataFrame, ranks: pd.DataFrame, choices: pd.DataFrame, compared: pd.DataFrame
+) -> pd.DataFrame:
+    """Sentences by situation: situation, first (whether it stands on the first page), sentence."""
+    found = {
+        WITHOUT_GPU: without_gpu(numbers, choices),
+        WITH_GPU: with_gpu(numbers, choices),
+        CONFOUNDED: confounded(numbers),
+        LEARNED: learned(numbers),
+        RANKS: not_to_trust(ranks),
+        PREDICTED: predicted(numbers),
+    }
+    rows = [(name, name in FIRST, text) for name, text in found.items() if text]
+    return pd.DataFrame(rows, columns=["situation", "first", "sentence"])
+
+
+def share(line: pd.Series | None) -> str:
+    """A proportion with its interval, and chance where it is known."""
+    if line is None:
+        return "–"
+    chance = f", chance {percent(line['null'])}" if pd.notna(line["null"]) else ""
+    return f"{percent(line['value'], line['low'], line['high'])}{chance}"
+
+
+def plainly(line: pd.Series) -> str:
+    """A correlation with its interval."""
+    return f"{line['value']:.2f} [{line['low']:.2f}, {line['high']:.2f}]"
+
+
+def surely(line: pd.Series) -> bool:
+    """Whether an interval leaves out 0."""
+    return bool(line["low"] > 0 or line["high"] < 0)
+
+
+def certainty(line: pd.Series) -> str:
+    """Which way a difference goes, and whether surely, in words."""
+    if line["value"] == 0:
+        return "no change"
+    return ("up" if line["value"] > 0 else "down") + (", surely" if surely(line) else ", which may be chance")
+
+
+def top(choices: pd.DataFrame, among: str) -> pd.Series | None:
+    """The point that most compounds chose."""
+    own = choices[choices["among"] == among]
+    return own.iloc[own["compounds"].argmax()] if len(own) else None
+
+
+def without_gpu(numbers: pd.DataFrame, choices: pd.DataFrame) -> str:
+    """What to take where nothing can be trained."""
+    best = top(choices, UNTRAINED_ONLY)
+    if best is None:
+        return ""
+    nsc, nscb = (one(numbers, protocol=CHOICE, setting=UNTRAINED_ONLY, measure=name) for name in (NSC, NSCB))
+    return (
+        f"With control wells on every plate and no GPU, take {best['variant']}, {in_words(best['summary'])}: NSC and "
+        f"NSCB of the other compounds choose it for {best['compounds']} of {best['of']} compounds, and choices made so "
+        f"score NSC {share(nsc)} and NSCB {share(nscb)} per cent on the compounds that had no say"
+        f"{week_of(numbers, best)}."
+    )
+
+
+def in_words(summary: str) -> str:
+    """A correction behind the name of a representation."""
+    if summary == NONE:
+        return "uncorrected"
+    return f"corrected by {summary}" if summary[0].isupper() else summary
+
+
+def week_of(numbers: pd.DataFrame, point: pd.Series) -> str:
+    """What is left of the week under a choice, as an ending; empty where that cannot be asked."""
+    line = one(numbers, protocol=MEASURED, variant=point["variant"], summary=point["summary"], measure=WEEK)
+    if line is None:
+        return ""
+    return f"; of its {line['kind']} wells, {share(line)} per cent lie nearest to one of their own week"
+
+
+def with_gpu(numbers: pd.DataFrame, choices: pd.DataFrame) -> str:
+    """What trained networks add to that."""
+    best = top(choices, EVERYTHING)
+    lines = [
+        one(numbers, protocol=CHOICE, setting=f"{EVERYTHING} - {UNTRAINED_ONLY}", measure=name) for name in (NSC, NSCB)
+    ]
+    if best is None or any(line is None for line in lines):
+        return ""
+    changed = ", ".join(f"{line['measure']} {points(line)} ({certainty(line)})" for line in lines)  # type: ignore[index, arg-type]
+    return (
+        f"Where the networks of the book may be chosen as well, trained or not, {best['compounds']} of {best['of']} "
+        f"compounds get {best['variant']}, {in_words(best['summary'])}; beside the choice without any training that "
+        f"changes {changed}."
+    )
+
+
+def confounded(numbers: pd.DataFrame) -> str:
+    """Which correction takes most of the week without surely costing biology, and which ones cost."""
+    weeks = pick(numbers, protocol=CHANGES, measure=WEEK)
+    if weeks.empty:
+        return ""
+    costs = [cost(numbers, name) for name in weeks["summary"]]
+    safe, dear = (weeks[[bool(text) == costly for text in costs]] for costly in (False, True))
+    safe = safe[safe["value"] < 0]
+    text = (
+        "Where compounds are confounded with weeks, no correction takes any of the week without surely costing biology"
+    )
+    if len(safe):
+        best = safe.iloc[safe["value"].argmin()]
+        text = (
+            f"Where compounds are confounded with weeks, take {best['summary']}: of the corrections that do not surely "
+            f"cost biology it takes most of the week, and changes the share of {best['kind']} wells nearest to one of "
+            f"their own week by {points(best)} ({certainty(best)}), {NSCB} by {change(numbers, best['summary'], NSCB)}"
+        )
+        if TRUTH in set(numbers["measure"]):
+            text += f", agreement with the truth by {change(numbers, best['summary'], TRUTH)}"
+        text += f", averaged over {best['representations']:.0f} representations"
+    told = [f"{name} ({cost(numbers, name)})" for name in dear.sort_values("value")["summary"]]
+    return f"{text}." + (f" Surely at a cost: {'; '.join(told)}." if told else "")
+
+
+def cost(numbers: pd.DataFrame, correction: str) -> str:
+    """What a correction surely lowers of NSC, NSCB and agreement with the truth, in words; empty if nothing."""
+    lines = pick(numbers, protocol=CHANGES, summary=correction, measure=[NSC, NSCB, TRUTH])
+    lower = [line for _, line in lines.iterrows() if line["high"] < 0]
+    return ", ".join(f"{line['measure']} {difference(line)}" for line in lower)
+
+
+def change(numbers: pd.DataFrame, correction: str, measure: str) -> str:
+    """What a correction changes of a measure, with its certainty."""
+    line = one(numbers, protocol=CHANGES, summary=correction, measure=measure)
+    return "–" if line is None else f"{difference(line)} ({certainty(line)})"
+
+
+def difference(line: pd.Series) -> str:
+    """A difference of accuracies in points, or of correlations as it is, with its interval."""
+    if line["measure"] != TRUTH:
+        return points(line)
+    return f"{line['value']:+.3f} [{line['low']:+.3f}, {line['high']:+.3f}]"
+
+
+def learned(numbers: pd.DataFrame) -> str:
+    """Whether networks beat themselves before their first step."""
+    lines = pick(numbers, protocol=GAINS, measure=NSC, summary=WHITENED)
+    if lines.empty:
+        return ""
+    best, sure = lines.iloc[lines["value"].argmax()], (lines["low"] > 0).sum()
+    return (
+        f"Of {len(lines)} trained networks, {sure} surely beat the network of their paper before its first step in NSC "
+        f"(whitened profiles); the most that training changes is {points(best)}, of {best['variant']}."
+    )
+
+
+def not_to_trust(ranks: pd.DataFrame) -> str:
+    """How sure the first place is."""
+    own = ranks[(ranks["of"] == "point") & (ranks["measure"] == NSC) & (ranks["rank"] == 1)]
+    if own.empty:
+        return ""
+    best, likely = (own.iloc[own[name].argmax()] for name in ("value", "probability"))
+    head = "The first place is sure" if best["probability"] >= SURE else "Do not trust a first place"
+    text = (
+        f"{head}: of {len(own)} representations and corrections {best['name']} has the highest NSC, "
+        f"{percent(best['value'])} per cent, and is first in {percent(best['probability'])} per cent of the draws of "
+        f"compounds"
+    )
+    if likely["name"] != best["name"]:
+        text += f"; the likeliest first is {likely['name']}, {percent(likely['probability'])} per cent"
+    return f"{text}."
+
+
+def predicted(numbers: pd.DataFrame) -> str:
+    """Which measure ranks as the truth does; empty where no truth is known."""
+    lines = pick(numbers, protocol=PREDICTS)
+    nsc = one(lines, measure=NSC)
+    if nsc is None:
+        return ""
+    best = lines.iloc[lines["best"].argmax()]
+    return (
+        f"NSC ranks {nsc['points']:.0f} representations and corrections as the truth does with a rank correlation of "
+        f"{plainly(nsc)}; of all measures {best['measure']} does best, {plainly(best)}, in {percent(best['best'])} per "
+        f"cent of the draws of compounds."
+    )

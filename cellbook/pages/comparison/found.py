@@ -1,0 +1,140 @@
+"""Which trainings of the book are there, and by what they can be compared: weights, or profiles of wells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cellbook.cells import CellSet
+from cellbook.methods.fair_cae.networks import SHRINK
+from cellbook.pages.comparison.config import Config, label, of_page, page
+from cellbook.runs import Run, run_key
+from cellbook.screens import named
+from cellbook.study.encoding import UNTRAINED
+from cellbook.study.trainings import Training
+from cellbook.training.checkpoints import WEIGHTS
+from cellbook.training.loop import keyed
+
+MULTIPLE = {"fair_cae": SHRINK}  # pixels of which a side must be a multiple, by method
+NOT_THERE, WITHOUT_WEIGHTS = "it has not been trained", "its weights were not kept, nor its wells of these cells"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A training of a page, and where it is.
+
+    Attributes
+    ----------
+    name : of the representation
+    paper : key of the page
+    own : configuration of the page
+    one : the training
+    run : of the training; None: it is not in the store
+    seen : which of the page's cells its key names
+    why : what keeps it from being compared, empty if nothing does
+    """
+
+    name: str
+    paper: str
+    own: Any
+    one: Training
+    run: Run | None
+    why: str
+
+    @property
+    def weights(self) -> Path | None:
+        """The file of its weights."""
+        path = self.run.folder / WEIGHTS if self.run else None
+        return path if path and path.is_file() else None
+
+    def told(self, config: Config) -> dict[str, str]:
+        """What the page says of one that is missing."""
+        parts = [f"preset={dict(config.pages)[self.paper]}"]
+        parts += [f"screen={config.screen}"] if config.screen != type(self.own).screen else []
+        given = " ".join(f"-p {part}" for part in parts)
+        return {"representation": self.name, "why": self.why, "command": f"cellbook run {self.paper} {given}"}
+
+
+def sources(config: Config, store: str | Path) -> list[Source]:
+    """Every training that could be compared, those that are not there among them, in the order of the papers."""
+    return [source for paper, _ in config.pages for source in _of_page(paper, config, Path(store))]
+
+
+def _of_page(paper: str, config: Config, store: Path) -> Iterator[Source]:
+    own = of_page(paper, config)
+    if own is None:
+        return
+    todo = page(paper).trainings(own)  # type: ignore[union-attr]
+    prints = fingerprints(own, store)
+    for one in todo:
+        if one.repeat >= config.trainings or one.cells is not None:
+            continue
+        keys = [run_key(one.method, one.module.VERSION, keyed(one.config, one.course), known) for known in prints]
+        run = next((Run(store / key) for key in keys if (store / key / "run.json").is_file()), None)
+        source = Source(label(one.variant, paper), paper, own, one, run, "")
+        if run is None:
+            source = replace(source, why=NOT_THERE)
+        elif not source.weights and not has_wells(source, config):
+            source = replace(source, why=WITHOUT_WEIGHTS)
+        yield source
+
+
+def fingerprints(own: Any, store: Path) -> list[str]:
+    """Fingerprints that the cells of a page may have: as they are, or cut to what its networks can halve.
+
+    Those of a simulated screen of which all cells are used are known without drawing it.
+    """
+    per_well = getattr(own, "per_well", 0)
+    if own.screen == named.SIMULATED and not per_well:
+        return [named.fingerprint(own.screen, own.simulated, **canvas(own))]
+    cells = named.load(own.screen, own.simulated, store, "cpu", per_well, **canvas(own))
+    sides = [side // SHRINK * SHRINK for side in cells.images.shape[-2:]]
+    return list(dict.fromkeys([cells.fingerprint, named.middle(cells, sides).fingerprint]))
+
+
+def canvas(own: Any) -> dict[str, int]:
+    """How a page whose networks see each cell alone asks for its crops; of the others nothing."""
+    return {"canvas": own.side, "times": own.shrink} if hasattr(own, "shrink") else {}
+
+
+def has_wells(source: Source, config: Config) -> bool:
+    """Whether a run has kept profiles of wells over the very cells of this page; the size of crops may be another."""
+    if source.run is None or not (source.run.folder / "wells.parquet").is_file():
+        return False
+    if config.screen != named.SIMULATED:
+        return True
+    drawn = replace(source.own.simulated, crop=config.crop)
+    return drawn == config.simulated and not getattr(source.own, "per_well", 0)
+
+
+def network_cells(source: Source, config: Config, store: str | Path, *, weeks: bool = True) -> CellSet:
+    """The cells of this page in crops as large as those that a network was trained on; or all without week effects."""
+    simulated = replace(config.simulated, crop=source.own.simulated.crop)
+    simulated = simulated if weeks else replace(simulated, week_effect=0.0)
+    cells = named.load(config.screen, simulated, store, **canvas(source.own))
+    multiple = MULTIPLE.get(source.one.method, 1)
+    return named.middle(cells, [side // multiple * multiple for side in cells.images.shape[-2:]])
+
+
+def missing(found: list[Source], config: Config) -> pd.DataFrame:
+    """What is not compared, why, and what would make it: representation, why, command."""
+    rows = [source.told(config) for source in found if source.why]
+    rows += [
+        {"representation": name, "why": f"there is no such page with a preset {preset} yet", "command": "–"}
+        for name, preset in config.pages
+        if of_page(name, config) is None
+    ]
+    return pd.DataFrame(rows, columns=["representation", "why", "command"]).drop_duplicates()
+
+
+def firsts(found: list[Source]) -> list[Source]:
+    """Of each paper of which something is there the first training: its network before the first step is compared."""
+    there = {}
+    for source in found:
+        if not source.why:
+            there.setdefault(source.paper, source)
+    return [replace(source, name=label(UNTRAINED, source.paper)) for source in there.values()]

@@ -1,0 +1,473 @@
+"""The page that compares: ranks and choices against slow loops, truth against known shifts, trainings in a store."""
+
+import shutil
+from dataclasses import replace
+from itertools import permutations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+
+from cellbook import metrics, profiles
+from cellbook.book import fragments, front, notebooks
+from cellbook.cells import CellSet
+from cellbook.errors import CellbookError
+from cellbook.pages import comparison
+from cellbook.pages.comparison import config as configs
+from cellbook.pages.comparison import corrected, decisions, found, making, measures, ranking, shown, truth
+from cellbook.profiles.centre import Centre
+from cellbook.runs import Run
+from cellbook.screens import named
+from cellbook.study import rows
+from cellbook.study.rows import Draws, Votes
+from cellbook.study.trainings import Place
+
+SMOKE = replace(comparison.PRESETS["smoke"], corrections=("none", "centred by week", "whitened", "CORAL, cells"))
+VAE, PLUS = "VAE, Lafarge 2019", "VAE+, Lafarge 2019"
+
+
+# --- ranks, choices, agreement --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def votes():
+    """Three points on 12 treatments of five compounds, one of which cannot be scored."""
+    rng = np.random.default_rng(1)
+    group = np.array(list("aaabbbccddde"))
+    counted = np.ones(12)
+    counted[4] = 0
+    return {name: Votes.of(rng.integers(0, 2, 12) * counted, group, counted) for name in ("x", "y", "z")}
+
+
+def test_draws_are_those_of_the_intervals_of_the_book(votes):
+    values = ranking.drawn(votes, Draws(500, 3))
+    for place, one in enumerate(votes.values()):
+        assert values[0, place] == pytest.approx(one.share)
+        assert np.quantile(values[1:, place], [0.025, 0.975]) == pytest.approx(
+            metrics.bootstrap_compounds(one.correct, one.counted, one.group, 500, 3)
+        )
+
+
+def test_probabilities_of_ranks_are_those_of_ties_broken_in_every_way():
+    values = np.array([[3.0, 1.0, 2.0], [1.0, 1.0, 0.0], [5.0, 5.0, 5.0]])
+    expected = np.zeros((3, 3))
+    for line in values:
+        orders = [order for order in permutations(range(3)) if (np.diff(line[list(order)]) <= 0).all()]
+        for order in orders:
+            for rank, point in enumerate(order):
+                expected[point, rank] += 1 / len(orders) / len(values)
+    np.testing.assert_allclose(ranking.rank_probabilities(values), expected)
+
+
+def test_correlations_of_draws_are_spearmans():
+    rng = np.random.default_rng(0)
+    left, right = rng.integers(0, 5, (2, 6, 9)).astype(float)
+    expected = [spearmanr(a, b)[0] for a, b in zip(left, right, strict=True)]
+    np.testing.assert_allclose(ranking.correlations(left, right), expected)
+    assert np.isnan(ranking.correlations(left * 0, right)).all()
+
+
+def test_the_front_is_what_a_slow_loop_leaves():
+    rng = np.random.default_rng(2)
+    left, kept = rng.integers(0, 6, (2, 30))
+    expected = [
+        not any((x <= a and y >= b) and (x < a or y > b) for x, y in zip(left, kept, strict=True))
+        for a, b in zip(left, kept, strict=True)
+    ]
+    np.testing.assert_array_equal(ranking.not_dominated(left, kept), expected)
+    assert 0 < sum(expected) < 30
+
+
+def test_a_compound_has_no_say_in_the_choice_that_it_is_scored_by(treatments):
+    rng = np.random.default_rng(5)
+    squares = np.stack([metrics.distance_matrix(rng.normal(size=(len(treatments), 6))) for _ in range(4)])
+    both = metrics.PROTOCOLS["ljosa2013"].measures
+    choice = ranking.chosen_without(treatments, squares, both)
+    for compound, chosen in choice.items():
+        keep = (treatments["Metadata_compound"] != compound).to_numpy()
+        shares = [
+            np.mean([metrics.match(treatments[keep], distances=square[np.ix_(keep, keep)], **one.arguments()).accuracy
+                     for one in both])
+            for square in squares
+        ]  # fmt: skip
+        assert chosen == int(np.argmax(shares))
+    points = [Votes.of(rng.integers(0, 2, len(treatments)), treatments["Metadata_compound"]) for _ in squares]
+    scored = ranking.scored_by_choice(points, choice)
+    for i, compound in enumerate(treatments["Metadata_compound"]):
+        assert scored.correct[i] == points[choice[compound]].correct[i]
+
+
+@pytest.fixture(scope="module")
+def treatments():
+    """Twenty treatments of ten compounds, four mechanisms and three weeks."""
+    i = np.arange(20)
+    columns = {"compound": i // 2, "moa": i // 2 % 4, "batch": i // 2 % 3}
+    table = pd.DataFrame({f"Metadata_{name}": [f"{name}{n}" for n in of] for name, of in columns.items()})
+    return table.assign(Metadata_concentration=1.0 + i % 2)
+
+
+# --- truth ----------------------------------------------------------------------------------------------------------
+
+
+def test_true_profiles_are_shifts_in_deviations_between_controls():
+    rng = np.random.default_rng(3)
+    compound = np.repeat(["DMSO", "a", "b"], 400)
+    shift = pd.Series(compound).map({"DMSO": 0.0, "a": 2.0, "b": -1.0}).to_numpy()
+    cells = pd.DataFrame(
+        {
+            "Metadata_compound": compound,
+            "Metadata_concentration": np.where(compound == "DMSO", 0.0, 1.0),
+            "Metadata_plate": "p",
+            "Metadata_well": np.repeat(np.arange(12), 100).astype(str),
+            "truth_area": 7 + 3 * (rng.normal(size=1200) + shift),
+            "truth_bright": np.repeat(rng.normal(size=12), 100),  # a nuisance: one value a well
+            "truth_dose_effect": shift,
+            "truth_phase": rng.random(1200),
+            "truth_state": np.where(rng.random(1200) < 0.5 + 0.2 * (compound == "a"), "mitotic", "interphase"),
+        }
+    )
+    found_ = truth.true_profiles(cells)
+    assert list(found_.columns) == ["area", "state: interphase", "state: mitotic"]
+    assert found_.loc[("a", 1.0), "area"] == pytest.approx(2, abs=0.2)
+    assert found_.loc[("b", 1.0), "area"] == pytest.approx(-1, abs=0.2)
+    assert found_.loc[("a", 1.0), "state: mitotic"] == pytest.approx(0.4, abs=0.15)
+    assert len(found_) == 2
+
+
+def test_agreement_of_distances_is_spearmans_of_every_row_over_other_compounds(treatments):
+    rng = np.random.default_rng(4)
+    one, other = (metrics.distance_matrix(rng.normal(size=(20, 5))) for _ in range(2))
+    eligible = treatments["Metadata_compound"].to_numpy()[:, None] != treatments["Metadata_compound"].to_numpy()
+    agreed = truth.rank_agreement(one, other, eligible)
+    expected = [spearmanr(one[i, eligible[i]], other[i, eligible[i]])[0] for i in range(20)]
+    np.testing.assert_allclose(agreed, expected)
+    np.testing.assert_allclose(truth.rank_agreement(one, 2 * one, eligible), 1.0)
+
+
+# --- profiles -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """Features of cells: three weeks of two plates, DMSO and four treatments, a week apart from the others."""
+    rng = np.random.default_rng(6)
+    wells = [
+        (f"p{p}", f"w{w}", f"Week{p // 2}", name)
+        for p in range(6)
+        for w, name in enumerate(["DMSO"] * 3 + list("abcd"))
+    ]
+    table = pd.DataFrame(
+        [well for well in wells for _ in range(5)],
+        columns=[f"Metadata_{name}" for name in ("plate", "well", "batch", "compound")],
+    ).assign(Metadata_concentration=0.0, Metadata_moa="m")
+    x = rng.normal(size=(len(table), 30)) + 2 * table["Metadata_batch"].str[-1].astype(int).to_numpy()[:, None]
+    return profiles.replace_features(table, x, [f"z{i}" for i in range(30)])
+
+
+def test_profiles_keep_the_distances_that_few_directions_can_hold(cells):
+    wells = profiles.to_wells(cells)
+    wide, few = (profiles.matrix(corrected.base(wells, n)(wells)) for n in (30, 8))
+    assert (wide.shape[1], few.shape[1]) == (30, 8)
+    control = profiles.controls_mask(wells)
+    np.testing.assert_allclose(wide[control].mean(axis=0), 0, atol=1e-9)
+    axes = np.linalg.svd(wide, full_matrices=False)[2][:8]
+    np.testing.assert_allclose(few @ few.T, wide @ axes.T @ axes @ wide.T, atol=1e-8)
+
+
+def test_what_is_fitted_on_cells_maps_means_as_it_maps_cells(cells):
+    config = replace(SMOKE, components=10, corrections=configs.CORRECTIONS, wdn_iterations=20)
+    wells = profiles.to_wells(cells)
+    start = corrected.base(wells, 10)
+    controls = start(cells[profiles.controls_mask(cells)].reset_index(drop=True))
+    given = {name: table for name, _, table in corrected.corrected(start(wells), controls, config, "cpu")}
+    assert all(np.isfinite(profiles.matrix(table)).all() for table in given.values())
+    step = corrected.steps(config, "cpu")["CORAL, cells"].fit(controls)
+    mapped = profiles.to_wells(step.transform(start(cells)))
+    np.testing.assert_allclose(profiles.matrix(given["CORAL, cells"]), profiles.matrix(mapped), atol=1e-9)
+    by_week = given["centred by week"]
+    assert set(given) == set(config.corrections)
+    means = by_week[profiles.controls_mask(by_week)].groupby("Metadata_batch")[profiles.features(by_week)].mean()
+    np.testing.assert_allclose(means, 0, atol=1e-9)
+    pd.testing.assert_frame_equal(by_week, Centre().fit_transform(start(wells)))
+
+
+def test_a_correction_that_cannot_be_made_says_why(cells):
+    one_week = profiles.to_wells(cells).assign(Metadata_batch="Week1")
+    start = corrected.base(one_week, 10)(one_week)
+    given = {name: table for name, _, table in corrected.corrected(start, None, SMOKE, "cpu")}
+    assert given["CORAL, cells"] == "of this network no codes of single cells were kept"
+    assert isinstance(given["none"], pd.DataFrame)
+
+
+# --- the store ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store in which one page has trained two networks, of which one kept its weights alone."""
+    folder = tmp_path_factory.mktemp("store")
+    own = configs.of_page("lafarge2019", SMOKE)
+    cells = named.load(own.screen, own.simulated, folder)
+    for one in configs.page("lafarge2019").trainings(own)[:2]:
+        Place(folder).of(one, cells)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(store):
+    return comparison.run(SMOKE, store, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def tables(run):
+    return comparison.evaluate([run])
+
+
+def test_every_page_is_asked_and_what_is_not_there_has_a_command(store):
+    every = tuple((paper, "smoke") for paper in configs.PAPERS)
+    whole = found.sources(replace(SMOKE, pages=every), store)
+    there = [source.name for source in whole if not source.why]
+    assert there == [PLUS, VAE]
+    lost = found.missing(whole, replace(SMOKE, pages=(*every, ("nowhere2020", "paper")))).set_index("representation")
+    assert lost.loc["AE, Lafarge 2019", "command"] == "cellbook run lafarge2019 -p preset=smoke"
+    assert lost.loc["mixup, Caicedo 2018", "why"] == found.NOT_THERE
+    assert lost.loc["nowhere2020", "why"] == "there is no such page with a preset paper yet"
+    assert all(source.one.cells is None for source in whole)  # no network of another screen
+
+
+def test_nothing_is_trained_and_no_training_is_touched(store, run):
+    before = {path: path.stat().st_mtime_ns for path in store.glob("vae_plus-*/*")}
+    assert comparison.run(SMOKE, store, device="cpu").key == run.key
+    assert {path: path.stat().st_mtime_ns for path in store.glob("vae_plus-*/*")} == before
+    assert not list(store.glob("weakly_supervised-*"))
+
+
+def test_a_network_sees_the_cells_of_the_page_in_crops_as_large_as_its_own(store):
+    source = next(one for one in found.sources(SMOKE, store) if not one.why)
+    larger = replace(SMOKE, crop=32)
+    seen, plain = found.network_cells(source, larger, store), named.load(larger.screen, larger.simulated, store)
+    assert (seen.images.shape[-1], plain.images.shape[-1]) == (68, 32)
+    columns = ["Metadata_plate", "Metadata_well", "Metadata_y", "truth_cell_area"]
+    pd.testing.assert_frame_equal(seen.table[columns], plain.table[columns])
+    np.testing.assert_array_equal(seen.images[..., 18:50, 18:50], plain.images)
+
+
+def test_wells_that_a_training_kept_stand_in_for_weights_only_of_the_same_cells(store, tmp_path):
+    shutil.copytree(store, tmp_path / "store", ignore=shutil.ignore_patterns("weights.safetensors", "compar*"))
+    found_ = [one for one in found.sources(SMOKE, tmp_path / "store") if one.run]
+    assert {one.why for one in found_} == {found.WITHOUT_WEIGHTS}
+    own = configs.of_page("lafarge2019", SMOKE)
+    same = replace(SMOKE, **{name: getattr(own, name) for name in ("wells", "controls", "cells")}, crop=40)
+    assert same.simulated != own.simulated  # the crop is another, the cells are not
+    assert {one.why for one in found.sources(same, tmp_path / "store") if one.run} == {""}
+
+
+def test_a_new_training_makes_another_run(store, run, tmp_path):
+    shutil.copytree(store, tmp_path / "store", ignore=shutil.ignore_patterns("comparison-*"))
+    (gone,) = (one.run.folder for one in found.sources(SMOKE, tmp_path / "store") if one.name == VAE)
+    shutil.rmtree(gone)
+    there = found.sources(SMOKE, tmp_path / "store")
+    assert [one.name for one in making.representations(SMOKE, there)][-1] == PLUS
+    keys = {
+        tuple((one.name, str(one.about)) for one in making.representations(SMOKE, sources))
+        for sources in (there, found.sources(SMOKE, store))
+    }
+    assert len(keys) == 2
+
+
+# --- numbers --------------------------------------------------------------------------------------------------------
+
+
+def test_accuracies_are_those_of_profiles_made_by_hand(store, run, tables):
+    compared = run.table("compared").set_index("variant")
+    wells = Run(store / compared.loc[PLUS, "run"]).table("wells")
+    start = corrected.base(wells, SMOKE.components)(wells)
+    centred = Centre().fit_transform(start)
+    for summary, table in (("none", start), ("centred by week", centred)):
+        treated = table[~named.is_positive(table)]
+        for score in metrics.score(treated, "ljosa2013", drop_unusable=True):
+            line = rows.one(tables["numbers"], variant=PLUS, summary=summary, measure=score.measure)
+            assert line["correct"] == pytest.approx(score.correct, abs=1)  # distances are stored with 16 bits
+            assert line["scored"] == score.scored
+    nsc = rows.pick(tables["numbers"], protocol="comparison", summary="none", measure="NSC").set_index("variant")[
+        "value"
+    ]
+    assert nsc.idxmax() == "known truth"
+    assert nsc["known truth"] > 0.5
+
+
+def test_measures_have_their_chance_and_the_truth_agrees_with_itself(tables):
+    lines = rows.pick(tables["numbers"], protocol="comparison")
+    nulls = lines.dropna(subset="null").groupby("measure")["null"].first()
+    assert {"NSC", "NSCB", "mAP, activity", "mAP, consistency", "same week", "truth", "without weeks"} <= set(
+        nulls.index
+    )
+    assert (nulls[["truth", "without weeks"]] == 0).all()
+    assert nulls["NSC"] == pytest.approx(0.06, abs=0.01)
+    assert "truth" not in set(rows.pick(lines, variant="known truth")["measure"])
+    clean = rows.pick(lines, measure="without weeks")
+    assert set(clean["summary"]) == set(SMOKE.corrections)
+    assert clean["value"].between(-1, 1).all()
+
+
+def test_a_screen_without_weeks_is_restored_by_itself(run):
+    distances = measures.stored(run)
+    for point in [
+        (PLUS, "without weeks"),
+        (PLUS, "without weeks, whitened"),
+        (PLUS, "without weeks, whitened by cells"),
+    ]:
+        distances[PLUS, "none"] = distances[point]
+        distances[PLUS, "without weeks"] = distances[point]
+        scores = measures.all_scores(run, {key: distances[key] for key in [(PLUS, "none"), (PLUS, "without weeks")]})
+        assert scores["without weeks"][PLUS, "none"][0].share == pytest.approx(1)
+
+
+def test_ranks_add_up_and_choices_cover_all_compounds(tables):
+    ranks, choices = tables["ranks"], tables["choices"]
+    whole = ranks[ranks["of"] != "point"].groupby(["of", "measure", "name"])["probability"].sum()
+    np.testing.assert_allclose(whole, 1)
+    firsts = ranks[ranks["rank"] == 1].groupby(["of", "measure"])["probability"].sum()
+    np.testing.assert_allclose(firsts, 1)
+    assert (choices.groupby("among")["compounds"].sum() == 38).all()
+    assert set(choices.loc[choices["among"] == "without any training", "variant"]) <= set(configs.PLAIN)
+
+
+def test_gains_are_paired_with_the_network_before_its_first_step(tables):
+    gains = rows.pick(tables["numbers"], protocol="training")
+    assert set(gains["variant"]) == {PLUS, VAE}
+    for line in gains[gains["measure"] == "NSC"].itertuples():
+        sides = [
+            rows.one(tables["numbers"], protocol="comparison", variant=name, summary=line.summary, measure="NSC")[
+                "value"
+            ]
+            for name in (line.variant, "untrained encoder, Lafarge 2019")
+        ]
+        assert line.value == pytest.approx(sides[0] - sides[1])
+
+
+def test_numbers_are_those_of_a_second_evaluation_and_have_one_meaning_each(run, tables):
+    again = comparison.evaluate([run])
+    for name, table in tables.items():
+        pd.testing.assert_frame_equal(table, again[name])
+    assert not tables["numbers"].duplicated(["setting", "protocol", "measure", "k"]).any()
+
+
+# --- sentences ------------------------------------------------------------------------------------------------------
+
+
+def changed(summary, measure, value, low, high):
+    return rows.row(f"{summary} - none", "corrections", measure, value, low=low, high=high, summary=summary,
+                    representations=3, kind="positive control")  # fmt: skip
+
+
+def test_what_costs_biology_is_not_recommended_however_much_of_the_week_it_takes():
+    lines = [
+        changed("Harmony", "same week", -0.2, -0.3, -0.1),
+        changed("Harmony", "NSCB", -0.05, -0.08, -0.02),
+        changed("whitened", "same week", -0.1, -0.2, -0.05),
+        changed("whitened", "NSCB", 0.1, 0.05, 0.2),
+    ]
+    text = decisions.confounded(pd.DataFrame(lines))
+    assert "take whitened" in text
+    assert "Surely at a cost: Harmony (NSCB -5.0 points [-8.0, -2.0])" in text
+    only = decisions.confounded(pd.DataFrame(lines[:2]))
+    assert "no correction takes any of the week" in only
+    assert decisions.confounded(pd.DataFrame(lines)[lambda t: t["measure"] == "NSCB"]) == ""
+
+
+@pytest.mark.parametrize(("probability", "head"), [(0.97, "The first place is sure"), (0.6, "Do not trust")])
+def test_a_first_place_is_trusted_as_far_as_it_is_sure(probability, head):
+    names = ("point", "NSC")
+    lines = [(*names, "a", 1, probability, 0.9), (*names, "b", 1, 1 - probability, 0.8)]
+    ranks = pd.DataFrame(lines, columns=["of", "measure", "name", "rank", "probability", "value"])
+    text = decisions.not_to_trust(ranks)
+    assert text.startswith(head)
+    assert f"{100 * probability:.1f}" in text
+
+
+def test_every_sentence_holds_a_number_of_the_tables(tables):
+    told = tables["decisions"]
+    assert told["first"].sum() == 3
+    assert set(told["situation"]) >= {decisions.WITHOUT_GPU, decisions.CONFOUNDED, decisions.PREDICTED}
+    assert told["sentence"].str.contains(r"\d").all()
+    predicted = rows.one(tables["numbers"], protocol=configs.PREDICTS, measure="NSC")
+    assert f"{predicted['value']:.2f}" in told.set_index("situation").loc[decisions.PREDICTED, "sentence"]
+
+
+# --- the notebook, the first page -----------------------------------------------------------------------------------
+
+
+def execute(given, monkeypatch):
+    """Names after all cells of the notebook, with some parameters; described figures are asked for on the way."""
+    known = notebooks.pages() | {"comparison": {"notebook": "comparison"}}  # whether it is published or not
+    monkeypatch.setattr(notebooks, "pages", lambda: known)
+    space = {}
+    for cell in notebooks.read_source(notebooks.source_path("comparison")).cells:
+        if cell.cell_type == "code":
+            exec(cell.source, space)
+            if "parameters" in cell.metadata.get("tags", []):
+                assert set(notebooks.parameters("comparison")) <= set(space)
+                space |= {"preset": "smoke", "device": "cpu"} | given
+            if "plt.show()" in cell.source:
+                described = cell.metadata["mystnb"]
+                assert min(len(described["image"]["alt"]), len(described["figure"]["caption"])) > 40
+                plt.close("all")
+    return space
+
+
+def test_the_notebook_shows_every_figure_and_names_what_is_missing(store, run, monkeypatch):
+    monkeypatch.setitem(comparison.PRESETS, "smoke", SMOKE)
+    space = execute({"results": str(store)}, monkeypatch)
+    assert space["run"].key == run.key
+    drawn = {path.stem for path in (store / "pages" / "comparison" / "figures").glob("*.csv")}
+    assert drawn == {"kept", "ranks", "truth", "predictors"}
+    assert "AE, Lafarge 2019" in set(space["missing"]["representation"])
+    table = shown.printed_table(space["printed"]).set_index("source")
+    assert table.loc["Cross-Zamirski et al. 2022", ["NSC", "NSCB"]].tolist() == ["98", "96"]
+    assert table.loc["DeepProfiler, 2019", ["NSC", "NSCB"]].tolist() == ["97.1", "87.0"]
+
+
+def test_a_screen_of_ones_own_is_compared_as_far_as_it_goes(tmp_path):
+    rng = np.random.default_rng(6)
+    names = ["compound", "moa", "batch", "plate", "well"]
+    wells = [
+        (f"{moa}{week}", moa, f"Week{week}", f"p{week}{i}", f"{moa}1")
+        for moa in "abc"
+        for week in (1, 2)
+        for i in (1, 2)
+    ]
+    wells += [
+        ("DMSO", "DMSO", f"Week{week}", f"p{week}{i}", f"d{j}") for week in (1, 2) for i in (1, 2) for j in range(3)
+    ]
+    table = pd.DataFrame([well for well in wells for _ in range(3)], columns=[f"Metadata_{name}" for name in names])
+    images = rng.integers(0, 60_000, (len(table), 3, 24, 24)).astype(np.uint16)
+    CellSet(images, table, ("DNA", "Tubulin", "Actin"), 0.5).save(tmp_path / "own")
+    own = replace(SMOKE, screen=str(tmp_path / "own"), corrections=("none", "whitened"))
+    made = comparison.run(own, tmp_path / "store", device="cpu")
+    numbers = comparison.evaluate([made])["numbers"]
+    assert set(numbers["variant"].dropna()) == set(configs.PLAIN)
+    assert set(rows.pick(numbers, measure="same week")["kind"]) == {"DMSO"}
+    assert {"truth", "without weeks"}.isdisjoint(numbers["measure"])
+    with pytest.raises(CellbookError, match="neither simulated nor"):
+        comparison.run(replace(own, screen="nowhere"), tmp_path / "store")
+
+
+def test_the_first_page_shows_every_claim_and_without_a_comparison_no_picture():
+    book = notebooks.root() / "book"
+    claims = [fragments.read(folder / "claims.csv") for folder in fragments.published_pages(book)]
+    text = fragments.front_page(book)
+    assert text.count('<a class="claim ') == sum(map(len, claims)) > 20
+    assert text.count("#judge-the-claims") == sum(map(len, claims))
+    published = (book / "results" / "comparison" / "decisions.csv").exists()
+    assert ("front.png" in text) == published == (front.picture(book) is not None)
+
+
+def test_the_answer_of_the_first_page_is_that_of_the_comparison():
+    told = pd.DataFrame({"situation": ["a", "b"], "first": [True, False], "sentence": ["Take it: 5.", "Not here: 6."]})
+    text = front.answer(told)
+    assert "- Take it: 5." in text
+    assert "Not here" not in text
+    assert "papers/comparison.ipynb" in text
