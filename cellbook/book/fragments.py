@@ -106,7 +106,11 @@ def trainings(folder: Path) -> pd.DataFrame:
 
 def front_page(book: Path) -> str:
     """Head of the first page: the answer of the published comparison, if there is one, and the state of all claims."""
-    claims = {folder.name: (title(folder.name), read(folder / "claims.csv")) for folder in published_pages(book)}
+    names = titles()
+    claims = {
+        folder.name: (names.get(folder.name, folder.name), read(folder / "claims.csv"))
+        for folder in published_pages(book)
+    }
     decisions = read(book / "results" / front.PAGE / "decisions.csv")
     head = front.answer(decisions) + "\n" if len(decisions) and front.picture(book) else ""
     return head + front.claims_chart({page: (name, table) for page, (name, table) in claims.items() if len(table)})
