@@ -22,6 +22,7 @@ from cellbook.pages.goldsborough2017.config import judged, papers_views, resize,
 from cellbook.runs import Run
 from cellbook.study import judging, premises, rows
 from cellbook.study.encoding import RANDOM
+from cellbook.study.pictures import load
 from cellbook.study.rows import Votes
 from cellbook.study.trainings import Place
 
@@ -94,7 +95,7 @@ def test_the_page_is_made_of_what_was_measured_without_the_networks(run, store, 
     shutil.copytree(store, tmp_path / "store", ignore=shutil.ignore_patterns("cytogan-*", "goldsborough2017-*"))
     again = gans.run(TWICE, tmp_path / "store", device="cpu")
     assert not list((tmp_path / "store").glob("cytogan-*"))
-    for name in ("distances.npz", "pictures.parquet", "pictures.npz", "quality.parquet"):
+    for name in ("distances.npz", "pictures.parquet", "pictures.webp", "quality.parquet"):
         assert again.path(name).read_bytes() == run.path(name).read_bytes()
 
 
@@ -376,8 +377,7 @@ def test_what_is_printed_is_written_down_and_nothing_of_it_is_comparable_here(nu
 
 
 def test_products_hold_no_original(run, store):
-    with np.load(run.path("pictures.npz")) as stored:
-        kept = stored["images"]
+    kept = load(run.path("pictures.webp"), len(run.table("pictures")))
     table, stack = shown.pictures(run, TWICE, store)
     original = (table["cell"] >= 0).to_numpy()
     assert original.sum() == 2 * TWICE.shown

@@ -48,11 +48,11 @@ def published(book: Path) -> dict[str, list[Path]]:
 
 def page(key: str, folders: list[Path]) -> str:
     """The page of a run, in Markdown."""
-    record = read_json(folders[0] / "run.json")
+    record, names = read_json(folders[0] / "run.json"), fragments.titles()
     readers = [folder.parents[1] for folder in folders]
     parts = [
         f"(run-{key})=\n# {key}",
-        "Read by " + ", ".join(f"[{fragments.title(r.name)}](/book/papers/{r.name}.ipynb)" for r in readers) + ".",
+        "Read by " + ", ".join(f"[{names.get(r.name, r.name)}](/book/papers/{r.name}.ipynb)" for r in readers) + ".",
         "Made by executing the page; a run that is in the store already is taken from there:",
         "```bash\n" + "\n".join(command(reader) for reader in readers) + "\n```",
         "## How it was made",
