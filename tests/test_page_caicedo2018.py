@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from cellbook import claims, figures
-from cellbook.book import build, notebooks, results
+from cellbook.book import notebooks, results
 from cellbook.configure import choose_preset
 from cellbook.errors import CellbookError
 from cellbook.figures import caicedo2018 as plots
@@ -221,7 +221,7 @@ def test_tables_and_figures_show_every_profile_and_what_was_not_trained(run, tab
 
 
 def test_numbers_have_one_meaning_each_and_lie_in_their_intervals(tables, numbers):
-    assert not numbers.duplicated(build.KEYS).any()
+    assert not numbers.duplicated(claims.KEYS).any()
     bounded = numbers.dropna(subset=["low", "high"])
     assert (bounded["low"] <= bounded["value"] + 1e-9).all()
     assert (bounded["value"] <= bounded["high"] + 1e-9).all()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cellbook import metrics, profiles
+from cellbook import claims, metrics, profiles
 from cellbook.book import build, notebooks, results
 from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED
 from cellbook.configure import choose_preset
@@ -37,8 +37,8 @@ def executed(tmp_path_factory):
 
 def test_every_number_is_named_once_and_lies_in_its_interval(executed):
     numbers = pd.read_csv(executed / "numbers.csv")
-    assert {*build.KEYS, "value", "low", "high", "correct", "scored", "excluded"} <= set(numbers)
-    assert not numbers.duplicated(build.KEYS).any()
+    assert {*claims.KEYS, "value", "low", "high", "correct", "scored", "excluded"} <= set(numbers)
+    assert not numbers.duplicated(claims.KEYS).any()
     scored = numbers[numbers["protocol"].isin(["ljosa2013", "drop", "week"])]
     assert scored[["low", "high"]].notna().all(axis=None)
     assert (scored["low"] <= scored["value"] + 1e-9).all()

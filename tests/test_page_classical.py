@@ -9,6 +9,7 @@ import nbformat
 import pandas as pd
 import pytest
 
+from cellbook import claims
 from cellbook.book import build, comparing, fragments, notebooks, results
 from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED
 from cellbook.errors import CellbookError
@@ -54,8 +55,8 @@ def test_page_carries_its_stamp_and_no_trace_of_the_machine(executed):
 
 def test_every_number_has_the_columns_that_the_book_needs(executed):
     numbers = pd.read_csv(executed / "numbers.csv")
-    assert {*build.KEYS, "value", "low", "high", "correct", "scored", "excluded"} <= set(numbers)
-    assert not numbers.duplicated(build.KEYS).any()
+    assert {*claims.KEYS, "value", "low", "high", "correct", "scored", "excluded"} <= set(numbers)
+    assert not numbers.duplicated(claims.KEYS).any()
     accuracies = numbers[numbers["protocol"].isin(["ljosa2013", "tabak2020", "nested", "leakage"])]
     accuracies = accuracies[accuracies["setting"] != "noise"]
     assert accuracies[["low", "high"]].notna().all(axis=None)

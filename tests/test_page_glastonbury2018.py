@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist, pdist
 from sklearn.neighbors import KNeighborsClassifier
 
 from cellbook import claims, profiles
-from cellbook.book import build, notebooks
+from cellbook.book import notebooks
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.methods import fair_cae
@@ -61,11 +61,11 @@ def test_the_paper_preset_trains_the_papers_networks_and_every_preset_seven_weig
         assert one.config == replace(fair_cae.Config(), **own)
         assert one.config.rounds == (200 if one.config.lam else 0)
     assert (config.crop, views(fair_cae.Config())) == (128, 1024 * 131_400)
-    assert all(len(fair.PRESETS[name].lams) >= 7 for name in ("quick", "lease", "paper"))
+    assert all(len(fair.PRESETS[name].lams) >= 7 for name in ("quick", "long", "lease", "paper"))
     assert {name: len(of) for name, of in judged(config).items()} == dict.fromkeys(
         ("lambda 0", "lambda 1", "lambda 50", "lambda 50, conditional"), 3
     )
-    assert [(one.variant, one.repeat) for one in trainings(config) if one.course] == [("lambda 50", 0)]
+    assert [(one.variant, one.repeat) for one in trainings(config) if one.course] == [("lambda 0", 0), ("lambda 50", 0)]
 
 
 def test_games_of_one_seed_are_the_same_until_they_begin(run):
@@ -295,7 +295,7 @@ def test_the_gain_of_every_game_is_that_of_the_autoencoder_before_it(tables, num
 
 
 def test_numbers_have_one_meaning_each_and_are_those_of_a_second_evaluation(run, tables, numbers):
-    assert not numbers.duplicated(build.KEYS).any()
+    assert not numbers.duplicated(claims.KEYS).any()
     for name, table in fair.evaluate([run]).items():
         pd.testing.assert_frame_equal(table, tables[name])
     bounded = numbers.dropna(subset=["low", "high"])
@@ -329,7 +329,7 @@ def test_kept_against_left_has_every_way_once(numbers):
     table = rows.pick(shown.kept_rows(numbers), measure="MOA").set_index("label")["way"]
     ways = {f"lambda {lam:g}": "adversary" for lam in TWICE.lams}
     ways |= dict.fromkeys(("centred by week", "whitened", "TVN", "CORAL"), "correction")
-    ways |= dict.fromkeys(("untrained encoder", "pixel PCA"), "no game")
+    ways |= dict.fromkeys(("untrained encoder", "pixel PCA", "classical features", "ImageNet features"), "no game")
     assert table.to_dict() == ways | {"lambda 50, conditional": "adversary that sees the treatment"}
 
 

@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
 
 from cellbook import claims, profiles
-from cellbook.book import build, notebooks
+from cellbook.book import notebooks
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.methods import cytogan
@@ -357,7 +357,7 @@ def test_gains_are_over_the_same_network_before_its_first_step(numbers):
 
 
 def test_numbers_have_one_meaning_each_and_are_those_of_a_second_evaluation(run, tables, numbers):
-    assert not numbers.duplicated(build.KEYS).any()
+    assert not numbers.duplicated(claims.KEYS).any()
     for name, table in gans.evaluate([run]).items():
         pd.testing.assert_frame_equal(table, tables[name])
     bounded = numbers.dropna(subset=["low", "high"])

@@ -138,7 +138,7 @@ def test_the_transferred_baseline_adds_its_lines_and_changes_no_other(run, confi
 
 def test_numbers_have_one_meaning_each_and_lie_in_their_intervals(tables):
     numbers = tables["numbers"]
-    assert not numbers.duplicated(build.KEYS).any()
+    assert not numbers.duplicated(claims.KEYS).any()
     bounded = numbers.dropna(subset=["low", "high"])
     assert (bounded["low"] <= bounded["value"] + 1e-9).all()
     assert (bounded["value"] <= bounded["high"] + 1e-9).all()

@@ -154,7 +154,7 @@ def test_trainings_behind_a_difference_are_those_that_were_compared(tables, conf
 
 def test_numbers_have_one_meaning_each_and_lie_in_their_intervals(tables):
     numbers = tables["numbers"]
-    assert not numbers.duplicated(build.KEYS).any()
+    assert not numbers.duplicated(claims.KEYS).any()
     bounded = numbers.dropna(subset=["low", "high"])
     assert len(bounded) > 200
     assert (bounded["low"] <= bounded["value"] + 1e-9).all()
@@ -569,7 +569,7 @@ def test_all_tables_of_the_paper_are_written_down():
     table = entries["where"].str.extract(r"^Table (\d)")[0].astype(int)
     assert table.value_counts().sort_index().tolist() == [32, 32, 12, 32, 32, 12]
     assert not entries["id"].duplicated().any()
-    assert not entries[build.KEYS].duplicated().any()
+    assert not entries[claims.KEYS].duplicated().any()
     # Every uncorrected one is a fraction with the paper's denominators.
     names = [measures.name(source, corrected.UNCORRECTED) for source in (sources.WELLS, "real cells, VAE+")]
     plain = pick(entries, protocol="tabak2020", setting=names)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from cellbook.methods import fair_cae
 from cellbook.runs import seeds
 from cellbook.screens.simulator import SimulatedScreen
-from cellbook.study.encoding import PIXELS, UNTRAINED
+from cellbook.study.encoding import CLASSICAL, IMAGENET, PIXELS, UNTRAINED
 from cellbook.study.trainings import Training
 
 VERSION = 1
 METHOD = "fair_cae"
 PROTOCOL = "glastonbury2018"
-BASELINES = (UNTRAINED, PIXELS)
+BASELINES = (UNTRAINED, PIXELS, CLASSICAL, IMAGENET)  # the last where its weights are installed
 PAPERS = (0.0, 1.0, 50.0)  # lambdas of the paper's table; 0 is the autoencoder before the game
 # Fields of a training that the page passes on as they are.
 PASSED = (

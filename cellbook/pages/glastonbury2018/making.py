@@ -11,6 +11,7 @@ import torch
 
 from cellbook import profiles
 from cellbook.cells import CellSet
+from cellbook.features.transferred import installed
 from cellbook.methods import fair_cae
 from cellbook.methods.fair_cae.networks import SHRINK
 from cellbook.metrics import images
@@ -31,7 +32,7 @@ from cellbook.runs import Run, obtain
 from cellbook.screens import named
 from cellbook.study import course, profile
 from cellbook.study.course import MEANS
-from cellbook.study.encoding import UNTRAINED, encode
+from cellbook.study.encoding import CLASSICAL, IMAGENET, UNTRAINED, encode, standardise
 from cellbook.study.known import probe
 from cellbook.study.pictures import Album, normalised, treatment
 from cellbook.study.projections import project
@@ -238,13 +239,14 @@ def spanned(wells: pd.DataFrame) -> pd.DataFrame:
 
 
 def baselines(config: Config, cells: CellSet, place: Place) -> Run:
-    """The run of the plain encoders: the network of each seed before its first step, and components of the pixels.
+    """The run of the plain encoders: the network of each seed before its first step, and what needs no training here.
 
-    The first are the same for all weights of the adversary, which encodes nothing. Beside their distances and controls
-    stands the table of treatments.
+    The first are the same for all weights of the adversary, which encodes nothing. ImageNet features, which take long,
+    are of the cells of `kept_rows`. Beside distances and controls stands the table of treatments.
     """
     like = next(one for one in trainings(config) if not one.config.conditional)
-    repeats = {name: config.repeats if name == UNTRAINED else 1 for name in BASELINES}
+    known = [name for name in BASELINES if name != IMAGENET or installed()]
+    repeats = {name: config.repeats if name == UNTRAINED else 1 for name in known}
     about = {"encoders": repeats, "n": config.components, "like": keyed(like.config), **how(config)}
 
     def make(folder: Path) -> None:
@@ -252,7 +254,9 @@ def baselines(config: Config, cells: CellSet, place: Place) -> Run:
         tables = []
         for name, repeat in ((name, repeat) for name, n in repeats.items() for repeat in range(n)):
             seed = config.seed + repeat
-            wells = profiles.to_wells(encode(name, cells, seed, n=config.components, device=place.device, like=like))
+            some = cells.select(kept_rows(cells.table)) if name == IMAGENET else cells
+            codes = encode(name, some, seed, n=config.components, device=place.device, like=like)
+            wells = profiles.to_wells(standardise(codes) if name == CLASSICAL else codes)
             distances, left = apart(wells)
             found |= {f"{name}|{repeat}|{key}": values for key, values in distances.items()}
             tables.append({"left": left.assign(variant=name, repeat=repeat)})

@@ -31,7 +31,7 @@ from cellbook.pages.glastonbury2018.making import CENTRED, CORAL, PLAIN, TVN, WH
 from cellbook.pages.glastonbury2018.probes import NEW, OWN
 from cellbook.runs import Run
 from cellbook.study import course, measured, premises
-from cellbook.study.encoding import UNTRAINED
+from cellbook.study.encoding import CLASSICAL, IMAGENET, UNTRAINED
 from cellbook.study.rows import Draws, Votes, average, by_repeat, counts, difference, numbers, pick, row
 
 OURS = metrics.PROTOCOLS[PROTOCOL]
@@ -45,6 +45,7 @@ NEAREST = replace(
 TIES, VOTING, LEFT, PROBE, IMAGES = "ties", "voting", "week left", "probe", "images"
 NEAREST_WELL, NAMED = "nearest well", "week named"
 CORRECTIONS = (CENTRED, WHITENED, TVN, CORAL)
+BASELINES = ((CLASSICAL, PLAIN), (IMAGENET, WHITENED))  # as the book compares with them
 # What is compared: a variant and a summary, of the one less the other.
 PAIRS = (
     ((ONE, PLAIN), (BEFORE, PLAIN)),
@@ -52,6 +53,7 @@ PAIRS = (
     ((FIFTY, PLAIN), (ONE, PLAIN)),
     ((CONDITIONAL, PLAIN), (FIFTY, PLAIN)),
     *(((BEFORE, correction), (FIFTY, PLAIN)) for correction in CORRECTIONS),
+    *(((name, PLAIN), baseline) for name in (BEFORE, FIFTY) for baseline in BASELINES),
 )
 # What section 7 of the protocol is about: a treatment gets the commonest label of others that share something.
 VOTINGS = (("compound", WEEK), ("moa", WEEK), ("batch", MOA), ("batch", OURS.measures[2]))

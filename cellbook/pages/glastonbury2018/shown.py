@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cellbook.pages.glastonbury2018 import measures
 from cellbook.pages.glastonbury2018.config import (
     BASELINES,
     BEFORE,
@@ -51,7 +52,12 @@ ADVERSARY, SEES, CORRECTED, UNTRAINED = "adversary", "adversary that sees the tr
 def result_table(numbers: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
     """The paper's table, here and in print: accuracies with what they are times the largest class."""
     printed = pick(verdicts, setting="largest class").set_index("measure")["published"] if len(verdicts) else {}
-    rows = [({"codes": name}, {"setting": f"{name}, {PLAIN}"}) for name in VARIANTS]
+    summaries = dict(measures.BASELINES)
+    shown = [(name, summaries.get(name, PLAIN)) for name in VARIANTS]
+    rows = [
+        ({"codes": f"{name}, {summary}".replace(f", {PLAIN}", "", 1)}, {"setting": f"{name}, {summary}"})
+        for name, summary in shown
+    ]
     rows.append(({"codes": "largest class"}, {"setting": "largest class"}))
     columns: dict[str, dict[str, object]] = {name: {"measure": name} for name in MEASURES}
 
@@ -112,6 +118,15 @@ def left_table(numbers: pd.DataFrame) -> pd.DataFrame:
     return tables.wide(lines, ["variant", "summary"], words.accuracy)
 
 
+def baseline_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Differences from classical and from transferred features of the same cells; a row a pair."""
+    pairs = [", ".join(baseline) for baseline in measures.BASELINES]
+    lines = pick(numbers, protocol="paired", measure=list(MEASURES))
+    sides = lines["setting"].str.split(" - ", n=1, expand=True).reindex(columns=[0, 1])
+    lines = lines.assign(codes=sides[0], less=sides[1])[sides[1].isin(pairs)]
+    return tables.wide(lines, ["codes", "less"], words.points)
+
+
 # --- data of figures ------------------------------------------------------------------------------------------------
 
 
@@ -151,7 +166,8 @@ def kept_rows(numbers: pd.DataFrame) -> pd.DataFrame:
     rows = kept[["variant", "summary", "measure", "value", "low", "high", "lam", "conditional"]].merge(left)
     games = rows["lam"].notna() & (rows["summary"] == PLAIN)
     corrected = (rows["variant"] == BEFORE) & rows["summary"].isin(CORRECTIONS)
-    untrained = rows["variant"].isin(BASELINES) & (rows["summary"] == PLAIN)
+    own = rows["variant"].map(dict(measures.BASELINES)).fillna(PLAIN)
+    untrained = rows["variant"].isin(BASELINES) & (rows["summary"] == own)
     way = np.select([games & rows["conditional"].eq(True), games, corrected], [SEES, ADVERSARY, CORRECTED], UNTRAINED)
     label = rows["variant"].where(~corrected, rows["summary"].str.removeprefix(f"{PLAIN}, "))
     return rows.assign(way=way, label=label)[games | corrected | untrained].reset_index(drop=True)
