@@ -6,6 +6,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from cellbook.book import build, notebooks
+from cellbook.book.rendering import PDF
 from cellbook.errors import DataNotFound
 from cellbook.files import sha256
 
@@ -41,7 +42,13 @@ def test_the_command_ends_with_a_built_book_and_leaves_the_checkout_as_it_was(ch
             raise DataNotFound(ABSENT)
         return execute(page, *given, **more)
 
+    def printed(site):  # which takes a minute
+        (site / "_build").mkdir()
+        (site / "_build" / PDF).write_bytes(b"%PDF")
+
     monkeypatch.setattr(build, "run_page", only_one)
+    monkeypatch.setattr(build, "browser", lambda: "a browser")
+    monkeypatch.setattr(build, "print_book", printed)
     before = content(checkout)
     code, out, err = run_main("book", "-p", "preset=smoke", "-p", "screen=planted")
     assert (code, err) == (0, "")
@@ -59,5 +66,14 @@ def test_the_command_ends_with_a_built_book_and_leaves_the_checkout_as_it_was(ch
     assert "preset smoke" in page.select_one(".admonition.tip").get_text()
     described = notebooks.source_path(PAGE).read_text(encoding="utf-8").count("  figure:\n")
     assert len(page.select("figure img")) == described
-    assert "numbers are in both" in (index.parent / "book" / "this_build.html").read_text(encoding="utf-8")
+    foot = page.select_one(".extra_footer a")["href"]
+    assert (index.parent / "book" / "papers" / foot).resolve() == (index.parent / PDF).resolve()
+    assert (index.parent / PDF).exists()
+
+    compared = BeautifulSoup((index.parent / "book" / "this_build.html").read_text(encoding="utf-8"), "html.parser")
+    assert "numbers are in both" in compared.get_text()
+    (link,) = compared.select("a[href*='/this_build/']")
+    beside = (index.parent / "book" / link["href"]).resolve().read_text(encoding="utf-8")
+    assert "now beside published" in beside
+    assert "<td>preset</td>" in beside
     assert build.verify(site / "book") == []

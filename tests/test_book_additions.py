@@ -1,16 +1,21 @@
 """What the build adds to committed pages: runs behind tables, functions behind figures, links that need an address."""
 
+import importlib.util
 import json
 import re
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from safetensors.numpy import save_file
 
-from cellbook.book import notebooks, run_pages, site
+from cellbook.book import fragments, notebooks, run_pages, site
 from cellbook.book.fragments import RUN_PAGES
 from cellbook.files import read_json, sha256
+from cellbook.runs import obtain
 from cellbook.study import models
 
 BOOK = notebooks.root() / "book"
@@ -125,3 +130,42 @@ def test_pages_link_to_the_pdf_as_soon_as_it_is_there(tmp_path):
     assert f'href="../{site.PDF}"' in context["theme_extra_footer"]
     site.finish(app, None)
     assert sha256(Path(app.outdir, site.PDF)) == sha256(tmp_path / "_build" / site.PDF)
+
+
+def benchmark():
+    """The script that measures determinism, as a module."""
+    spec = importlib.util.spec_from_file_location("determinism", notebooks.root() / "benchmarks" / "determinism.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_difference_of_two_trainings_is_nought_for_one_and_what_was_changed_for_another(tmp_path):
+    runs = []
+    for number, shift in enumerate((0.0, 0.0, 0.25)):
+        weights = {"a.w": np.arange(4, dtype=np.float32), "b.w": np.full(3, 2 + shift, np.float32)}
+        codes = pd.DataFrame({"Metadata_well": list("abcd"), "z0": np.array([1.0, 3.0, 1.0, 3.0]), "z1": 5.0})
+        codes.loc[2, "z0"] += shift
+
+        def make(folder, weights=weights, codes=codes):
+            save_file(weights, folder / "weights.safetensors")
+            codes.to_parquet(folder / "codes.parquet")
+
+        runs.append(obtain(tmp_path, "m", 1, {"number": number}, "data", make))
+    compare = benchmark().compare
+    assert compare(runs[0], runs[1]) == {"weights": 0.0, "codes": 0.0}
+    assert compare(runs[0], runs[2]) == {"weights": 0.25, "codes": 0.25}  # a deviation of z0 is 1
+
+
+def test_models_that_were_trained_twice_stand_on_the_page_of_status(tmp_path, monkeypatch):
+    table = pd.read_csv(notebooks.root() / "benchmarks" / "determinism.csv")
+    assert set(benchmark().MODELS) == set(table["model"])
+    text = (BOOK / "_generated" / "determinism.md").read_text(encoding="utf-8")
+    assert text == fragments.determinism()
+    assert text.count("the same bits") == ((table["weights"] == 0) & (table["codes"] == 0)).sum()
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    (tmp_path / "_toc.yml").touch()
+    assert fragments.determinism() == "Not measured.\n"
+    (tmp_path / "benchmarks").mkdir()
+    table.assign(weights=1e-7).to_csv(tmp_path / "benchmarks" / "determinism.csv", index=False)
+    assert "the same bits" not in fragments.determinism()

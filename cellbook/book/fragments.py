@@ -182,6 +182,18 @@ def versions(book: Path) -> str:
     return markdown(["package", *found], rows)
 
 
+def determinism() -> str:
+    """How far two trainings with one seed are apart, one row a device and model, from `benchmarks/determinism.csv`."""
+    table = read(notebooks.root() / "benchmarks" / "determinism.csv")
+    rows = []
+    for line in table.itertuples():
+        apart = [f"{value:.2g}" if value else "0" for value in (line.weights, line.codes)]
+        verdict = "the same bits" if line.weights == line.codes == 0 else "differ"
+        rows.append([line.model, line.device, line.torch, line.steps, *apart, verdict])
+    head = ["model", "device", "torch", "steps", "weights", "codes", "two trainings"]
+    return markdown(head, rows, right=["steps", "weights", "codes"]) if rows else "Not measured.\n"
+
+
 def protocols() -> str:
     """The named protocols, each as a definition list of what it does."""
     from cellbook.metrics import PROTOCOLS, describe
@@ -204,6 +216,7 @@ def fragments(book: Path) -> dict[Path, bytes]:
         book / "_generated" / "versions.md": versions(book),
         book / "_generated" / "protocols.md": protocols(),
         book / "_generated" / "front.md": front_page(book),
+        book / "_generated" / "determinism.md": determinism(),
     }
     found = {path: text.encode() for path, text in texts.items()}
     return found | ({book / "_generated" / "front.png": picture} if picture else {})
