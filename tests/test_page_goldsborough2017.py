@@ -14,6 +14,7 @@ from cellbook import claims, profiles
 from cellbook.book import notebooks
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
+from cellbook.features.transferred import installed
 from cellbook.methods import cytogan
 from cellbook.methods.cytogan.config import paper
 from cellbook.pages import goldsborough2017 as gans
@@ -273,6 +274,16 @@ def test_real_cells_are_nearer_to_real_cells_than_copies_of_one_are(store):
         assert of["real"][measure] < of["copies"][measure]
     assert of["real"][quality.RECALL] > of["copies"][quality.RECALL]
     assert abs(of["real"][quality.DETAIL]) < 1
+
+
+@pytest.mark.skipif(not installed(), reason="the package with the ImageNet weights is not installed")
+def test_samples_are_also_seen_by_a_network_that_learned_from_photographs(run, store):
+    seen = making.of_samples(TWICE, Place(store))
+    found = rows.pick(seen.table("quality"), measure=quality.FID).groupby("variant")["value"].mean()
+    assert set(found.index) == {"real cells", "LSGAN", "DCGAN", "WGAN-GP", "VAE", "BiGAN", "BEGAN"}
+    assert found.idxmin() == "real cells"
+    lines = rows.pick(gans.evaluate([run, seen])["numbers"], protocol="samples, ImageNet features", measure=quality.FID)
+    assert lines.set_index("variant")["value"].to_dict() == pytest.approx(found.to_dict())
 
 
 def test_states_are_told_of_features_that_hold_them():

@@ -135,14 +135,15 @@ def together(run: Run, draws: Draws) -> Iterator[dict[str, Any]]:
     table = pairs(run)
     if not len(table):
         return
+    least = pick(table, variant=list(GANS)).groupby("variant")["repeat"].nunique().min()  # trainings of a judged model
     trainings = [part for _, part in table.groupby(["variant", "repeat"], sort=False)]
     each = np.array([rho(part["closeness"].to_numpy(), part["accuracy"].to_numpy()) for part in trainings])
     votes_ = Votes.of(each[np.isfinite(each)], np.flatnonzero(np.isfinite(each)))
     if len(votes_.group):
-        yield average(ALONG, TOGETHER, RHO, [votes_], draws) | {"trainings": len(votes_.group)}
+        yield average(ALONG, TOGETHER, RHO, [votes_], draws) | {"trainings": least}
     last = pd.concat([part.loc[[part["step"].idxmax()]] for part in trainings])
     x, y = last["closeness"].to_numpy(), last["accuracy"].to_numpy()
     rng = np.random.default_rng(draws.seed)
     drawn = [rho(x[i], y[i]) for i in rng.integers(len(x), size=(draws.n, len(x)))]
     low, high = np.nanquantile(drawn, [0.025, 0.975]) if np.isfinite(drawn).any() else (np.nan, np.nan)
-    yield row(AMONG, TOGETHER, RHO, rho(x, y), low=low, high=high, trainings=len(x))
+    yield row(AMONG, TOGETHER, RHO, rho(x, y), low=low, high=high, trainings=least)

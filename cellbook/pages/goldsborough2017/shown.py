@@ -152,11 +152,16 @@ def equation_table(numbers: pd.DataFrame) -> pd.DataFrame:
             "right": words.accuracy(line),
             "sums": f"{line['scored']:.0f}",
             "chance": percent(line["null"]),
-            "less what is right without": words.points(gains.loc[f"{line['setting']}: with - without"]),
+            "less what is right without": gain_words(gains.loc[f"{line['setting']}: with - without"]),
         }
         for _, line in lines.sort_values("way", kind="stable").iterrows()
     ]
     return pd.DataFrame(found)
+
+
+def gain_words(line: pd.Series) -> str:
+    """A difference in points; of a single sum, over which nothing can be drawn anew, without an interval."""
+    return words.points(line) if np.isfinite(line["low"]) else f"{100 * line['value']:+.1f} points"
 
 
 def halo_table(numbers: pd.DataFrame) -> pd.DataFrame:
