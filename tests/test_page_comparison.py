@@ -24,7 +24,12 @@ from cellbook.study import rows
 from cellbook.study.rows import Draws, Votes
 from cellbook.study.trainings import Place
 
-SMOKE = replace(comparison.PRESETS["smoke"], corrections=("none", "centred by week", "whitened", "CORAL, cells"))
+SMOKE = replace(
+    comparison.PRESETS["smoke"],
+    controls=1,
+    cells=2,
+    corrections=("none", "centred by week", "whitened", "CORAL, cells"),
+)
 VAE, PLUS = "VAE, Lafarge 2019", "VAE+, Lafarge 2019"
 
 

@@ -103,12 +103,12 @@ def canvas(own: Any) -> dict[str, int]:
 
 def has_wells(source: Source, config: Config) -> bool:
     """Whether a run has kept profiles of wells over the very cells of this page; the size of crops may be another."""
-    if source.run is None or not (source.run.folder / "wells.parquet").is_file():
+    kept = source.run is not None and (source.run.folder / "wells.parquet").is_file()
+    if not kept or getattr(source.own, "per_well", 0):
         return False
     if config.screen != named.SIMULATED:
         return True
-    drawn = replace(source.own.simulated, crop=config.crop)
-    return drawn == config.simulated and not getattr(source.own, "per_well", 0)
+    return bool(replace(source.own.simulated, crop=config.crop) == config.simulated)
 
 
 def network_cells(source: Source, config: Config, store: str | Path, *, weeks: bool = True) -> CellSet:
