@@ -50,20 +50,21 @@ def kept_and_left(rows: pd.DataFrame) -> Figure:
     """
     measures, ways = distinct(rows["measure"]), distinct(rows["way"])
     shade = dict(zip(ways, SERIES, strict=False))
-    figure, panels = grid(1, len(measures), 4.0, sharex=True)
-    for axes, measure in zip(panels[0], measures, strict=True):
+    figure, panels = grid(len(measures), 1, 4.0, sharex=True)
+    for axes, measure in zip(panels[:, 0], measures, strict=True):
         for i, way in enumerate(ways):
             part = rows[(rows["measure"] == measure) & (rows["way"] == way)].sort_values("lam", kind="stable")
             x, y = 100 * part["week"], 100 * part["value"]
             axes.hlines(y, 100 * part["week_low"], 100 * part["week_high"], color=shade[way], alpha=0.25)
             axes.vlines(x, 100 * part["low"], 100 * part["high"], color=shade[way], alpha=0.25)
             axes.plot(x, y, ls="-" if way == "adversary" else "", lw=1, marker=MARKERS[i], color=shade[way], ms=6)
-            for a, b, label in zip(x, y, part["label"], strict=True):
+            named = part if way != "adversary" else part.iloc[[0, -1]]  # along a line its ends
+            for a, b, label in zip(100 * named["week"], 100 * named["value"], named["label"], strict=True):
                 axes.annotate(label, (a, b), xytext=(4, 4), textcoords="offset points", fontsize=7)
         axes.axvline(100 * rows["chance"].mean(), color="black", ls=":", lw=1)
         axes.set_title(f"{measure} (%)", fontsize=11)
         axes.set_xlabel("nearest positive control well is of the same week (%)")
-        axes.set_ylim(0, 100)
+        axes.set_ylim(0, 100 * min(1, rows["high"].max() + 0.05))
     legend(figure, [entry(way, color=shade[way], marker=MARKERS[i], ls="") for i, way in enumerate(ways)], len(ways))
     return figure
 

@@ -111,7 +111,7 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
     found |= arrays
     tables = under_one_another([tables, further])
     tables["treatments"] = tables["treatments"].drop(columns=["variant", "repeat"])
-    tables["size"] = profile.size(cells, len(tables["treatments"]))
+    tables["size"] = profile.size(cells, len(tables["treatments"])).assign(side=cells.images.shape[-1])
     album = draw(config, cells, {one.variant: found.pop(f"{one.variant}|0|{DECODED}") for one in todo if is_shown(one)})
     tables["pictures"] = album.table
     if points := course.collected(found, {}):

@@ -199,7 +199,7 @@ def budget_table(config: Config, run: Run) -> pd.DataFrame:
     hours = run.table("trainings")["seconds"].sum() / 3600
     lines = [
         ("cells", f"{size['cells']:,}", "746,350"),
-        ("pixels of a crop", f"{config.crop} x {config.crop}", "128 x 128"),
+        ("pixels of a crop", f"{size['side']} x {size['side']}", "128 x 128"),
         ("steps of the autoencoder alone", f"{own.pretraining:,}", f"{paper.pretraining:,}"),
         ("steps of the adversary alone", f"{own.teaching:,}", f"{paper.teaching:,}"),
         ("rounds of the game", f"{own.rounds:,}", f"{paper.rounds:,}"),
@@ -239,7 +239,8 @@ def takeaways(numbers: pd.DataFrame, claims: pd.DataFrame) -> str:
     def reach(variants: tuple[str, ...], summary: str) -> str:
         found = []
         for name in variants:
-            mine = pick(numbers, variant=name, summary=summary, protocol=PROTOCOL).set_index("measure")["value"]
+            own = dict(measures.BASELINES).get(name, summary)
+            mine = pick(numbers, variant=name, summary=own, protocol=PROTOCOL).set_index("measure")["value"]
             found += [f"{name} {percent(mine[MOA.name])} / {percent(mine[WEEK.name])}"] if len(mine) else []
         return ", ".join(found)
 
