@@ -119,6 +119,17 @@ def test_buttons_are_there_if_and_only_if_the_address_is_given(tmp_path, url):
     assert bool(app.html_theme_options["launch_buttons"]) == bool(url)
 
 
+def test_pages_of_runs_that_an_earlier_build_has_left_are_removed(tmp_path):
+    app = App(tmp_path, "")
+    source, built = tmp_path / "book" / RUN_PAGES, Path(app.outdir, "book", RUN_PAGES)
+    for folder, names in ((source, ["new.md"]), (built, ["new.html", "old.html"])):
+        folder.mkdir(parents=True)
+        for name in names:
+            (folder / name).touch()
+    site.finish(app, None)
+    assert [path.name for path in built.iterdir()] == ["new.html"]
+
+
 def test_pages_link_to_the_pdf_as_soon_as_it_is_there(tmp_path):
     app = App(tmp_path, "")
     Path(app.outdir).mkdir(parents=True)

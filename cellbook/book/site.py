@@ -63,7 +63,10 @@ def link_pdf(app: Sphinx, pagename: str, templatename: str, context: dict[str, A
 
 
 def finish(app: Sphinx, error: Exception | None) -> None:
-    """Put the PDF beside the pages that link to it."""
+    """Put the PDF beside the pages that link to it, and remove pages of runs that an earlier build has left."""
+    for page in Path(app.outdir, "book", RUN_PAGES).glob("*.html"):
+        if not Path(app.srcdir, "book", RUN_PAGES, f"{page.stem}.md").exists():
+            page.unlink()
     if error is None and app.builder.name == "html" and pdf_of(app).exists():
         shutil.copyfile(pdf_of(app), Path(app.outdir, PDF))
 
