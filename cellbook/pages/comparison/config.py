@@ -95,7 +95,7 @@ PRESETS = {
         null_size=50,
         resamples=200,
     ),
-    "quick": Config(),
+    "quick": Config(photographs=20),
     # As many cells as the networks of weak supervision were trained on, of which only profiles of wells were kept.
     "long": Config(cells=100, trainings=3, photographs=30, wdn_iterations=1_000, null_size=10_000),
 }
