@@ -177,9 +177,13 @@ def versions(book: Path) -> str:
     found: dict[str, dict[str, str]] = {
         folder.name: read_json(folder / "stamp.json")["versions"] for folder in published_pages(book)
     }
-    names = sorted({name for table in found.values() for name in table}, key=str.lower)
-    rows = [[name, *(table.get(name, "–") for table in found.values())] for name in names]
-    return markdown(["package", *found], rows)
+    rows = []
+    for name in sorted({name for table in found.values() for name in table}, key=str.lower):
+        pages: dict[str, list[str]] = {}
+        for page, table in found.items():
+            pages.setdefault(table.get(name, "–"), []).append(page)
+        rows += [[name, number, "all" if len(pages) == 1 else ", ".join(on)] for number, on in pages.items()]
+    return markdown(["package", "version", "pages"], rows)
 
 
 def determinism() -> str:

@@ -65,7 +65,7 @@ def claims_chart(pages: dict[str, tuple[str, pd.DataFrame]]) -> str:
             section = target
         signs = [
             f'<a class="claim {verdict.replace(" ", "-")}" href="{section}" '
-            f'title="{escape(f"{IN_WORDS[verdict]}: {sentence}")}">{SIGNS[verdict]}</a>'
+            f'title="{escape(f"{IN_WORDS.get(verdict, verdict)}: {sentence}")}">{SIGNS.get(verdict, "!")}</a>'
             for verdict, sentence in zip(table["verdict"], table["sentence"], strict=True)
         ]
         rows.append(f'<tr><td><a href="{target}">{escape(title)}</a></td><td>{"".join(signs)}</td></tr>')
