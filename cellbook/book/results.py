@@ -110,7 +110,7 @@ def differences(stored: str, fresh: pd.DataFrame, what: str, limit: int = 3) -> 
     found = []
     for column in old.columns:
         left, right = old[column], new[column]
-        if pd.api.types.is_numeric_dtype(left) and pd.api.types.is_numeric_dtype(right):
+        if all(pd.api.types.is_numeric_dtype(side) and side.dtype != bool for side in (left, right)):
             equal = ((left - right).abs() <= TOLERANCE) | (left.isna() & right.isna())
         else:
             equal = (left == right) | (left.isna() & right.isna())
