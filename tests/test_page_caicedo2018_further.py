@@ -3,14 +3,14 @@
 import shutil
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from executing import execute
 from scipy.spatial.distance import cdist
 
 from cellbook import claims
-from cellbook.book import build, notebooks, results
+from cellbook.book import build, results
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.features import transferred
@@ -280,23 +280,9 @@ def test_every_figure_and_table_is_drawn_of_what_was_trained(run, numbers, table
     assert set(tables["claims"]["verdict"]) == {claims.INCOMPARABLE}
 
 
-def execute(given, monkeypatch, page="caicedo2018"):
-    """Names after all cells of the notebook, with some parameters."""
-    known = notebooks.pages() | {page: {"notebook": "caicedo2018"}}
-    monkeypatch.setattr(notebooks, "pages", lambda: known)
-    space = {}
-    for cell in notebooks.read_source(notebooks.source_path(page)).cells:
-        if cell.cell_type == "code":
-            exec(cell.source, space)
-            if "parameters" in cell.metadata.get("tags", []):
-                space |= {"page": page, "preset": "smoke", "device": "cpu"} | given
-            plt.close("all")
-    return space
-
-
 def test_the_notebook_shows_every_figure(run, store, monkeypatch):
     monkeypatch.setitem(caicedo2018.PRESETS, "smoke", ALL)
-    space = execute({"results": str(store)}, monkeypatch)
+    space = execute("caicedo2018", {"results": str(store)}, monkeypatch)
     assert space["run"].key == run.key
     drawn = {path.stem for path in (store / "pages" / "caicedo2018" / "figures").glob("*.csv")}
     assert drawn == {"accuracies", "layers", "goals", "cells", "course"}
@@ -320,7 +306,8 @@ def own_screen(folder, channels=5, replicates=(1, 2, 3), dark=4):
 
 def test_a_screen_of_ones_own_with_five_channels_names_what_takes_no_part(tmp_path, monkeypatch):
     own_screen(tmp_path / "own")
-    space = execute({"screen": str(tmp_path / "own"), "repeats": 1, "results": str(tmp_path / "store")}, monkeypatch)
+    given = {"screen": str(tmp_path / "own"), "repeats": 1, "results": str(tmp_path / "store")}
+    space = execute("caicedo2018", given, monkeypatch)
     run, numbers = space["run"], space["numbers"]
     assert run.table("dimensions").set_index("variant")["dimension"]["ImageNet features"] == 5 * 1280
     said = shown.exclusions(run, space["config"])
@@ -339,8 +326,8 @@ def test_without_replicates_a_screen_is_refused_unless_nothing_validates(tmp_pat
     with pytest.raises(
         CellbookError, match=r"no column 'Metadata_replicate': .*, or train on all cells with validation=\(\)"
     ):
-        execute(given, monkeypatch)
-    space = execute(given | {"validation": 0}, monkeypatch)
+        execute("caicedo2018", given, monkeypatch)
+    space = execute("caicedo2018", given | {"validation": 0}, monkeypatch)
     assert "No replicate validates: all cells train" in shown.exclusions(space["run"], space["config"])
     assert rows.one(space["numbers"], protocol="auxiliary", measure="validation cells") is None
 
@@ -375,4 +362,5 @@ def test_the_page_runs_on_the_real_crops(tmp_path, monkeypatch):
     assert "as fewer than two of their cells train (3): floxuridine 10, simvastatin 20, simvastatin 6." in text
     assert "real crops of BBBC021" in text
     screen = {"page": "caicedo2018-sample", "screen": "bbbc021-sample", "iterations": 2, "results": str(tmp_path)}
-    assert execute(screen, monkeypatch, "caicedo2018-sample")["run"].key in {one.name for one in tmp_path.iterdir()}
+    space = execute("caicedo2018-sample", screen, monkeypatch, "caicedo2018")
+    assert space["run"].key in {one.name for one in tmp_path.iterdir()}

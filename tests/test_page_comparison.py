@@ -4,10 +4,10 @@ import shutil
 from dataclasses import replace
 from itertools import permutations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from executing import execute
 from scipy.stats import spearmanr
 
 from cellbook import metrics, profiles
@@ -405,27 +405,9 @@ def test_every_sentence_holds_a_number_of_the_tables(tables):
 # --- the notebook, the first page -----------------------------------------------------------------------------------
 
 
-def execute(given, monkeypatch):
-    """Names after all cells of the notebook, with some parameters; described figures are asked for on the way."""
-    known = notebooks.pages() | {"comparison": {"notebook": "comparison"}}  # whether it is published or not
-    monkeypatch.setattr(notebooks, "pages", lambda: known)
-    space = {}
-    for cell in notebooks.read_source(notebooks.source_path("comparison")).cells:
-        if cell.cell_type == "code":
-            exec(cell.source, space)
-            if "parameters" in cell.metadata.get("tags", []):
-                assert set(notebooks.parameters("comparison")) <= set(space)
-                space |= {"preset": "smoke", "device": "cpu"} | given
-            if "plt.show()" in cell.source:
-                described = cell.metadata["mystnb"]
-                assert min(len(described["image"]["alt"]), len(described["figure"]["caption"])) > 40
-                plt.close("all")
-    return space
-
-
 def test_the_notebook_shows_every_figure_and_names_what_is_missing(store, run, monkeypatch):
     monkeypatch.setitem(comparison.PRESETS, "smoke", SMOKE)
-    space = execute({"results": str(store)}, monkeypatch)
+    space = execute("comparison", {"results": str(store)}, monkeypatch)
     assert space["run"].key == run.key
     drawn = {path.stem for path in (store / "pages" / "comparison" / "figures").glob("*.csv")}
     assert drawn == {"kept", "ranks", "truth", "predictors"}

@@ -5,11 +5,11 @@ from collections import Counter
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from executing import execute
 from scipy.spatial.distance import cdist, pdist
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -416,26 +416,8 @@ def test_verdicts_follow_their_rule_and_need_three_trainings_and_a_premise(claim
 # --- the notebook ---------------------------------------------------------------------------------------------------
 
 
-def execute(given, monkeypatch):
-    """Names after all cells of the notebook, with some parameters; described figures are asked for on the way."""
-    known = notebooks.pages() | {"glastonbury2018": {"notebook": "glastonbury2018"}}  # whether it is published or not
-    monkeypatch.setattr(notebooks, "pages", lambda: known)
-    space = {}
-    for cell in notebooks.read_source(notebooks.source_path("glastonbury2018")).cells:
-        if cell.cell_type == "code":
-            exec(cell.source, space)
-            if "parameters" in cell.metadata.get("tags", []):
-                assert set(notebooks.parameters("glastonbury2018")) <= set(space)
-                space |= {"preset": "smoke", "device": "cpu"} | given
-            if "plt.show()" in cell.source:
-                described = cell.metadata["mystnb"]
-                assert min(len(described["image"]["alt"]), len(described["figure"]["caption"])) > 40
-                plt.close("all")
-    return space
-
-
 def test_the_notebook_shows_every_figure(run, store, monkeypatch):
-    space = execute({"repeats": 2, "results": str(store)}, monkeypatch)
+    space = execute("glastonbury2018", {"repeats": 2, "results": str(store)}, monkeypatch)
     assert space["run"].key == run.key
     drawn = {path.stem for path in (store / "pages" / "glastonbury2018" / "figures").glob("*.csv")}
     assert drawn == {"losses", "lambda", "kept", "truth", "cells", "maps", "course"}
@@ -450,7 +432,7 @@ def test_a_screen_of_ones_own_without_positive_controls_is_shown_as_far_as_it_go
     images = rng.integers(0, 60_000, (len(table), 3, 20, 33)).astype(np.uint16)
     CellSet(images, table, ("DNA", "Tubulin", "Actin"), 0.5).save(tmp_path / "own")
     given = {"screen": str(tmp_path / "own"), "repeats": 1, "results": str(tmp_path / "store")}
-    space = execute(given, monkeypatch)
+    space = execute("glastonbury2018", given, monkeypatch)
     assert space["run"].table("pictures")["cell"].max() < len(table)
     assert set(space["numbers"]["protocol"]).isdisjoint({"week left", "probe", "truth"})
     assert set(space["claims"]["verdict"]) == {claims.INCOMPARABLE}

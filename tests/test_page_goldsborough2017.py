@@ -3,10 +3,10 @@
 import shutil
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from executing import execute
 from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
 
@@ -506,26 +506,8 @@ def test_verdicts_follow_their_rule_and_need_three_trainings_and_a_premise(claim
 # --- the notebook ---------------------------------------------------------------------------------------------------
 
 
-def execute(given, monkeypatch):
-    """Names after all cells of the notebook, with some parameters; described figures are asked for on the way."""
-    known = notebooks.pages() | {"goldsborough2017": {"notebook": "goldsborough2017"}}  # whether published or not
-    monkeypatch.setattr(notebooks, "pages", lambda: known)
-    space = {}
-    for cell in notebooks.read_source(notebooks.source_path("goldsborough2017")).cells:
-        if cell.cell_type == "code":
-            exec(cell.source, space)
-            if "parameters" in cell.metadata.get("tags", []):
-                assert set(notebooks.parameters("goldsborough2017")) <= set(space)
-                space |= {"preset": "smoke", "device": "cpu"} | given
-            if "plt.show()" in cell.source:
-                described = cell.metadata["mystnb"]
-                assert min(len(described["image"]["alt"]), len(described["figure"]["caption"])) > 40
-                plt.close("all")
-    return space
-
-
 def test_the_notebook_shows_every_figure(run, store, monkeypatch):
-    space = execute({"repeats": 2, "results": str(store)}, monkeypatch)
+    space = execute("goldsborough2017", {"repeats": 2, "results": str(store)}, monkeypatch)
     assert space["run"].key == run.key
     assert set(space["claims"]["verdict"]) == {claims.INCOMPARABLE}
     drawn_ = {path.stem for path in (store / "pages" / "goldsborough2017" / "figures").glob("*.csv")}
@@ -542,7 +524,7 @@ def test_a_screen_of_ones_own_is_shown_as_far_as_it_goes(tmp_path, monkeypatch):
     CellSet(images, table, ("DNA", "Tubulin", "Actin"), 0.5).save(tmp_path / "own")
     given = {"screen": str(tmp_path / "own"), "repeats": 1, "results": str(tmp_path / "store")}
     monkeypatch.setitem(gans.PRESETS, "smoke", replace(gans.PRESETS["smoke"], conditions=()))  # it has no doses
-    space = execute(given, monkeypatch)
+    space = execute("goldsborough2017", given, monkeypatch)
     assert not len(shown.state_table(space["run"]))
     assert set(space["claims"]["verdict"]) == {claims.INCOMPARABLE}
 

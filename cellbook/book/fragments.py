@@ -106,14 +106,11 @@ def trainings(folder: Path) -> pd.DataFrame:
 
 def front_page(book: Path) -> str:
     """Head of the first page: the answer of the published comparison, if there is one, and the state of all claims."""
-    names = titles()
-    claims = {
-        folder.name: (names.get(folder.name, folder.name), read(folder / "claims.csv"))
-        for folder in published_pages(book)
-    }
+    names, pages = titles(), [folder.name for folder in published_pages(book)]
+    claims = {page: (names.get(page, page), read(book / "results" / page / "claims.csv")) for page in pages}
     decisions = read(book / "results" / front.PAGE / "decisions.csv")
     head = front.answer(decisions) + "\n" if len(decisions) and front.picture(book) else ""
-    return head + front.claims_chart({page: (name, table) for page, (name, table) in claims.items() if len(table)})
+    return head + front.claims_chart({page: both for page, both in claims.items() if len(both[1])})
 
 
 def status(book: Path) -> str:

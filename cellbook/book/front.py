@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cellbook.book import notebooks
+from cellbook.book import drawn, notebooks
 from cellbook.claims import IN_WORDS, INCOMPARABLE, NOT, PARTLY, REPRODUCED, UNDECIDED
 from cellbook.files import read_json
 
@@ -24,13 +24,8 @@ SIGNS = {REPRODUCED: "✓", PARTLY: "◐", NOT: "✗", UNDECIDED: "?", INCOMPARA
 def picture(book: Path) -> bytes | None:
     """The first figure of the published comparison as PNG; None where there is none."""
     path = book / "papers" / f"{PAGE}.ipynb"
-    if not path.exists():
-        return None
-    for cell in read_json(path)["cells"]:
-        for output in cell.get("outputs", []):
-            if image := output.get("data", {}).get("image/png"):
-                return base64.b64decode("".join(image))
-    return None
+    first = next(drawn.figures(read_json(path)), None) if path.exists() else None
+    return base64.b64decode(first.png) if first else None
 
 
 def answer(decisions: pd.DataFrame) -> str:

@@ -48,7 +48,7 @@ def encode(
     if name in (CLASSICAL, IMAGENET):
         # In parts, as the memory of many small tensors is handed back only between calls, and side by side.
         grey = grey or (grey_range(cells, seed=seed) if name == IMAGENET else None)
-        size = BLOCK if torch.device(device).type == "cpu" else ON_A_GPU
+        size = _at_once(device)
         tasks = [(name, cells.select(slice(i, i + size)), device, grey) for i in range(0, len(cells), size)]
         parts = side_by_side(_part, tasks, worth=device == "cpu" and len(cells) > CHUNK // 2)
         table = pd.concat(parts, ignore_index=True)
@@ -106,8 +106,12 @@ def add_sums(
         to.add(sums)
 
 
+def _at_once(device: str) -> int:
+    return BLOCK if torch.device(device).type == "cpu" else ON_A_GPU
+
+
 def _blocks(rows: np.ndarray, device: str) -> list[np.ndarray]:
-    size = BLOCK if torch.device(device).type == "cpu" else ON_A_GPU
+    size = _at_once(device)
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 

@@ -33,6 +33,11 @@ def to_wells(cells: pd.DataFrame) -> pd.DataFrame:
     return profiles.to_wells(without_place(cells), "mean_sd", single="zero")
 
 
+def means(wells: pd.DataFrame) -> pd.DataFrame:
+    """Of the wells of `to_wells`, as a training keeps them, the means."""
+    return wells[[name for name in wells if not str(name).endswith("_sd")]]
+
+
 def without_positives(wells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Of the wells of `to_wells` the means, and means beside standard deviations; the positive control is left out.
 
@@ -40,10 +45,9 @@ def without_positives(wells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     other: then the standard deviation is 0.
     """
     both = wells[~is_positive(wells)].reset_index(drop=True)
-    mean = both[[name for name in both if not str(name).endswith("_sd")]]
     several = (both["Metadata_n"] > 1).to_numpy()
     usable = several | ~both.assign(several=several).groupby(TREATMENT)["several"].transform("any").to_numpy()
-    return mean, both[usable].reset_index(drop=True)
+    return means(both), both[usable].reset_index(drop=True)
 
 
 def shrinkage_ridge(controls: np.ndarray, groups: np.ndarray) -> float:

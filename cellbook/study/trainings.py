@@ -102,6 +102,7 @@ def obtain_trainings(
     store: str | Path,
     make: Callable[[Any, Place, Path, int | None], None],
     *,
+    cells: str | None = None,
     device: str = "auto",
     force: bool = False,
     workers: int | None = None,
@@ -114,6 +115,7 @@ def obtain_trainings(
     config : with `screen`, and `simulated` for the cells of the simulated one
     store : folder of the runs
     make : given the configuration, where trainings are made, the folder, and `workers`
+    cells : fingerprint of the cells, where they are not all of the screen as it is
     device : where networks are trained
     force : make all anew, trainings as well
     workers : processes that train; as many as cores and memory bear, if trainings are long and on a CPU
@@ -122,7 +124,7 @@ def obtain_trainings(
     def products(folder: Path, on: str) -> None:
         make(config, Place(store, on, force), folder, workers)
 
-    cells = named.fingerprint(config.screen, config.simulated)
+    cells = cells or named.fingerprint(config.screen, config.simulated)
     return obtain_page(store, page, version, config, cells, products, device=device, force=force)
 
 

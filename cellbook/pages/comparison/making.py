@@ -122,7 +122,7 @@ def wells_of(one: Representation, config: Config, store: Path, device: str, forc
 
     def make(folder: Path) -> None:
         if one.about.get("weights") is False:
-            tables = {"wells": kept_means(one.source.run)}  # type: ignore[union-attr, arg-type]
+            tables = {"wells": profile.means(one.source.run.table("wells"))}  # type: ignore[union-attr]
         else:
             tables = encoded(one, config, store, device)
         for name, table in tables.items():
@@ -131,12 +131,6 @@ def wells_of(one: Representation, config: Config, store: Path, device: str, forc
     data = digest([named.fingerprint(config.screen, config.simulated), asdict(config.simulated)])[:32]
     with one_thread():
         return obtain(store, "compared", VERSION, about, data, make, device=device, force=force)
-
-
-def kept_means(run: Run) -> pd.DataFrame:
-    """Mean features of wells that a training has kept beside their deviations."""
-    wells = run.table("wells")
-    return wells[[name for name in wells if not str(name).endswith("_sd")]]
 
 
 def encoded(one: Representation, config: Config, store: Path, device: str) -> Tables:

@@ -145,7 +145,7 @@ def measure(training: Training, run: Run, cells: CellSet, config: Config) -> tup
     """Tables of a finished training, and distances between treatments by "summary|distance"."""
     embedded, kept = run.table("codes"), kept_rows(cells.table)
     state = load_run(fair_cae, training.config, cells, run, "cpu")
-    wells = means(run.table("wells"))
+    wells = profile.means(run.table("wells"))
     found, left = apart(wells)
     a, b, rounds = training.config.lengths
     span = {"since": a + b} if rounds else {"until": a}  # the adversary's own phase changes no codes
@@ -180,11 +180,6 @@ def adversarys_weeks(state: State, codes: np.ndarray, rows: np.ndarray, table: p
 
 
 # --- profiles -------------------------------------------------------------------------------------------------------
-
-
-def means(wells: pd.DataFrame) -> pd.DataFrame:
-    """Of the wells that a training keeps the mean codes, of all wells."""
-    return wells[[name for name in wells if not str(name).endswith("_sd")]]
 
 
 def apart(wells: pd.DataFrame) -> tuple[Arrays, pd.DataFrame]:

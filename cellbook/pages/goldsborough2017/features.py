@@ -39,8 +39,7 @@ def summaries(cells: pd.DataFrame, wells: pd.DataFrame) -> dict[str, pd.DataFram
 
     Whitening is linear, so that means of whitened cells are whitened means of cells.
     """
-    means = [name for name in wells if not str(name).endswith("_sd")]
-    used = wells.loc[~is_positive(wells), means].rename(columns=lambda name: str(name).removesuffix("_mean"))
+    used = profile.means(wells[~is_positive(wells)]).rename(columns=lambda name: str(name).removesuffix("_mean"))
     usable = profiles.drop_unusable(used.reset_index(drop=True))[0]
     ridge = profile.shrinkage_ridge(
         profiles.matrix(usable)[profiles.controls_mask(usable)], np.zeros(profiles.controls_mask(usable).sum(), int)

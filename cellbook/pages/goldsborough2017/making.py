@@ -17,7 +17,7 @@ from cellbook.pages.goldsborough2017 import drawn, pictures, quality
 from cellbook.pages.goldsborough2017.config import BASELINES, PROTOCOL, VERSION, Config, trainings
 from cellbook.pages.goldsborough2017.equations import equations
 from cellbook.pages.goldsborough2017.features import PLAIN, distances, of_layers, summaries
-from cellbook.runs import Run, choose_device, obtain, obtain_page, save_table
+from cellbook.runs import Run, choose_device, obtain, save_table
 from cellbook.screens import named
 from cellbook.screens.outlines import LARGER, OPEN
 from cellbook.study import course, profile
@@ -33,6 +33,7 @@ from cellbook.study.trainings import (
     Training,
     contents,
     measured,
+    obtain_trainings,
     save_contents,
     save_products,
     told,
@@ -49,25 +50,13 @@ MEASURED = 2  # rises when `measure` or `baselines` find something else
 END = -1  # step of what was measured at the end of a training, of more images than on its way
 
 
-def run(
-    config: Config, store: str | Path, *, device: str = "auto", force: bool = False, workers: int | None = None
-) -> Run:
+def run(config: Config, store: str | Path, **how: Any) -> Run:
     """The run of this configuration, computed only if it is not in the store; so is each of its trainings.
 
-    Parameters
-    ----------
-    config : Config
-    store : folder of the runs
-    device : where networks are trained; everything else is done on the CPU
-    force : make all anew, trainings as well
-    workers : processes that train; as many as cores and memory bear, if trainings are long and on a CPU
+    See `obtain_trainings` for the further arguments.
     """
-
-    def make(folder: Path, on: str) -> None:
-        make_products(config, Place(store, on, force), folder, workers)
-
     cells = named.fingerprint(config.screen, config.simulated, config.side, config.shrink)
-    return obtain_page(store, PROTOCOL, VERSION, config, cells, make, device=device, force=force)
+    return obtain_trainings(PROTOCOL, VERSION, config, store, make_products, cells=cells, **how)
 
 
 def baseline(config: Config, store: str | Path, device: str = "auto") -> list[Run]:
