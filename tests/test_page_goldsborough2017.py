@@ -1,5 +1,6 @@
 """The page of CytoGAN: accuracies against slow loops, what is measured of images on planted ones, sums, verdicts."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from executing import execute
+from PIL import Image
 from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
 
@@ -18,12 +20,22 @@ from cellbook.features.transferred import installed
 from cellbook.methods import cytogan
 from cellbook.methods.cytogan.config import paper
 from cellbook.pages import goldsborough2017 as gans
-from cellbook.pages.goldsborough2017 import drawn, equations, features, making, measures, progress, quality, shown
+from cellbook.pages.goldsborough2017 import (
+    drawn,
+    equations,
+    features,
+    making,
+    measures,
+    progress,
+    quality,
+    realism,
+    shown,
+)
 from cellbook.pages.goldsborough2017.config import judged, papers_views, resize, trainings
 from cellbook.runs import Run
 from cellbook.study import judging, premises, rows
 from cellbook.study.encoding import RANDOM
-from cellbook.study.pictures import load
+from cellbook.study.pictures import load, normalised
 from cellbook.study.rows import Votes
 from cellbook.study.trainings import Place
 
@@ -400,6 +412,22 @@ def test_products_hold_no_original(run, store):
 
 
 # --- verdicts -------------------------------------------------------------------------------------------------------
+
+
+def test_half_of_the_cells_of_the_realism_test_are_real_and_half_are_samples(run, store, tmp_path):
+    realism.write_page(TWICE, store, tmp_path / "samples")
+    text = (tmp_path / "samples" / "cells.js").read_text()
+    content = json.loads(text.removeprefix("window.REALISM = ").rstrip(";\n"))
+    cells, n, side = making.load(TWICE, store), len(content["made"]), content["side"]
+    known = np.round(255 * normalised(cells)).astype(np.uint8).transpose(0, 2, 3, 1)
+    assert sum(content["made"]) * 2 == n
+    with Image.open(tmp_path / "samples" / "cells.png") as picture:
+        sheet = np.asarray(picture)
+    for place, (made, name) in enumerate(zip(content["made"], content["treatment"], strict=True)):
+        y, x = divmod(place, content["across"])
+        crop = sheet[y * side : (y + 1) * side, x * side : (x + 1) * side]
+        assert (known == crop).all(axis=(1, 2, 3)).any() != bool(made)
+        assert (name == "LSGAN") == bool(made)
 
 
 def numbers_of(*lines):

@@ -23,6 +23,7 @@ from cellbook.pages.lafarge2019.config import LABELS, PAPER_MODELS, PAPERS_VIEWS
 from cellbook.pages.lafarge2019.measures import FALLING
 from cellbook.study import course, judging, premises, profile, rows
 from cellbook.study.pictures import load, normalised
+from cellbook.study.realism import HALF, choose
 from cellbook.study.reconstructions import MISFIT
 from cellbook.study.tables import premise_table
 
@@ -437,9 +438,9 @@ def test_page_runs_on_a_screen_of_ones_own(screen, tmp_path):
 
 def test_both_halves_of_the_realism_test_have_the_same_mechanisms_and_no_cell_twice(screen):
     table = CellSet.open(screen).table
-    real, made = realism.choose(table)
-    assert len(real) == len(made) == realism.HALF
-    assert len({*real, *made}) == 2 * realism.HALF
+    real, made = choose(table)
+    assert len(real) == len(made) == HALF
+    assert len({*real, *made}) == 2 * HALF
     counts = [table.loc[rows, "Metadata_moa"].value_counts().sort_index() for rows in (real, made)]
     pd.testing.assert_series_equal(*counts)
 
@@ -469,15 +470,16 @@ def test_cells_of_the_realism_test_are_what_its_answers_say(test_page, screen):
         y, x = divmod(place, content["across"])
         crop = sheet[y * side : (y + 1) * side, x * side : (x + 1) * side]
         assert (shades == crop).all(axis=(1, 2, 3)).any() != bool(made)
-    assert sum(content["made"]) == len(content["made"]) - sum(content["made"]) == realism.HALF
+    assert sum(content["made"]) == len(content["made"]) - sum(content["made"]) == HALF
 
 
-def test_the_books_own_realism_test_is_complete():
+@pytest.mark.parametrize("folder", [STATIC, STATIC / "samples"], ids=["reconstructions", "samples"])
+def test_the_books_own_realism_tests_are_complete(folder):
     from PIL import Image
 
-    content = answers_of(STATIC)
+    content = answers_of(folder)
     assert (len(content["made"]), sum(content["made"]), len(content["treatment"])) == (100, 50, 100)
-    with Image.open(STATIC / "cells.png") as picture:
+    with Image.open(folder / "cells.png") as picture:
         assert picture.size == (content["side"] * content["across"], content["side"] * 100 // content["across"])
 
 

@@ -56,6 +56,7 @@
   }
 
   function run(root, data) {
+    const cells = base + (root.dataset.cells || ""); // folder of the pictures, where it is not that of this script
     const n = data.made.length;
     let order = shuffled(n);
     let answers = [];
@@ -68,7 +69,7 @@
       const column = cell % data.across;
       const row = Math.floor(cell / data.across);
       const style =
-        `width:${side}px;height:${side}px;background-image:url("${base}cells.png");` +
+        `width:${side}px;height:${side}px;background-image:url("${cells}cells.png");` +
         `background-size:${data.across * side}px auto;background-position:-${column * side}px -${row * side}px`;
       return make("div", { class: "realism-cell", role: "img", "aria-label": label, style });
     }
@@ -185,7 +186,7 @@
       root.replaceChildren(
         heading,
         bar("drawn cells, you", value, low, high, "realism-you"),
-        bar("drawn cells, three biologists in the paper", data.published, null, null, "realism-paper"),
+        bar(`drawn cells, ${data.judges}`, data.published, null, null, "realism-paper"),
         bar("real cells that you took for drawn", result.realCalledDrawn / result.real, null, null, "realism-other"),
         bar("all cells that you judged right", right / n, null, null, "realism-other"),
         make(
@@ -193,8 +194,7 @@
           {},
           `The thin line is a 95 % interval (${percent(low)} to ${percent(high)}). The more drawn cells are taken for real, ` +
             "the better the model draws; guessing takes half of both kinds for real. " +
-            `The model: ${data.iterations.toLocaleString("en")} iterations, ${data.width} channels a layer; ` +
-            "the paper's: 40,000 and 32."
+            data.size
         ),
         gallery("Drawn cells that you took for real", fooled),
         gallery("Real cells that you took for drawn", suspected),
@@ -219,7 +219,7 @@
       make(
         "p",
         {},
-        `${n} cells, ${n - drawn} as they are and ${drawn} drawn by VAE+ from a code, in an order that is new every time. ` +
+        `${n} cells, ${n - drawn} as they are and ${drawn} ${data.how}, in an order that is new every time. ` +
           "Call each of them real or drawn; keys R and D, or the buttons."
       ),
       make("button", { type: "button", class: "realism-answer", onclick: begin }, "Start")
