@@ -171,9 +171,10 @@ def cells():
     return profiles.replace_features(table, x, [f"z{i}" for i in range(30)])
 
 
-def test_profiles_keep_the_distances_that_few_directions_can_hold(cells):
+@pytest.mark.parametrize("one_unit", [False, True])
+def test_profiles_keep_the_distances_that_few_directions_can_hold(cells, one_unit):
     wells = profiles.to_wells(cells)
-    wide, few = (profiles.matrix(corrected.base(wells, n)(wells)) for n in (30, 8))
+    wide, few = (profiles.matrix(corrected.base(wells, n, one_unit)(wells)) for n in (30, 8))
     assert (wide.shape[1], few.shape[1]) == (30, 8)
     control = profiles.controls_mask(wells)
     np.testing.assert_allclose(wide[control].mean(axis=0), 0, atol=1e-9)
@@ -181,10 +182,20 @@ def test_profiles_keep_the_distances_that_few_directions_can_hold(cells):
     np.testing.assert_allclose(few @ few.T, wide @ axes.T @ axes @ wide.T, atol=1e-8)
 
 
+def test_features_of_one_unit_are_divided_by_one_number_and_others_each_by_their_own(cells):
+    wells = profiles.to_wells(cells)
+    values, control = profiles.matrix(wells), profiles.controls_mask(wells)
+    values[:, 0] *= 1e-3  # hardly varies
+    wells = profiles.replace_features(wells, values, profiles.features(wells))
+    shifts, spread = values - values[control].mean(axis=0), values[control].std(axis=0, ddof=1)
+    for one_unit, by in ((False, spread), (True, np.sqrt((spread**2).mean()))):
+        np.testing.assert_allclose(profiles.matrix(corrected.base(wells, 30, one_unit)(wells)), shifts / by, atol=1e-9)
+
+
 def test_what_is_fitted_on_cells_maps_means_as_it_maps_cells(cells):
     config = replace(SMOKE, components=10, corrections=configs.CORRECTIONS, wdn_iterations=20)
     wells = profiles.to_wells(cells)
-    start = corrected.base(wells, 10)
+    start = corrected.base(wells, 10, False)
     controls = start(cells[profiles.controls_mask(cells)].reset_index(drop=True))
     given = {name: table for name, _, table in corrected.corrected(start(wells), controls, config, "cpu")}
     assert all(np.isfinite(profiles.matrix(table)).all() for table in given.values())
@@ -200,7 +211,7 @@ def test_what_is_fitted_on_cells_maps_means_as_it_maps_cells(cells):
 
 def test_a_correction_that_cannot_be_made_says_why(cells):
     one_week = profiles.to_wells(cells).assign(Metadata_batch="Week1")
-    start = corrected.base(one_week, 10)(one_week)
+    start = corrected.base(one_week, 10, False)(one_week)
     given = {name: table for name, _, table in corrected.corrected(start, None, SMOKE, "cpu")}
     assert given["CORAL, cells"] == "of this network no codes of single cells were kept"
     assert isinstance(given["none"], pd.DataFrame)
@@ -288,7 +299,7 @@ def test_a_new_training_makes_another_run(store, run, tmp_path):
 def test_accuracies_are_those_of_profiles_made_by_hand(store, run, tables):
     compared = run.table("compared").set_index("variant")
     wells = Run(store / compared.loc[PLUS, "run"]).table("wells")
-    start = corrected.base(wells, SMOKE.components)(wells)
+    start = corrected.base(wells, SMOKE.components, True)(wells)
     centred = Centre().fit_transform(start)
     for summary, table in (("none", start), ("centred by week", centred)):
         treated = table[~named.is_positive(table)]

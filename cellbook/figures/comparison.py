@@ -7,19 +7,35 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from cellbook.figures.panels import distinct, entry, grid, legend
 from cellbook.figures.style import ACCENT, MARKERS
 
 MEANS = {"NSC": "NSC (%)", "NSCB": "NSCB (%)", "truth": "agreement with the truth"}
 GREY = "#777777"
+PLAINLY = "none"  # name of no correction
+
+
+def family(name: str) -> str:
+    """What a representation is a kind of: untrained networks, the networks of one paper, or itself."""
+    kind, _, paper = name.rpartition(", ")
+    return "untrained networks" if name.startswith("untrained") else f"trained, {paper}" if kind else name
 
 
 def shades(names: list[str]) -> dict[str, tuple[float, ...]]:
-    """A colour of each representation, far apart for neighbours in a list."""
-    ramp = np.concatenate([plt.get_cmap(name)(np.arange(20)) for name in ("tab20", "tab20b", "tab20c")])
-    return {name: tuple(ramp[place % len(ramp)]) for place, name in enumerate(names)}
+    """A colour of each family of some representations, by the name of a representation."""
+    families = distinct(pd.Series([family(name) for name in names]))
+    ramp = plt.get_cmap("tab10")
+    return {name: ramp(families.index(family(name)) % 10) for name in names}
+
+
+def key(shade: Mapping[str, tuple[float, ...]]) -> list[Line2D]:
+    """Entries of a legend, one a family."""
+    colours = {family(name): colour for name, colour in shade.items()}
+    return [entry(name, color=colour, marker="o", ls="", ms=7) for name, colour in colours.items()]
 
 
 def scale(measure: str) -> int:
@@ -46,9 +62,9 @@ def kept_and_left(rows: pd.DataFrame, bounds: Mapping[str, float], marks: pd.Dat
             strength = 0.75 if line.front else 0.18
             axes.hlines(k * line.value, 100 * line.week_low, 100 * line.week_high, color=GREY, alpha=strength / 2, lw=1)
             axes.vlines(100 * line.week, k * line.low, k * line.high, color=GREY, alpha=strength / 2, lw=1)
-            edge = "black" if line.front else "white"
+            edge, size, wide, above = ("black", 9, 1.2, 4) if line.front else ("white", 6, 0.5, 3)
             axes.plot(100 * line.week, k * line.value, marker[line.correction], color=shade[line.representation],
-                      ms=8, mec=edge, mew=1.2 if line.front else 0.5, zorder=3)  # fmt: skip
+                      ms=size, mec=edge, mew=wide, zorder=above)  # fmt: skip
         front = part[part["front"]].sort_values("week")
         axes.step(100 * front["week"], k * front["value"], where="post", color="black", lw=1)
         axes.axvline(100 * rows["chance"].mean(), color="black", ls=":", lw=1)
@@ -57,14 +73,35 @@ def kept_and_left(rows: pd.DataFrame, bounds: Mapping[str, float], marks: pd.Dat
         for mark in marks[marks["measure"] == measure].itertuples():
             axes.axhline(k * mark.value, xmin=0.97, color=ACCENT, lw=1.5)
         axes.set_ylabel(MEANS.get(measure, measure))
+        axes.set_xlim(-45, 103)  # nothing is up and to the left of the front, so that its names have room
+        name_front(axes, front, k)
+    panels[-1, 0].set_xticks(range(0, 101, 20))
     panels[-1, 0].set_xlabel(f"nearest {rows['control'].iloc[0]} well on another plate is of the same week (%)")
-    handles = [entry(name, color=shade[name], marker="o", ls="", ms=7) for name in names]
+    handles = key(shade)
     handles += [entry(name, color="black", marker=marker[name], ls="", ms=7, mfc="white") for name in corrections]
     handles += [entry("beaten by none", color="black"), entry("chance", color="black", ls=":")]
     handles += [entry("the truth itself", color="black", ls="--")] if bounds else []
     handles += [entry("published", color=ACCENT)] if len(marks) else []
     legend(figure, handles, 3)
     return figure
+
+
+def name_front(axes: Axes, front: pd.DataFrame, k: int) -> None:
+    """Name the points of the front on their left, from the lowest up, each above the one before."""
+    height = np.diff(axes.get_ylim()).item() / 18
+    lowest = -np.inf
+    for line in front.sort_values("value").itertuples():
+        lowest = max(k * line.value, lowest + height)
+        done = "" if line.correction == PLAINLY else f", {line.correction}"
+        axes.annotate(
+            line.representation + done,
+            (100 * line.week, k * line.value),
+            xytext=(100 * line.week - 3, lowest),
+            ha="right",
+            va="center",
+            fontsize=8,
+            zorder=5,
+        )
 
 
 def ranks(rows: pd.DataFrame) -> Figure:
@@ -127,7 +164,7 @@ def predictors(points: pd.DataFrame, measures: pd.DataFrame) -> Figure:
     panels[1].set_yticks(y, measures["measure"])
     panels[1].set_ylim(len(measures) - 0.5, -0.7)
     panels[1].set_xlabel("rank correlation with the ranking by truth")
-    handles = [entry(name, color=shade[name], marker="o", ls="") for name in names]
+    handles = key(shade)
     handles += [entry(name, color="black", marker=marker[name], ls="", mfc="white") for name in corrections]
     legend(figure, handles, 4)
     return figure

@@ -12,7 +12,7 @@ from cellbook.screens.named import SAMPLE, SIMULATED
 from cellbook.screens.simulator import SimulatedScreen
 from cellbook.study.encoding import CLASSICAL, PIXELS, UNTRAINED
 
-VERSION = 1
+VERSION = 2
 PROTOCOL = "ljosa2013"  # the benchmark's own
 NONE, CENTRED, WHITENED, TVN = "none", "centred by week", "whitened", "TVN"
 CORAL, CORAL_CELLS, WDN, HARMONY = "CORAL", "CORAL, cells", "WDN, cells", "Harmony"
@@ -60,6 +60,7 @@ class Config:
         ("lafarge2019", "lease"),
     )
     iterations: tuple[tuple[str, str, int], ...] = (  # page, screen and steps, where they are others than the preset's
+        ("goldsborough2017", SAMPLE, 1_250),
         ("lafarge2019", SIMULATED, 7_500),
         ("lafarge2019", SAMPLE, 2_200),
     )

@@ -31,23 +31,27 @@ from cellbook.profiles.harmony import Harmony
 RIDGE = 1.0  # of all covariances, in variances of a feature among controls, as published
 
 
-def base(wells: pd.DataFrame, components: int) -> Callable[[pd.DataFrame], pd.DataFrame]:
+def base(wells: pd.DataFrame, components: int, one_unit: bool) -> Callable[[pd.DataFrame], pd.DataFrame]:
     """What every correction starts from, as a function of wells or cells with these features.
 
-    Features are in deviations of the DMSO wells; more than `components` of them are turned into the directions in which
-    wells vary most around the mean of these. No label plays a part.
+    Features are in deviations of the DMSO wells, each in its own or, where all have one unit, in the root of their mean
+    variance: outputs of a network that hardly vary among a few dozen controls are noise that deviations of their own
+    would blow up. More than `components` features are turned into the directions in which wells vary most around the
+    mean of the controls. No label plays a part.
     """
     usable = profiles.drop_unusable(wells)[0]
     scaler = PlateScaler("standardise", by=None, on_constant="drop").fit(usable)
-    x = profiles.matrix(scaler.transform(usable))
+    names = scaler.features_
+    weights = scaler.spread_[0] / np.sqrt((scaler.spread_**2).mean()) if one_unit else np.ones(len(names))
+    x = profiles.matrix(scaler.transform(usable)) * weights
     axes = np.linalg.svd(x, full_matrices=False)[2][:components].T  # (features, n)
-    names = [f"axis_{i}" for i in range(axes.shape[1])]
 
     def start(table: pd.DataFrame) -> pd.DataFrame:
         scaled = scaler.transform(table[[*profiles.metadata(table), *profiles.features(usable)]])
+        y = profiles.matrix(scaled) * weights
         if len(axes) <= components:
-            return scaled
-        return profiles.replace_features(scaled, profiles.matrix(scaled) @ axes, names)
+            return profiles.replace_features(scaled, y, names)
+        return profiles.replace_features(scaled, y @ axes, [f"axis_{i}" for i in range(axes.shape[1])])
 
     return start
 

@@ -45,7 +45,7 @@ from cellbook.runs import Run, choose_device, obtain, obtain_page, save_table, t
 from cellbook.screens import named
 from cellbook.screens.simulator import SimulatedScreen
 from cellbook.study import course, profile
-from cellbook.study.encoding import IMAGENET, begun, encode
+from cellbook.study.encoding import CLASSICAL, IMAGENET, begun, encode
 from cellbook.study.known import probe
 from cellbook.study.processes import one_thread, side_by_side
 from cellbook.study.trainings import LONG, Tables, save_products, under_one_another
@@ -53,6 +53,7 @@ from cellbook.training import load_run
 from cellbook.training.codes import code_table
 from cellbook.training.loop import keyed
 
+ENCODED = 1  # version of the profiles of wells of a representation, which rises if an encoder finds something else
 POSITIVE, NEGATIVE = "positive control", "DMSO"
 COUNTED = ("positives", "pairs", "average_precision")
 
@@ -130,7 +131,7 @@ def wells_of(one: Representation, config: Config, store: Path, device: str, forc
 
     data = digest([named.fingerprint(config.screen, config.simulated), asdict(config.simulated)])[:32]
     with one_thread():
-        return obtain(store, "compared", VERSION, about, data, make, device=device, force=force)
+        return obtain(store, "compared", ENCODED, about, data, make, device=device, force=force)
 
 
 def encoded(one: Representation, config: Config, store: Path, device: str) -> Tables:
@@ -184,7 +185,8 @@ def of_weeks(simulated: SimulatedScreen, weeks: bool) -> SimulatedScreen:
 
 def measured(one: Representation, run: Run, config: Config, device: str) -> tuple[Tables, dict[str, np.ndarray]]:
     """What is kept of a representation: distances between treatments by correction, weeks left, and retrieval."""
-    start, kept = base(run.table("wells"), config.components), run.products()
+    one_unit, kept = one.name != CLASSICAL, run.products()
+    start = base(run.table("wells"), config.components, one_unit)
     controls = start(run.table("controls")) if "controls.parquet" in kept else None
     distances, tables = {}, []
     for summary, step, table in corrected(start(run.table("wells")), controls, config, device):
@@ -200,15 +202,15 @@ def measured(one: Representation, run: Run, config: Config, device: str) -> tupl
         if isinstance(step, Wdn):
             tables.append({"maps": pd.DataFrame([about | {"steps": step.steps_, "stopped": step.stopped_}])})
     if "clean.parquet" in kept:
-        distances |= without_weeks(run, config.components)
+        distances |= without_weeks(run, config.components, one_unit)
         tables.append({"truth": run.table("probe").assign(variant=one.name, repeat=one.repeat)})
     head = f"{one.name}|{one.repeat}"
     return under_one_another(tables), {f"{head}|{name}|cosine": line for name, line in distances.items()}
 
 
-def without_weeks(run: Run, components: int) -> dict[str, np.ndarray]:
+def without_weeks(run: Run, components: int, one_unit: bool) -> dict[str, np.ndarray]:
     """Distances between treatments in the screen without weeks: as it is, and whitened by its DMSO wells or cells."""
-    start = base(run.table("clean"), components)
+    start = base(run.table("clean"), components, one_unit)
     wells, controls = start(run.table("clean")), start(run.table("clean_controls"))
     rows = {
         CLEAN: (Nothing(), wells),
