@@ -6,15 +6,17 @@ import subprocess
 import sys
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 
-from cellbook import claims
+from cellbook import claims, profiles
 from cellbook.book import build, comparing, fragments, notebooks, results
 from cellbook.claims import INCOMPARABLE, NOT, PARTLY, REPRODUCED
 from cellbook.errors import CellbookError
 from cellbook.files import read_json, write_json
 from cellbook.pages import classical
+from cellbook.pages.classical import making
 from cellbook.study import rows
 
 
@@ -131,6 +133,17 @@ def test_permuted_labels_fall_to_chance(executed):
     numbers = pd.read_csv(executed / "numbers.csv").set_index(["setting", "measure", "protocol"])["value"]
     assert numbers["labels permuted", "NSC", "baseline"].item() < 0.2
     assert numbers["percentile", "NSC", "ljosa2013"].item() > 0.6
+
+
+@pytest.mark.parametrize("shape", [(40, 12), (8, 30)])
+def test_profiles_are_stored_without_their_features_but_with_all_angles_and_correlations(shape):
+    x = np.random.default_rng(0).normal(1, 2, shape)
+    table = pd.DataFrame(x, columns=[f"f{i}" for i in range(shape[1])]).assign(Metadata_well="A01")
+    y = profiles.matrix(making.without_features(table))
+    np.testing.assert_allclose(y @ y.T, x @ x.T, atol=1e-9)
+    np.testing.assert_allclose(y.mean(axis=1), x.mean(axis=1), atol=1e-12)
+    np.testing.assert_allclose(np.corrcoef(y), np.corrcoef(x), atol=1e-9)
+    assert np.abs(np.corrcoef(x.T, y.T)[: shape[1], shape[1] :]).max() < 0.999  # no coordinate is a feature
 
 
 def test_figures_come_with_their_data(executed):

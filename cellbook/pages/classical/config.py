@@ -10,7 +10,7 @@ from cellbook import metrics
 from cellbook.errors import CellbookError
 from cellbook.screens.named import FEATURES, PLANTED
 
-VERSION = 2
+VERSION = 3
 SCREENS = (FEATURES, PLANTED)
 
 

@@ -18,6 +18,7 @@ from cellbook.screens.named import load_wells
 from cellbook.study.profile import condensed
 from cellbook.study.projections import project
 
+BENCHMARK = "ljosa2013"
 N_FEATURES = 120  # of planted wells
 
 
@@ -39,7 +40,7 @@ def make_products(config: Config, wells: pd.DataFrame, folder: Path) -> None:
     if (batches > 1).any():
         raise CellbookError(f"{int((batches > 1).sum())} treatments lie in several batches; leave out control wells")
     distances: dict[str, dict[str, np.ndarray]] = {name: {} for name in kinds()}
-    weeks = {}
+    weeks, drawn = {}, {}
     for setting, transformed in settings(config, wells):
         for name, protocol in kinds().items():
             units = prepare(transformed, protocol, drop_unusable=True).profiles
@@ -48,14 +49,37 @@ def make_products(config: Config, wells: pd.DataFrame, folder: Path) -> None:
             controls = to_float32(transformed[transformed["Metadata_compound"] == "DMSO"])
             weeks[setting] = weeks_of_controls(controls, config).assign(setting=setting)
         if setting == config.drawn:
-            save_table(to_float32(transformed), folder / "drawn.parquet")
+            drawn = {"wells": transformed, "treatments": prepare(transformed, BENCHMARK).profiles}
     for name, columns in distances.items():
         save_table(pd.DataFrame(columns), folder / f"distances-{name}.parquet")
     save_table(pd.concat([weeks[name] for name in config.closer if name in weeks]), folder / "weeks.parquet")
     save_table(units[profiles.metadata(units)], folder / "treatments.parquet")
     save_table(wells[profiles.metadata(wells)], folder / "wells.parquet")
-    drawn = prepare(pd.read_parquet(folder / "drawn.parquet"), "ljosa2013").profiles
-    save_table(project(drawn, config.seed, setting=config.drawn), folder / "maps.parquet")
+    for name, table in drawn.items():
+        save_table(to_float32(without_features(table)), folder / f"drawn-{name}.parquet")
+    save_table(project(drawn["treatments"], config.seed, setting=config.drawn), folder / "maps.parquet")
+
+
+def without_features(table: pd.DataFrame) -> pd.DataFrame:
+    """Other coordinates of the same profiles, from which no feature can be read back.
+
+    Lengths of profiles, cosines between them, and the mean of each over its features stay as they were, and with these
+    all correlations: the axes are the mean and those of the profiles without it, turned so that the mean is the mean of
+    the coordinates again. The published features themselves are not ours to store.
+    """
+    x = profiles.matrix(table)
+    width = x.shape[1]
+    mean = x.mean(axis=1, keepdims=True)
+    axes, size, _ = np.linalg.svd(x - mean, full_matrices=False)
+    y = np.zeros_like(x)
+    y[:, :1] = mean * np.sqrt(width)
+    n = min(width - 1, len(size))  # what lies beside the mean has a dimension less
+    y[:, 1 : n + 1] = (axes * size)[:, :n]
+    # The reflection that swaps the first axis and the diagonal of all.
+    across = np.full(width, 1 / np.sqrt(width))
+    across[0] -= 1
+    y -= np.outer(y @ across, across) * (2 / (across @ across))
+    return profiles.replace_features(table, y, [f"axis_{i}" for i in range(width)])
 
 
 def weeks_of_controls(controls: pd.DataFrame, config: Config) -> pd.DataFrame:

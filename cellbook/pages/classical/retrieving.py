@@ -11,13 +11,10 @@ from cellbook.pages.classical.config import Config
 from cellbook.runs import Run
 from cellbook.study.rows import Draws, Votes, average, counts
 
-BENCHMARK = metrics.PROTOCOLS["ljosa2013"]
-
 
 def retrieval(run: Run, config: Config) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """Retrieval of replicates and mechanisms: one row a question and mechanism, and the numbers over all."""
-    setting, wells = config.drawn, run.table("drawn")
-    treatments = metrics.prepare(wells, BENCHMARK).profiles
+    setting, wells, treatments = config.drawn, run.table("drawn-wells"), run.table("drawn-treatments")
     draws = {"null_size": config.null_size, "seed": config.seed}
     active = metrics.activity(wells, **draws).merge(
         treatments[["Metadata_compound", "Metadata_concentration", "Metadata_moa"]]
