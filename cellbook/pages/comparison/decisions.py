@@ -83,10 +83,10 @@ def without_gpu(numbers: pd.DataFrame, choices: pd.DataFrame) -> str:
         return ""
     nsc, nscb = (one(numbers, protocol=CHOICE, setting=UNTRAINED_ONLY, measure=name) for name in (NSC, NSCB))
     return (
-        f"With control wells on every plate and no GPU, take {best['variant']}, {in_words(best['summary'])}: NSC and "
-        f"NSCB of the other compounds choose it for {best['compounds']} of {best['of']} compounds, and choices made so "
-        f"score NSC {share(nsc)} and NSCB {share(nscb)} per cent on the compounds that had no say"
-        f"{week_of(numbers, best)}."
+        f"With control wells on every plate and no GPU, take {best['variant']}, {in_words(best['summary'])}. "
+        f"When the choice for each compound is left to the others, {best['compounds']} of {best['of']} get this one, and "
+        f"choices made so score NSC {share(nsc)} and NSCB {share(nscb)} per cent on the compounds that had no say."
+        f"{week_of(numbers, best)}"
     )
 
 
@@ -98,11 +98,11 @@ def in_words(summary: str) -> str:
 
 
 def week_of(numbers: pd.DataFrame, point: pd.Series) -> str:
-    """What is left of the week under a choice, as an ending; empty where that cannot be asked."""
+    """What is left of the week under a choice, as a sentence; empty where that cannot be asked."""
     line = one(numbers, protocol=MEASURED, variant=point["variant"], summary=point["summary"], measure=WEEK)
     if line is None:
         return ""
-    return f"; of its {line['kind']} wells, {share(line)} per cent lie nearest to one of their own week"
+    return f" Of its {line['kind']} wells, {share(line)} per cent still lie nearest to one of their own week."
 
 
 def with_gpu(numbers: pd.DataFrame, choices: pd.DataFrame) -> str:
@@ -115,8 +115,8 @@ def with_gpu(numbers: pd.DataFrame, choices: pd.DataFrame) -> str:
         return ""
     changed = ", ".join(f"{line['measure']} {points(line)} ({certainty(line)})" for line in lines)  # type: ignore[index, arg-type]
     return (
-        f"Where the networks of the book may be chosen as well, trained or not, {best['compounds']} of {best['of']} "
-        f"compounds get {best['variant']}, {in_words(best['summary'])}; beside the choice without any training that "
+        f"If the networks of the book may be chosen as well, trained or not, {best['compounds']} of {best['of']} "
+        f"compounds get {best['variant']}, {in_words(best['summary'])}. Beside the choice without any training this "
         f"changes {changed}."
     )
 
@@ -135,13 +135,13 @@ def confounded(numbers: pd.DataFrame) -> str:
     if len(safe):
         best = safe.iloc[safe["value"].argmin()]
         text = (
-            f"Where compounds are confounded with weeks, take {best['summary']}: of the corrections that do not surely "
-            f"cost biology it takes most of the week, and changes the share of {best['kind']} wells nearest to one of "
-            f"their own week by {points(best)} ({certainty(best)}), {NSCB} by {change(numbers, best['summary'], NSCB)}"
+            f"Where compounds are confounded with weeks, take {best['summary']}. Of the corrections that do not surely "
+            f"cost biology it takes most of the week: averaged over {best['representations']:.0f} representations, the "
+            f"share of {best['kind']} wells nearest to one of their own week changes by {points(best)} "
+            f"({certainty(best)}), {NSCB} by {change(numbers, best['summary'], NSCB)}"
         )
         if TRUTH in set(numbers["measure"]):
             text += f", agreement with the truth by {change(numbers, best['summary'], TRUTH)}"
-        text += f", averaged over {best['representations']:.0f} representations"
     told = [f"{name} ({cost(numbers, name)})" for name in dear.sort_values("value")["summary"]]
     return f"{text}." + (f" Surely at a cost: {'; '.join(told)}." if told else "")
 
@@ -173,8 +173,8 @@ def learned(numbers: pd.DataFrame) -> str:
         return ""
     best, sure = lines.iloc[lines["value"].argmax()], (lines["low"] > 0).sum()
     return (
-        f"Of {len(lines)} trained networks, {sure} surely beat the network of their paper before its first step in NSC "
-        f"(whitened profiles); the most that training changes is {points(best)}, of {best['variant']}."
+        f"Of {len(lines)} trained networks, {sure} surely beat their own network before its first step in NSC "
+        f"(whitened profiles). The most that training changes is {points(best)}, of {best['variant']}."
     )
 
 
@@ -186,9 +186,9 @@ def not_to_trust(ranks: pd.DataFrame) -> str:
     best, likely = (own.iloc[own[name].argmax()] for name in ("value", "probability"))
     head = "The first place is sure" if best["probability"] >= SURE else "Do not trust a first place"
     text = (
-        f"{head}: of {len(own)} representations and corrections {best['name']} has the highest NSC, "
-        f"{percent(best['value'])} per cent, and is first in {percent(best['probability'])} per cent of the draws of "
-        f"compounds"
+        f"{head}. Of {len(own)} pairs of a representation and a correction, {best['name']} has the highest NSC, "
+        f"{percent(best['value'])} per cent, and with other compounds would be first in "
+        f"{percent(best['probability'])} per cent of the cases"
     )
     if likely["name"] != best["name"]:
         text += f"; the likeliest first is {likely['name']}, {percent(likely['probability'])} per cent"
@@ -203,7 +203,7 @@ def predicted(numbers: pd.DataFrame) -> str:
         return ""
     best = lines.iloc[lines["best"].argmax()]
     return (
-        f"NSC ranks {nsc['points']:.0f} representations and corrections as the truth does with a rank correlation of "
-        f"{plainly(nsc)}; of all measures {best['measure']} does best, {plainly(best)}, in {percent(best['best'])} per "
-        f"cent of the draws of compounds."
+        f"The benchmark's NSC and the known truth rank {nsc['points']:.0f} pairs of a representation and a correction "
+        f"with a correlation of {plainly(nsc)}. Of all measures {best['measure']} agrees best with the truth, "
+        f"{plainly(best)}, and would do so with other compounds in {percent(best['best'])} per cent of the cases."
     )
