@@ -84,7 +84,7 @@ def without_gpu(numbers: pd.DataFrame, choices: pd.DataFrame) -> str:
     nsc, nscb = (one(numbers, protocol=CHOICE, setting=UNTRAINED_ONLY, measure=name) for name in (NSC, NSCB))
     return (
         f"With control wells on every plate and no GPU, take {best['variant']}, {in_words(best['summary'])}. "
-        f"When the choice for each compound is left to the others, {best['compounds']} of {best['of']} get this one, and "
+        f"If all others choose for each compound, {best['compounds']} of {best['of']} get this one, and "
         f"choices made so score NSC {share(nsc)} and NSCB {share(nscb)} per cent on the compounds that had no say."
         f"{week_of(numbers, best)}"
     )
