@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from executing import execute
 from PIL import Image
-from scipy.spatial.distance import cdist
+from scipy.spatial.distance import cdist, squareform
 from scipy.stats import spearmanr
 
-from cellbook import claims, profiles
+from cellbook import claims, metrics, profiles
 from cellbook.book import notebooks
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
@@ -191,6 +191,17 @@ def test_every_convolution_of_every_model_is_read(numbers):
         assert {f"layer {k}, mean" for k in range(1, n + 1)} <= of[name]
         assert f"layer {n + 1}, mean" not in of[name]
     assert of["LSGAN"] >= {"mean", "mean, whitened", "mean, whitened by cells"}
+
+
+def test_distances_that_are_kept_give_the_same_neighbours(run):
+    treatments, rng = run.table("treatments"), np.random.default_rng(0)
+    x = rng.normal(size=(len(treatments), 3))
+    square = cdist(x, x)
+    kept = squareform(features.nearest_alone({"a": squareform(square)}, treatments)["a"])
+    assert np.mean(kept == square) < 0.5
+    for one in [*measures.OURS.measures, *measures.TREATMENTS.measures]:
+        votes = [metrics.match(treatments, distances=each, **one.arguments()).per_query for each in (square, kept)]
+        pd.testing.assert_frame_equal(*votes)
 
 
 def test_a_confusion_matrix_counts_every_treatment_of_every_training_once(tables, numbers):

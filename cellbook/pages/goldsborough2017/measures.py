@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import chain, product
 from typing import Any
 
@@ -13,7 +12,6 @@ from threadpoolctl import threadpool_limits
 
 from cellbook import metrics
 from cellbook.configure import restore
-from cellbook.metrics.protocols import SAME_COMPOUND_OR_BATCH
 from cellbook.pages.goldsborough2017 import progress
 from cellbook.pages.goldsborough2017.config import (
     DCGAN,
@@ -29,7 +27,7 @@ from cellbook.pages.goldsborough2017.config import (
     trainings,
 )
 from cellbook.pages.goldsborough2017.drawn import ANY, has_halo
-from cellbook.pages.goldsborough2017.features import BY_CELLS, PLAIN, WHITENED
+from cellbook.pages.goldsborough2017.features import BY_CELLS, OURS, PLAIN, TREATMENTS, WHITENED
 from cellbook.pages.goldsborough2017.making import END, REAL
 from cellbook.pages.goldsborough2017.progress import by_compound
 from cellbook.pages.goldsborough2017.quality import (
@@ -44,14 +42,7 @@ from cellbook.study import measured, premises
 from cellbook.study.encoding import CLASSICAL, IMAGENET, UNTRAINED
 from cellbook.study.rows import Draws, Votes, average, by_repeat, counts, difference, numbers, pick, row, spread
 
-OURS = metrics.PROTOCOLS[PROTOCOL]
 NSC = OURS.measures[0].name
-# The same profiles and distances under the benchmark's own average.
-TREATMENTS = replace(
-    OURS,
-    name=f"{PROTOCOL}, over treatments",
-    measures=(metrics.Measure("NSC"), metrics.Measure("NSCB", exclude=SAME_COMPOUND_OR_BATCH)),
-)
 SAMPLES, PATHS, SUMS, HALO, EQUATIONS, STATES = "samples", "paths", "sums", "halo", "equations", "states"
 BETWEEN, RISES, HAS_HALO, RIGHT = "middle between the ends", "property rises", "images with a halo", "sums right"
 # Pairs of variant and summary whose accuracies are compared, the one less the other.

@@ -74,8 +74,7 @@ def draw(config: Config, cells: CellSet, found: dict[str, np.ndarray]) -> Album:
             for place, image in enumerate(images):
                 album.add(kind, f"{variant}, {place // len(TERMS) + 1}", TERMS[place % len(TERMS)], image)
         elif figure == ON_THE_WAY:
-            for place, image in enumerate(images[:2], 1):
-                album.add(figure, f"{variant}, {place}", rest, image)
+            album.add(figure, variant, rest, images[0])
         elif figure == MADE_OF_CELLS:
             for name, image in zip(names, images, strict=True):
                 album.add(figure, name, variant, image)

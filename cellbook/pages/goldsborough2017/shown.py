@@ -175,6 +175,12 @@ def halo_table(numbers: pd.DataFrame) -> pd.DataFrame:
 # --- data of figures ------------------------------------------------------------------------------------------------
 
 
+def losses(run: Run) -> pd.DataFrame:
+    """The losses of all trainings, to four digits."""
+    history = run.table("history")
+    return history.assign(value=[float(f"{value:.4g}") for value in history["value"]])
+
+
 def course_rows(numbers: pd.DataFrame) -> pd.DataFrame:
     """Accuracy and quality of images at checkpoints, for `figures.course`."""
     found = [course.panels(numbers, (NSC,), {})]
