@@ -18,7 +18,7 @@ class Config:
     """
 
     seed: int = 0  # of weights, pairs and augmentation
-    iterations: int = 2_000
+    iterations: int = 4_000
     batch: int = 128  # pairs a step; 2,048 in the paper
     width: int = 16  # channels of the first stage; a code has eight times as many numbers
     expanded: int = 512  # numbers of an embedding, of which the loss is taken; 8,192 in the paper
@@ -41,6 +41,6 @@ class Config:
 
 PRESETS = {
     "smoke": Config(iterations=4, batch=8, width=2, expanded=16),
-    "quick": Config(iterations=300, batch=64),  # two minutes of a core
-    "long": Config(),  # a quarter of an hour of a core, whatever the number of cells
+    "quick": Config(iterations=1_000, batch=64),  # two minutes of a core
+    "long": Config(),  # a quarter of an hour of a core, however many cells there are
 }

@@ -54,8 +54,11 @@ def terms(z: Tensor, other: Tensor) -> dict[str, Tensor]:
     """The three terms of the loss of two batches of embeddings, (N, d) each, before they are weighted.
 
     As in the published code, on which the weights rest: the invariance is a mean over numbers too, the variance a mean
-    over the two batches, and the covariance a sum. `deviation` is no term: it is 1 of embeddings that are spread as
-    asked, and falls to 0 when they collapse.
+    over the two batches, and the covariance a sum.
+
+    `deviation` is no term. It is 1 of embeddings that are spread as asked, and falls to 0 when they collapse. Between
+    these, invariance and variance, with weights a and b, pull evenly at b / (4 a (1 - r)), where r is the correlation
+    of the two cells of a pair: at 1/4 if these have nothing in common, and at 1 from r = 3/4 on.
     """
     return {
         "invariance": F.mse_loss(z, other),
