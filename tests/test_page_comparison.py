@@ -324,6 +324,13 @@ def test_a_training_on_the_real_cells_is_found_by_their_name(data_dir, tmp_path,
     assert (code, own.why, str(own.run.folder)) == (0, "", out.strip())
 
 
+def test_the_page_says_how_far_its_own_network_is_from_a_collapse(store, run):
+    (own,) = (one for one in found.sources(SMOKE, store) if one.paper == configs.OURS)
+    end = own.run.table("history")["deviation"].iloc[-1]
+    assert run.table("trainings")["key"].tolist() == [own.run.key]
+    assert f"deviation of {end:.2f}: 1 is asked" in shown.collapse(run)
+
+
 def test_the_network_of_no_paper_encodes_by_its_name_as_a_published_page_has_it(store, run, tmp_path):
     shutil.copytree(run.folder, tmp_path / "results" / "comparison" / "runs" / run.key)
     cells = named.load(SMOKE.screen, SMOKE.simulated, store)

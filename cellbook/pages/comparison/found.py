@@ -14,7 +14,7 @@ from cellbook.methods.fair_cae.networks import SHRINK
 from cellbook.pages.comparison.config import OURS, Config, label, of_page, page, preset_of, trainings
 from cellbook.runs import Run, run_key
 from cellbook.screens import named
-from cellbook.study.trainings import Training
+from cellbook.study.trainings import Training, told
 from cellbook.training.checkpoints import WEIGHTS
 from cellbook.training.loop import keyed
 
@@ -156,3 +156,17 @@ def firsts(found: list[Source]) -> list[Source]:
         if not source.why:
             there.setdefault(source.paper, source)
     return list(there.values())
+
+
+def own_trainings(compared: Sequence[Source | None]) -> pd.DataFrame:
+    """Records of the trainings of no paper, by which `cellbook features` finds their networks, as a page tells its own.
+
+    `deviation` is how far from a collapse the embeddings were at the end.
+    """
+    rows = []
+    for source in compared:
+        if source and source.run and source.paper == OURS:
+            end = source.run.table("history").iloc[-1]
+            name = {"variant": source.one.variant, "repeat": source.one.repeat, "deviation": end["deviation"]}
+            rows.append(told(source.run) | name)
+    return pd.DataFrame(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,6 @@ from cellbook.pages.comparison.config import (
     CONSISTENCY,
     KNOWN,
     NONE,
-    OURS,
     PLAIN,
     PLAINLY,
     PROTOCOL,
@@ -51,7 +50,7 @@ from cellbook.study import course, profile
 from cellbook.study.encoding import CLASSICAL, IMAGENET, begun, encode
 from cellbook.study.known import probe
 from cellbook.study.processes import one_thread, side_by_side
-from cellbook.study.trainings import LONG, Tables, save_products, told, under_one_another
+from cellbook.study.trainings import LONG, Tables, save_products, under_one_another
 from cellbook.training import load_run
 from cellbook.training.codes import code_table
 from cellbook.training.loop import keyed
@@ -310,7 +309,7 @@ def make_products(
     tables |= {"treatments": units, "size": profile.size(cells, len(units))}
     tables["missing"] = pd.concat([missing, pd.DataFrame(refused)], ignore_index=True)
     tables["compared"] = pd.DataFrame([compared(*pair) for pair in made])
-    tables["trainings"] = own_trainings(one for one, _ in made)
+    tables["trainings"] = found.own_trainings([one.source for one, _ in made if "training" in one.about])
     save_products({name: table for name, table in tables.items() if len(table)}, folder)
     profile.save_distances(distances, folder)
 
@@ -321,13 +320,6 @@ def treatments_of(cells: CellSet) -> pd.DataFrame:
     wells = profiles.to_wells(table)
     units = profile.treatments(wells[~named.is_positive(wells)].reset_index(drop=True), PROTOCOL)
     return units[profiles.metadata(units)]
-
-
-def own_trainings(made: Iterable[Representation]) -> pd.DataFrame:
-    """The trainings of no paper, by which `cellbook features` finds their networks; papers have pages for that."""
-    ours = [one for one in made if one.source and one.source.paper == OURS and "training" in one.about]
-    names = [{"variant": one.source.one.variant, "repeat": one.repeat} for one in ours]  # type: ignore[union-attr]
-    return pd.DataFrame([told(one.source.run) | name for one, name in zip(ours, names, strict=True)])  # type: ignore[union-attr, arg-type]
 
 
 def compared(one: Representation, run: Run) -> dict[str, Any]:
