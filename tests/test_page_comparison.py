@@ -311,8 +311,9 @@ def test_the_command_for_what_is_of_no_paper_puts_it_where_it_is_found(tmp_path,
     assert (own.why, str(own.run.folder)) == ("", out.strip())
     seeded = replace(own, one=configs.trainings(replace(config, seed=3))[0])
     assert seeded.told(config)["command"] == f"{lost.loc[OWN, 'command']} -p seed=3"
-    real = replace(config, screen=named.SAMPLE)
-    assert own.told(real)["command"] == "cellbook train vicreg --cells bbbc021-sample -p preset=smoke"
+    real = replace(config, screen=named.SAMPLE, iterations=((configs.OURS, named.SAMPLE, 7),))
+    command = replace(own, one=configs.trainings(real)[0]).told(real)["command"]
+    assert command == "cellbook train vicreg --cells bbbc021-sample -p preset=smoke -p iterations=7"
 
 
 @pytest.mark.data

@@ -69,6 +69,7 @@ class Config:
         ("goldsborough2017", SAMPLE, 1_250),
         ("lafarge2019", SIMULATED, 7_500),
         ("lafarge2019", SAMPLE, 2_200),
+        (OURS, SAMPLE, 1_000),  # so that a real cell is seen as often as a simulated one
     )
     trainings: int = 1  # of each network, at most
     # Profiles
@@ -126,9 +127,13 @@ def of_page(name: str, config: Config) -> Any:
     module, preset = page(name), preset_of(name, config)
     if module is None or preset not in module.PRESETS:
         return None
-    steps = {(where, screen): n for where, screen, n in config.iterations}.get((name, config.screen), 0)
-    own = replace(module.PRESETS[preset], screen=config.screen, seed=config.seed)
+    steps, own = steps_of(name, config), replace(module.PRESETS[preset], screen=config.screen, seed=config.seed)
     return module.resize(own, steps) if steps else own
+
+
+def steps_of(name: str, config: Config) -> int:
+    """Steps of a page's trainings, where they are others than its preset's; else 0."""
+    return {(where, screen): n for where, screen, n in config.iterations}.get((name, config.screen), 0)
 
 
 def preset_of(name: str, config: Config) -> str:
@@ -142,6 +147,7 @@ def trainings(config: Config) -> list[Training]:
     if not config.own:
         return []
     base = choose_preset(vicreg.PRESETS, config.own)
+    base = replace(base, iterations=steps_of(OURS, config) or base.iterations)
     own = [replace(base, seed=seed) for seed in seeds(config.seed, config.trainings)]
     return [Training("VICReg", repeat, "vicreg", one) for repeat, one in enumerate(own)]
 

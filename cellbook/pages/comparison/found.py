@@ -53,7 +53,9 @@ class Source:
     def told(self, config: Config) -> dict[str, str]:
         """What the page says of one that is missing."""
         if self.paper == OURS:
-            parts = [f"preset={config.own}"] + ([f"seed={self.one.config.seed}"] if self.one.config.seed else [])
+            plain, own = self.one.module.PRESETS[config.own], self.one.config
+            others = [name for name in ("iterations", "seed") if getattr(own, name) != getattr(plain, name)]
+            parts = [f"preset={config.own}", *(f"{name}={getattr(own, name)}" for name in others)]
             command = f"cellbook train {self.one.method} --cells {where_cells_are(config)}"
             return self._told(command, parts)
         parts = [f"preset={preset_of(self.paper, config)}"]
