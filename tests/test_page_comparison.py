@@ -14,15 +14,17 @@ from cellbook import metrics, profiles
 from cellbook.book import fragments, front, notebooks
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
+from cellbook.methods import weakly_supervised
 from cellbook.pages import comparison
 from cellbook.pages.comparison import config as configs
 from cellbook.pages.comparison import corrected, decisions, found, making, measures, ranking, shown, truth
 from cellbook.profiles.centre import Centre
-from cellbook.runs import Run
+from cellbook.runs import Run, known_by
 from cellbook.screens import named
-from cellbook.study import rows
+from cellbook.study import models, rows
 from cellbook.study.rows import Draws, Votes
 from cellbook.study.trainings import Place
+from cellbook.training import load_run
 
 SMOKE = replace(
     comparison.PRESETS["smoke"],
@@ -30,7 +32,7 @@ SMOKE = replace(
     cells=2,
     corrections=("none", "centred by week", "whitened", "CORAL, cells"),
 )
-VAE, PLUS = "VAE, Lafarge 2019", "VAE+, Lafarge 2019"
+VAE, PLUS, OWN = "VAE, Lafarge 2019", "VAE+, Lafarge 2019", "VICReg, this book"
 
 
 # --- ranks, choices, agreement --------------------------------------------------------------------------------------
@@ -222,12 +224,14 @@ def test_a_correction_that_cannot_be_made_says_why(cells):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """A store in which one page has trained two networks, of which one kept its weights alone."""
+    """A store in which one page has trained two networks, and this page's own is there as well."""
     folder = tmp_path_factory.mktemp("store")
     own = configs.of_page("lafarge2019", SMOKE)
     cells = named.load(own.screen, own.simulated, folder)
     for one in configs.page("lafarge2019").trainings(own)[:2]:
         Place(folder).of(one, cells)
+    for one in configs.trainings(SMOKE):
+        Place(folder).of(one, named.load(SMOKE.screen, SMOKE.simulated, folder))
     return folder
 
 
@@ -245,7 +249,7 @@ def test_every_page_is_asked_and_what_is_not_there_has_a_command(store):
     every = tuple((paper, "smoke") for paper in configs.PAPERS)
     whole = found.sources(replace(SMOKE, pages=every), store)
     there = [source.name for source in whole if not source.why]
-    assert there == [PLUS, VAE]
+    assert there == [PLUS, VAE, OWN]
     lost = found.missing(whole, replace(SMOKE, pages=(*every, ("nowhere2020", "paper")))).set_index("representation")
     assert lost.loc["AE, Lafarge 2019", "command"] == "cellbook run lafarge2019 -p preset=smoke"
     assert lost.loc["mixup, Caicedo 2018", "why"] == found.NOT_THERE
@@ -254,9 +258,10 @@ def test_every_page_is_asked_and_what_is_not_there_has_a_command(store):
 
 
 def test_nothing_is_trained_and_no_training_is_touched(store, run):
-    before = {path: path.stat().st_mtime_ns for path in store.glob("vae_plus-*/*")}
+    before = {path: path.stat().st_mtime_ns for path in store.glob("v*-*/*")}
     assert comparison.run(SMOKE, store, device="cpu").key == run.key
-    assert {path: path.stat().st_mtime_ns for path in store.glob("vae_plus-*/*")} == before
+    assert {path: path.stat().st_mtime_ns for path in store.glob("v*-*/*")} == before
+    assert {path.parent.name.partition("-")[0] for path in before} == {"vae_plus", "vicreg"}
     assert not list(store.glob("weakly_supervised-*"))
 
 
@@ -272,10 +277,11 @@ def test_a_network_sees_the_cells_of_the_page_in_crops_as_large_as_its_own(store
 
 def test_wells_that_a_training_kept_stand_in_for_weights_only_of_the_same_cells(store, tmp_path):
     shutil.copytree(store, tmp_path / "store", ignore=shutil.ignore_patterns("weights.safetensors", "compar*"))
-    found_ = [one for one in found.sources(SMOKE, tmp_path / "store") if one.run]
+    papers = replace(SMOKE, own="")
+    found_ = [one for one in found.sources(papers, tmp_path / "store") if one.run]
     assert {one.why for one in found_} == {found.WITHOUT_WEIGHTS}
     own = configs.of_page("lafarge2019", SMOKE)
-    same = replace(SMOKE, **{name: getattr(own, name) for name in ("wells", "controls", "cells")}, crop=40)
+    same = replace(papers, **{name: getattr(own, name) for name in ("wells", "controls", "cells")}, crop=40)
     assert same.simulated != own.simulated  # the crop is another, the cells are not
     assert {one.why for one in found.sources(same, tmp_path / "store") if one.run} == {""}
 
@@ -285,12 +291,92 @@ def test_a_new_training_makes_another_run(store, run, tmp_path):
     (gone,) = (one.run.folder for one in found.sources(SMOKE, tmp_path / "store") if one.name == VAE)
     shutil.rmtree(gone)
     there = found.sources(SMOKE, tmp_path / "store")
-    assert [one.name for one in making.representations(SMOKE, there)][-1] == PLUS
+    assert [one.name for one in making.representations(SMOKE, there)][-2:] == [PLUS, OWN]
     keys = {
         tuple((one.name, str(one.about)) for one in making.representations(SMOKE, sources))
         for sources in (there, found.sources(SMOKE, store))
     }
     assert len(keys) == 2
+
+
+def test_the_command_for_what_is_of_no_paper_puts_it_where_it_is_found(tmp_path, run_main):
+    config, place = replace(SMOKE, pages=()), tmp_path / "runs"
+    named.load(config.screen, config.simulated, place)  # as a run of the page does, however little is there
+    lost = found.missing(found.sources(config, place), config).set_index("representation")
+    assert lost.loc[OWN, "why"] == found.NOT_THERE
+    words = lost.loc[OWN, "command"].replace("runs/", f"{place}/").split()[1:]
+    code, out, err = run_main(*words, "--store", place, "--device", "cpu")
+    assert (code, err) == (0, "")
+    (own,) = found.sources(config, place)
+    assert (own.why, str(own.run.folder)) == ("", out.strip())
+    seeded = replace(own, one=configs.trainings(replace(config, seed=3))[0])
+    assert seeded.told(config)["command"] == f"{lost.loc[OWN, 'command']} -p seed=3"
+    real = replace(config, screen=named.SAMPLE, iterations=((configs.OURS, named.SAMPLE, 7),))
+    command = replace(own, one=configs.trainings(real)[0]).told(real)["command"]
+    assert command == "cellbook train vicreg --cells bbbc021-sample -p preset=smoke -p iterations=7"
+
+
+@pytest.mark.data
+def test_a_training_on_the_real_cells_is_found_by_their_name(data_dir, tmp_path, run_main):
+    config = replace(SMOKE, pages=(), screen=named.SAMPLE)
+    words = ("train", "vicreg", "--cells", named.SAMPLE, "-p", "preset=smoke")
+    code, out, _ = run_main(*words, "--store", tmp_path, "--device", "cpu")
+    (own,) = found.sources(config, tmp_path)
+    assert (code, own.why, str(own.run.folder)) == (0, "", out.strip())
+
+
+def test_the_page_says_how_far_its_own_network_is_from_a_collapse(store, run):
+    (own,) = (one for one in found.sources(SMOKE, store) if one.paper == configs.OURS)
+    end = own.run.table("history")["deviation"].iloc[-1]
+    assert run.table("trainings")["key"].tolist() == [own.run.key]
+    assert f"deviation of {end:.2f}: 1 is asked" in shown.collapse(run)
+
+
+def test_the_network_of_no_paper_encodes_by_its_name_as_a_published_page_has_it(store, run, tmp_path):
+    shutil.copytree(run.folder, tmp_path / "results" / "comparison" / "runs" / run.key)
+    cells = named.load(SMOKE.screen, SMOKE.simulated, store)
+    codes = models.encode(*models.find("comparison/VICReg", 0, store, tmp_path / "results"), cells)
+    compared = run.table("compared").set_index("variant")
+    wells = profiles.matrix(profiles.to_wells(named.without_place(codes)))
+    np.testing.assert_allclose(wells, profiles.matrix(Run(store / compared.loc[OWN, "run"]).table("wells")), atol=1e-4)
+
+
+def test_all_layers_of_the_first_weakly_supervised_network_are_compared_if_its_weights_are_there(tmp_path):
+    config = replace(SMOKE, pages=(("caicedo2018", "smoke"),), own="")
+    own = configs.of_page("caicedo2018", config)
+    cells = named.load(own.screen, own.simulated, tmp_path)
+    first, second = {one.variant: one for one in configs.page("caicedo2018").trainings(own)}.values()
+    for one in (first, second):
+        Place(tmp_path).of(one, cells)
+    there = found.sources(config, tmp_path)
+    networks = {each.name: each for each in making.representations(config, there) if each.source}
+    names = {layer: f"baseline CNN, layer {layer}, Caicedo 2018" for layer in first.config.layers if layer != "4a"}
+    ends = ["untrained encoder, Caicedo 2018", "baseline CNN, Caicedo 2018", "mixup, Caicedo 2018"]
+    assert list(networks) == [*ends[:2], *names.values(), ends[2]]
+    seen = found.network_cells(there[0], config, tmp_path)
+    state = load_run(weakly_supervised, first.config, seen, there[0].run, "cpu")
+    for layer, values in weakly_supervised.layers(state, seen).items():
+        if layer in ("2a", "5b"):
+            run = making.wells_of(networks[names[layer]], config, tmp_path, "cpu", False)
+            codes = named.without_place(seen.feature_table(values, [f"z{i}" for i in range(values.shape[1])]))
+            wells = profiles.matrix(profiles.to_wells(codes))
+            np.testing.assert_allclose(profiles.matrix(run.table("wells")), wells, atol=1e-5)
+            assert making.compared(networks[names[layer]], run)["untrained"] == ""
+    (there[0].run.folder / "weights.safetensors").unlink()
+    left = [each.name for each in making.representations(config, found.sources(config, tmp_path)) if each.source]
+    assert not [name for name in left if name.startswith("baseline")]
+
+
+def test_real_cells_are_compared_by_the_trainings_that_a_cpu_has_made_on_them():
+    for screen, preset, steps in (("bbbc021-sample", "long", 250), ("simulated", "lease", 1600)):
+        config = replace(comparison.PRESETS["quick"], screen=screen)
+        assert configs.preset_of("caicedo2018", config) == preset
+        assert configs.of_page("caicedo2018", config).iterations == steps
+        assert configs.preset_of("lafarge2019", config) == "lease"
+
+
+def test_what_was_added_to_the_configuration_is_in_no_key_of_before():
+    assert {"own", "presets"}.isdisjoint(known_by(replace(comparison.PRESETS["quick"], own="", presets=())))
 
 
 # --- numbers --------------------------------------------------------------------------------------------------------
@@ -353,13 +439,13 @@ def test_ranks_add_up_and_choices_cover_all_compounds(tables):
 
 def test_gains_are_paired_with_the_network_before_its_first_step(tables):
     gains = rows.pick(tables["numbers"], protocol="training")
-    assert set(gains["variant"]) == {PLUS, VAE}
+    assert set(gains["variant"]) == {PLUS, VAE, OWN}
     for line in gains[gains["measure"] == "NSC"].itertuples():
         sides = [
             rows.one(tables["numbers"], protocol="comparison", variant=name, summary=line.summary, measure="NSC")[
                 "value"
             ]
-            for name in (line.variant, "untrained encoder, Lafarge 2019")
+            for name in (line.variant, f"untrained encoder, {line.variant.partition(', ')[2]}")
         ]
         assert line.value == pytest.approx(sides[0] - sides[1])
 

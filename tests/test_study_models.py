@@ -19,7 +19,7 @@ from cellbook.training import train_run
 from cellbook.training.loop import load_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SIDES = {"vae_plus": 68, "fair_cae": 32, "weakly_supervised": 32, "cytogan": 32}
+SIDES = {"vae_plus": 68, "fair_cae": 32, "weakly_supervised": 32, "cytogan": 32, "vicreg": 32}
 
 
 def blobs(side, n=96, channels=3):

@@ -58,7 +58,7 @@ def run(
 @app.command()
 def train(
     method: Annotated[str, typer.Argument(help="module under cellbook/methods, for example vae_plus")],
-    cells: Annotated[Path, typer.Option(metavar="FOLDER", help="folder of a saved cell set")],
+    cells: Annotated[Path, typer.Option(metavar="FOLDER", help="folder of a saved cell set, or bbbc021-sample")],
     given: Given = None,
     store: Annotated[Path, typer.Option(help="folder of runs")] = Path("runs"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
@@ -70,12 +70,15 @@ def train(
     from cellbook.cells import CellSet
     from cellbook.configure import configure
     from cellbook.methods import find_method
+    from cellbook.screens.named import SAMPLE
+    from cellbook.screens.sample import bbbc021_sample
     from cellbook.training import train_run
 
     module = find_method(method)
     config = configure(module, parse_given(given))
     how: dict[str, Any] = {"force": force, "checkpoint_seconds": checkpoint_seconds, "compiled": compiled}
-    print(train_run(module, config, CellSet.open(cells), store, device, **how).folder)
+    known = bbbc021_sample() if str(cells) == SAMPLE else CellSet.open(cells)
+    print(train_run(module, config, known, store, device, **how).folder)
 
 
 @app.command()

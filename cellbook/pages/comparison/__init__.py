@@ -1,7 +1,7 @@
 """The page that compares: every representation of the book under every correction, on the same cells.
 
-Nothing is trained here. Networks come from the store, where the pages of the papers have left them, and encode the
-cells of this page.
+Nothing is trained here. Networks come from the store, where the pages of the papers and `cellbook train` have left
+them, and encode the cells of this page.
 """
 
 from cellbook.claims import Predicate

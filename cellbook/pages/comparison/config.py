@@ -1,16 +1,20 @@
-"""What is compared, on which cells: plain encoders, and the trainings of the pages of papers."""
+"""What is compared, on which cells: plain encoders, the trainings of the pages of papers, and the page's own."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
+from cellbook.configure import choose_preset
+from cellbook.methods import vicreg
+from cellbook.runs import ADDED, seeds
 from cellbook.screens.named import SAMPLE, SIMULATED
 from cellbook.screens.simulator import SimulatedScreen
 from cellbook.study.encoding import CLASSICAL, PIXELS, UNTRAINED
+from cellbook.study.trainings import Training
 
 VERSION = 2
 PROTOCOL = "ljosa2013"  # the benchmark's own
@@ -38,6 +42,8 @@ PAPERS = {
     "glastonbury2018": "Glastonbury 2018",
     "lafarge2019": "Lafarge 2019",
 }
+OURS = "comparison"  # the page whose trainings are of no paper
+NAMES = PAPERS | {OURS: "this book"}
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Config:
         ("goldsborough2017", SAMPLE, 1_250),
         ("lafarge2019", SIMULATED, 7_500),
         ("lafarge2019", SAMPLE, 2_200),
+        (OURS, SAMPLE, 1_000),  # so that a real cell is seen as often as a simulated one
     )
     trainings: int = 1  # of each network, at most
     # Profiles
@@ -75,6 +82,9 @@ class Config:
     null_size: int = 1_000  # random rankings behind p-values of retrieval
     resamples: int = 10_000  # of compounds and of plates, behind intervals and ranks
     seed: int = 0
+    # Page, screen and preset, where its trainings on that screen were made with another.
+    presets: tuple[tuple[str, str, str], ...] = field(default=(), metadata=ADDED)
+    own: str = field(default="", metadata=ADDED)  # preset of the training that is of no paper; empty: there is none
 
     @property
     def simulated(self) -> SimulatedScreen:
@@ -83,6 +93,7 @@ class Config:
         return SimulatedScreen(**{name: getattr(self, name) for name in names})
 
 
+REAL = (("caicedo2018", SAMPLE, "long"),)  # real cells are few, and a CPU is enough for them
 PRESETS = {
     "smoke": Config(
         wells=2,
@@ -95,10 +106,13 @@ PRESETS = {
         probe_folds=2,
         null_size=50,
         resamples=200,
+        own="smoke",
     ),
-    "quick": Config(photographs=20),
+    "quick": Config(photographs=20, presets=REAL, own="long"),
     # As many cells as the networks of weak supervision were trained on, of which only profiles of wells were kept.
-    "long": Config(cells=100, trainings=3, photographs=30, wdn_iterations=1_000, null_size=10_000),
+    "long": Config(
+        cells=100, trainings=3, photographs=30, wdn_iterations=1_000, null_size=10_000, presets=REAL, own="long"
+    ),
 }
 
 
@@ -110,17 +124,42 @@ def page(name: str) -> ModuleType | None:
 
 def of_page(name: str, config: Config) -> Any:
     """With which configuration a page has trained what is compared; None if there is no such page or preset."""
-    module, preset = page(name), dict(config.pages)[name]
+    module, preset = page(name), preset_of(name, config)
     if module is None or preset not in module.PRESETS:
         return None
-    steps = {(where, screen): n for where, screen, n in config.iterations}.get((name, config.screen), 0)
-    own = replace(module.PRESETS[preset], screen=config.screen, seed=config.seed)
+    steps, own = steps_of(name, config), replace(module.PRESETS[preset], screen=config.screen, seed=config.seed)
     return module.resize(own, steps) if steps else own
+
+
+def steps_of(name: str, config: Config) -> int:
+    """Steps of a page's trainings, where they are others than its preset's; else 0."""
+    return {(where, screen): n for where, screen, n in config.iterations}.get((name, config.screen), 0)
+
+
+def preset_of(name: str, config: Config) -> str:
+    """The preset with which a page has trained what is compared."""
+    others = {(where, screen): preset for where, screen, preset in config.presets}
+    return others.get((name, config.screen), dict(config.pages)[name])
+
+
+def trainings(config: Config) -> list[Training]:
+    """The training that is of no paper, once for each seed; the page takes it from the store as it does all others."""
+    if not config.own:
+        return []
+    base = choose_preset(vicreg.PRESETS, config.own)
+    base = replace(base, iterations=steps_of(OURS, config) or base.iterations)
+    own = [replace(base, seed=seed) for seed in seeds(config.seed, config.trainings)]
+    return [Training("VICReg", repeat, "vicreg", one) for repeat, one in enumerate(own)]
 
 
 def label(variant: str, paper: str) -> str:
     """Name of a representation."""
-    return f"{variant}, {PAPERS[paper]}"
+    return f"{variant}, {NAMES[paper]}"
+
+
+def of_layer(variant: str, layer: str) -> str:
+    """Name of another layer of a network than the one that its method takes for its codes."""
+    return f"{variant}, layer {layer}"
 
 
 def untrained(paper: str) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,10 @@ import pandas as pd
 
 from cellbook.cells import CellSet
 from cellbook.methods.fair_cae.networks import SHRINK
-from cellbook.pages.comparison.config import Config, label, of_page, page
+from cellbook.pages.comparison.config import OURS, Config, label, of_page, page, preset_of, trainings
 from cellbook.runs import Run, run_key
 from cellbook.screens import named
-from cellbook.study.encoding import UNTRAINED
-from cellbook.study.trainings import Training
+from cellbook.study.trainings import Training, told
 from cellbook.training.checkpoints import WEIGHTS
 from cellbook.training.loop import keyed
 
@@ -30,7 +29,7 @@ class Source:
     Attributes
     ----------
     name : of the representation
-    paper : key of the page
+    paper : key of the page; of what is of no paper this one
     own : configuration of the page
     one : the training
     run : of the training; None: it is not in the store
@@ -53,23 +52,32 @@ class Source:
 
     def told(self, config: Config) -> dict[str, str]:
         """What the page says of one that is missing."""
-        parts = [f"preset={dict(config.pages)[self.paper]}"]
+        if self.paper == OURS:
+            plain, own = self.one.module.PRESETS[config.own], self.one.config
+            others = [name for name in ("iterations", "seed") if getattr(own, name) != getattr(plain, name)]
+            parts = [f"preset={config.own}", *(f"{name}={getattr(own, name)}" for name in others)]
+            command = f"cellbook train {self.one.method} --cells {where_cells_are(config)}"
+            return self._told(command, parts)
+        parts = [f"preset={preset_of(self.paper, config)}"]
         parts += [f"screen={config.screen}"] if config.screen != type(self.own).screen else []
+        return self._told(f"cellbook run {self.paper}", parts)
+
+    def _told(self, command: str, parts: Sequence[str]) -> dict[str, str]:
         given = " ".join(f"-p {part}" for part in parts)
-        return {"representation": self.name, "why": self.why, "command": f"cellbook run {self.paper} {given}"}
+        return {"representation": self.name, "why": self.why, "command": f"{command} {given}"}
 
 
 def sources(config: Config, store: str | Path) -> list[Source]:
-    """Every training that could be compared, those that are not there among them, in the order of the papers."""
-    return [source for paper, _ in config.pages for source in _of_page(paper, config, Path(store))]
+    """Every training that could be compared, those that are not there among them: of the papers, then of this page."""
+    found = []
+    for paper, _ in config.pages:
+        if (own := of_page(paper, config)) is not None:
+            found += _of_page(paper, own, page(paper).trainings(own), config, Path(store))  # type: ignore[union-attr]
+    return [*found, *_of_page(OURS, config, trainings(config), config, Path(store))]
 
 
-def _of_page(paper: str, config: Config, store: Path) -> Iterator[Source]:
-    own = of_page(paper, config)
-    if own is None:
-        return
-    todo = page(paper).trainings(own)  # type: ignore[union-attr]
-    prints = fingerprints(own, store)
+def _of_page(paper: str, own: Any, todo: list[Training], config: Config, store: Path) -> Iterator[Source]:
+    prints = fingerprints(own, store) if todo else []
     for one in todo:
         if one.repeat >= config.trainings or one.cells is not None:
             continue
@@ -93,7 +101,16 @@ def fingerprints(own: Any, store: Path) -> list[str]:
         return [named.fingerprint(own.screen, own.simulated, **canvas(own))]
     cells = named.load(own.screen, own.simulated, store, "cpu", per_well, **canvas(own))
     sides = [side // SHRINK * SHRINK for side in cells.images.shape[-2:]]
-    return list(dict.fromkeys([cells.fingerprint, named.middle(cells, sides).fingerprint]))
+    found = [cells.fingerprint, named.middle(cells, sides).fingerprint]
+    return list(dict.fromkeys([*found, named.fingerprint(own.screen, own.simulated)]))  # of a folder as it is
+
+
+def where_cells_are(config: Config) -> str:
+    """The cells of this page as `cellbook train` takes them: simulated ones lie in the store once they are drawn."""
+    if config.screen != named.SIMULATED:
+        return config.screen
+    known = named.fingerprint(config.screen, config.simulated)
+    return f"runs/{run_key('screen', named.VERSION, asdict(config.simulated), known)}/cells"
 
 
 def canvas(own: Any) -> dict[str, int]:
@@ -132,9 +149,26 @@ def missing(found: list[Source], config: Config) -> pd.DataFrame:
 
 
 def firsts(found: list[Source]) -> list[Source]:
-    """Of each paper of which something is there the first training: its network before the first step is compared."""
+    """Of each paper of which something is there the first training.
+
+    Its network is also compared before its first step, and by its other layers if a layer is what it gives.
+    """
     there = {}
     for source in found:
         if not source.why:
             there.setdefault(source.paper, source)
-    return [replace(source, name=label(UNTRAINED, source.paper)) for source in there.values()]
+    return list(there.values())
+
+
+def own_trainings(compared: Sequence[Source | None]) -> pd.DataFrame:
+    """Records of the trainings of no paper, by which `cellbook features` finds their networks, as a page tells its own.
+
+    `deviation` is how far from a collapse the embeddings were at the end.
+    """
+    rows = []
+    for source in compared:
+        if source and source.run and source.paper == OURS:
+            end = source.run.table("history").iloc[-1]
+            name = {"variant": source.one.variant, "repeat": source.one.repeat, "deviation": end["deviation"]}
+            rows.append(told(source.run) | name)
+    return pd.DataFrame(rows)

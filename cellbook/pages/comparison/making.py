@@ -33,6 +33,8 @@ from cellbook.pages.comparison.config import (
     TRAINED,
     VERSION,
     Config,
+    label,
+    of_layer,
     untrained,
 )
 from cellbook.pages.comparison.corrected import RIDGE, base, corrected
@@ -90,17 +92,30 @@ def run(config: Config, store: str | Path, *, device: str = "auto", force: bool 
 
 
 def representations(config: Config, there: list[Source]) -> list[Representation]:
-    """All that is compared: plain encoders, then for every paper its network before the first step and after."""
+    """All that is compared: plain encoders, then for every paper its network before the first step and after.
+
+    Where a layer of a network is its codes, the other layers of the first such network are compared as well.
+    """
     plain = [*PLAIN, IMAGENET] if config.photographs and transferred.installed() else PLAIN
     todo = [Representation(name, 0, {"encoder": name} | settings(name, config)) for name in plain]
-    for source in found.firsts(there):
+    firsts = found.firsts(there)
+    for source in firsts:
         about = {"encoder": "untrained", "like": keyed(source.one.config), "method": source.one.method}
-        todo.append(Representation(source.name, 0, about, source))
+        todo.append(Representation(untrained(source.paper), 0, about, source))
     for source in there:
         if not source.why and source.run is not None:
             how = {"training": source.run.key, "weights": source.weights is not None}
             todo.append(Representation(source.name, source.one.repeat, how, source))
+            for layer in other_layers(source) if source in firsts else ():
+                name = label(of_layer(source.one.variant, layer), source.paper)
+                todo.append(Representation(name, source.one.repeat, how | {"layer": layer}, source))
     return todo
+
+
+def other_layers(source: Source) -> list[str]:
+    """Layers of a trained network beside the one that it is asked for."""
+    own = source.one.config
+    return [layer for layer in getattr(own, "layers", ()) if layer != own.layer] if source.weights else []
 
 
 def settings(name: str, config: Config) -> dict[str, int]:
@@ -165,7 +180,8 @@ def encoder(
     cells_of = partial(found.network_cells, source, config, store)
     module, seen = source.one.module, cells_of(weeks=True)
     if source.weights is not None and "training" in one.about:
-        state = load_run(module, source.one.config, seen, source.run, device)  # type: ignore[arg-type]
+        asked = replace(source.one.config, layer=one.about["layer"]) if "layer" in one.about else source.one.config
+        state = load_run(module, asked, seen, source.run, device)  # type: ignore[arg-type]
     else:
         state = begun(source.one, seen, source.one.config.seed, device)
 
@@ -292,7 +308,8 @@ def make_products(
         distances[f"{KNOWN}|0|{NONE}|cosine"] = profile.condensed(true.loc[keys].reset_index(), "cosine")
     tables |= {"treatments": units, "size": profile.size(cells, len(units))}
     tables["missing"] = pd.concat([missing, pd.DataFrame(refused)], ignore_index=True)
-    tables["compared"] = pd.DataFrame([told(*pair) for pair in made])
+    tables["compared"] = pd.DataFrame([compared(*pair) for pair in made])
+    tables["trainings"] = found.own_trainings([one.source for one, _ in made if "training" in one.about])
     save_products({name: table for name, table in tables.items() if len(table)}, folder)
     profile.save_distances(distances, folder)
 
@@ -305,8 +322,8 @@ def treatments_of(cells: CellSet) -> pd.DataFrame:
     return units[profiles.metadata(units)]
 
 
-def told(one: Representation, run: Run) -> dict[str, Any]:
-    """What the page says of a representation: its kind, its runs, where it was trained and how long encoding took."""
+def compared(one: Representation, run: Run) -> dict[str, Any]:
+    """What the page tells of a representation: its kind, its runs, where it was trained and how long encoding took."""
     source = one.source
     trained = source is not None and "training" in one.about
     own = source.run.record if source and source.run and trained else {}
@@ -314,7 +331,8 @@ def told(one: Representation, run: Run) -> dict[str, Any]:
         "variant": one.name,
         "repeat": one.repeat,
         "kind": TRAINED if trained else BEFORE if source else PLAINLY,
-        "untrained": untrained(source.paper) if source and trained else "",
+        # Of another layer the untrained network is not compared.
+        "untrained": untrained(source.paper) if source and trained and "layer" not in one.about else "",
         "run": run.key,
         "training": own.get("key", ""),
         "device": own.get("device", ""),
