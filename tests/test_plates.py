@@ -165,6 +165,23 @@ def test_damaged_plates_are_named_at_the_end_and_made_once_they_are_mended(image
     assert contents(tmp_path / "out" / "plates" / "Week1_2") == contents(serial / "plates" / "Week1_2")
 
 
+def test_a_plate_that_its_workers_do_not_survive_is_named_and_the_others_are_made(
+    fields, serial, tmp_path, monkeypatch
+):
+    def lost(work, names, *_):
+        yield from (
+            (name, MemoryError("all workers died") if name == "Week1_2" else work(name)) for name in names[::-1]
+        )
+
+    monkeypatch.setattr(plates, "answers", lost)
+    report = make_plates(fields, tmp_path / "out", SETTINGS, CLASSICAL).set_index("Metadata_plate")
+    assert list(report.index) == NAMES
+    assert report.loc["Week1_2", ["status", "note"]].tolist() == ["failed", "MemoryError: all workers died"]
+    joined, whole = (pd.read_parquet(out / PROFILES) for out in (tmp_path / "out", serial))
+    expected = whole[whole["Metadata_plate"] != "Week1_2"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(joined, expected)
+
+
 def test_own_screens_are_named_by_plate(images, fields, tmp_path, run_main):
     own = fields[["Metadata_plate", "Metadata_well", "Metadata_compound"]].rename(columns=lambda name: name[9:])
     for channel in ("DNA", "Actin"):

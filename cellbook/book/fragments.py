@@ -221,10 +221,9 @@ def screen_costs() -> str:
     size = {name: f"{screen[name]:,}" for name in ("plates", "wells", "fields", "cells", "channels")}
     size |= {"images": f"{screen['bytes'] / 1e12:.0f} TB"}
     rows = []
-    for line in scale.costs(table, screen).itertuples():
+    for line in scale.costs(table, screen, WORKERS).itertuples():
         hours = f"{line.cutting:,.0f}", f"{line.encoding:,.0f}", f"{line.both:,.0f}", f"{line.plate:.1f}"
-        together = f"{line.both / 24 / WORKERS:.1f}", f"{line.megabytes * WORKERS / 1000:.1f}"
-        rows.append([f"`{line.encoder}`", *hours, *together])
+        rows.append([f"`{line.encoder}`", *hours, f"{line.days:.1f}", f"{line.gigabytes:.1f}"])
     head = ["encoder", "cutting, h", "encoding, h", "both, h", "a plate, h"]
     head += [f"{WORKERS:,} workers, days", "reading, GB/s"]
     crops = scale.scratch(table, screen) / scale.GB

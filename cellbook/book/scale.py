@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 CUT = "cell-count"  # the encoder that only counts: what is left is finding, cutting and storing cells
@@ -33,7 +35,7 @@ def rates(measured: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def costs(measured: pd.DataFrame, screen: dict[str, float]) -> pd.DataFrame:
+def costs(measured: pd.DataFrame, screen: dict[str, float], workers: int) -> pd.DataFrame:
     """Time of one worker for a screen, from the medians over runs with one worker.
 
     Cutting takes as long for an image of a channel as measured, and encoding as long for a channel of a cell.
@@ -42,11 +44,13 @@ def costs(measured: pd.DataFrame, screen: dict[str, float]) -> pd.DataFrame:
     ----------
     measured : as for `rates`, `CUT` among the encoders
     screen : its ``plates``, ``fields``, ``cells`` and ``channels``, and ``bytes`` of images
+    workers : of a cluster
 
     Returns
     -------
-    One row an encoder but for `CUT`: hours of ``cutting``, of ``encoding`` and of ``both``, hours of one ``plate``; and
-    ``megabytes``, what a worker reads in a second.
+    One row an encoder but for `CUT`: hours of ``cutting``, of ``encoding`` and of ``both``, hours of one ``plate``;
+    ``days`` of the cluster, of which no worker takes less than a plate; and ``gigabytes`` that all workers together
+    read in a second.
     """
     one = measured[measured["workers"] == 1]
     seconds = one.groupby("encoder", sort=False)["seconds"].median()
@@ -59,7 +63,8 @@ def costs(measured: pd.DataFrame, screen: dict[str, float]) -> pd.DataFrame:
         encoding = each * screen["cells"] * screen["channels"] / HOUR
         row = {"encoder": encoder, "cutting": cutting, "encoding": encoding, "both": cutting + encoding}
         row |= {"plate": row["both"] / screen["plates"]}
-        rows.append(row | {"megabytes": screen["bytes"] / 1e6 / (row["both"] * HOUR)})
+        row |= {"days": math.ceil(screen["plates"] / workers) * row["plate"] / 24}
+        rows.append(row | {"gigabytes": workers * screen["bytes"] / GB / (row["both"] * HOUR)})
     return pd.DataFrame(rows)
 
 
