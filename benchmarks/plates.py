@@ -1,9 +1,9 @@
 """Time plates of simulated fields on one worker and on two, with several encoders: `python benchmarks/plates.py`.
 
 Plates of the same fields, 1024 x 1280 pixels and three channels, are made in this process and then by two workers of
-Dask, which are started and have made a plate before the clock runs; so one after the other for every encoder, as many
-times as `--pairs` says. One row a run is written to `plates.csv`, from where the book's page on scale has it; rows of
-other encoders stay. The disk needs some hundred MB for each plate.
+Dask, which are started and have made small plates before the clock runs; so one after the other for every encoder, as
+many times as `--pairs` says. One row a run is written to `plates.csv`, from where the book's page on scale has it; rows
+of other encoders stay. The disk needs some hundred MB for each plate. `cellbook sync` then renews the page.
 """
 
 import argparse
@@ -63,12 +63,11 @@ def measure(fields, folder, encoder, settings, pairs):
     """One row a run: pairs of one worker, this process, and of two."""
     from distributed import Client, LocalCluster
 
-    first = fields[fields["Metadata_plate"] == fields["Metadata_plate"][0]]
-    twice = pd.concat([first.assign(Metadata_plate=name) for name in "ab"], ignore_index=True)
+    few = fields.groupby("Metadata_plate", sort=False).head(2)
     how = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
     with LocalCluster(**how) as cluster, Client(cluster) as client:
-        timed(first, folder / f"{encoder.name}-warm", settings, encoder)
-        timed(twice, folder / f"{encoder.name}-both", settings, encoder, cluster.scheduler_address)
+        for place, address in (("here", None), ("there", cluster.scheduler_address)):
+            timed(few, folder / f"{encoder.name}-{place}", settings, encoder, address)
         for pair in range(pairs):
             for workers, address in ((1, None), (2, cluster.scheduler_address)):
                 out = folder / f"{encoder.name}-{pair}-{workers}"
@@ -88,7 +87,7 @@ def main():
     from cellbook.study.encoders import Encoder
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plates", type=int, default=4)
+    parser.add_argument("--plates", type=int, default=2)
     parser.add_argument("--fields", type=int, default=20, help="of a plate; with fewer none is corrected")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--encoders", nargs="+", default=ENCODERS)
