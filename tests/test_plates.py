@@ -18,6 +18,7 @@ from cellbook.screens import bbbc021, extraction
 from cellbook.screens.crops import make_settings
 from cellbook.screens.simulator import preset, simulate_fields
 from cellbook.study import plates
+from cellbook.study.cluster import answers
 from cellbook.study.encoders import Encoder
 from cellbook.study.plates import PROFILES, RECORD, REPORT, folder_of, make_plates
 
@@ -260,3 +261,17 @@ def test_workers_with_several_threads_are_refused(fields, tmp_path):
         pytest.raises(CellbookError, match="--nthreads 1"),
     ):
         make_plates(fields, tmp_path / "out", SETTINGS, CLASSICAL, scheduler=cluster.scheduler_address)
+
+
+def slow(name):
+    time.sleep(20)
+
+
+def test_a_scheduler_that_goes_away_is_one_sentence():
+    distributed = pytest.importorskip("distributed")
+    how = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": None, "silence_logs": 60}
+    cluster = distributed.LocalCluster(protocol="tcp", **how)
+    timer = threading.Timer(0.5, cluster.close, kwargs={"timeout": 1})
+    timer.start()
+    with pytest.raises(CellbookError, match="scheduler is gone"):
+        list(answers(slow, ["a"], scheduler=cluster.scheduler_address))

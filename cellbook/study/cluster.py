@@ -19,7 +19,8 @@ def answers(
 
     Raises
     ------
-    CellbookError : if both are given, Dask is not installed, the scheduler does not answer, or a worker has threads.
+    CellbookError : if both are given, Dask is not installed, the scheduler does not answer or is gone, or a worker has
+        threads.
     """
     if scheduler is None and (workers or 1) == 1:
         yield from ((name, work(name)) for name in names)
@@ -29,6 +30,8 @@ def answers(
 
         futures = {client.submit(work, name, pure=False): name for name in names}
         for future in as_completed(list(futures)):
+            if future.cancelled():
+                raise CellbookError("the Dask scheduler is gone: start it and call again; what is done is kept")
             yield futures.pop(future), future.exception() or future.result()
 
 

@@ -251,16 +251,18 @@ def failed(error: BaseException) -> dict[str, Any]:
 
 def join(paths: Sequence[Path], to: Path) -> None:
     """Write profiles of several plates as one table, with no more than one of them in memory; labels that all have."""
-    schemas = [pq.read_schema(path) for path in paths]
-    common = set.intersection(*(set(schema.names) for schema in schemas))
-    names = [name for name in schemas[0].names if name in common]
-    # The labels of one plate may all be missing, which has no type of its own.
-    parts = [pa.schema([schema.field(name) for name in names]) for schema in schemas]
-    schema = pa.unify_schemas(parts, promote_options="permissive")
+    schema = pq.read_schema(paths[0]).remove_metadata()
+    for path in paths[1:]:
+        other = pq.read_schema(path).remove_metadata()
+        if not other.equals(schema):  # the labels of one plate may all be missing, which has no type of its own
+            known = set(other.names)
+            names = [name for name in schema.names if name in known]
+            parts = [pa.schema([kind.field(name) for name in names]) for kind in (schema, other)]
+            schema = pa.unify_schemas(parts, promote_options="permissive")
 
     def write(temporary: Path) -> None:
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
             for path in paths:
-                writer.write_table(pq.read_table(path).select(names).cast(schema))
+                writer.write_table(pq.read_table(path).select(schema.names).cast(schema))
 
     files.write_atomically(to, write)
