@@ -42,7 +42,7 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:
-        raise CellbookError("several workers need Dask: pip install 'cellbook[cluster]', or leave them out") from error
+        raise CellbookError("several workers need Dask: pip install distributed, or leave --workers out") from error
     if scheduler is None:
         how = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.ERROR}
         with LocalCluster(n_workers=workers, **how) as cluster, Client(cluster) as client:
