@@ -11,10 +11,11 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from cellbook.book import front, notebooks
+from cellbook.book import front, notebooks, scale
 from cellbook.claims import VERDICTS
 from cellbook.files import read_json, sha256, write_atomically
 
+WORKERS = 1000  # of a cluster for which the costs of a large screen are told
 RUN_PAGES = "_generated/runs"  # of the book; made at every build, see `run_pages`
 
 
@@ -195,6 +196,44 @@ def determinism() -> str:
     return markdown(head, rows, right=["steps", "weights", "codes"]) if rows else "Not measured.\n"
 
 
+def speed() -> str:
+    """How fast plates are made, one row an encoder, from `benchmarks/plates.csv`."""
+    table = read(notebooks.root() / "benchmarks" / "plates.csv")
+    if table.empty:
+        return "Not measured.\n"
+    rows = []
+    for line in scale.rates(table).itertuples():
+        plates = f"{line.plates_one:.3f}", f"{line.plates_two:.3f}", f"{line.ratio:.2f}"
+        rows.append([f"`{line.encoder}`", *plates, f"{line.cells:.0f}", f"{line.gib:.1f} GiB"])
+    head = ["encoder", "plates/s, one worker", "two workers", "ratio", "cells/s, one worker", "memory"]
+    first = table.iloc[0]
+    said = f"{first['plates']} plates of {first['fields'] // first['plates']} fields and "
+    said += f"{first['cells'] / first['plates']:,.0f} cells each; medians of {table['pair'].nunique()} pairs of runs"
+    return f"{markdown(head, rows, right=head[1:])}\n{said}; {' and '.join(table['machine'].unique())}.\n"
+
+
+def screen_costs() -> str:
+    """What the screen of `benchmarks/jump.csv` would cost at the measured speed: its size, then one row an encoder."""
+    table, known = (read(notebooks.root() / "benchmarks" / f"{name}.csv") for name in ("plates", "jump"))
+    if table.empty:
+        return "Not measured.\n"
+    screen = known.set_index("what")["number"].to_dict()
+    size = {name: f"{screen[name]:,}" for name in ("plates", "wells", "fields", "cells", "channels")}
+    size |= {"images": f"{screen['bytes'] / 1e12:.0f} TB"}
+    rows = []
+    for line in scale.costs(table, screen, WORKERS).itertuples():
+        hours = f"{line.cutting:,.0f}", f"{line.encoding:,.0f}", f"{line.both:,.0f}", f"{line.plate:.1f}"
+        rows.append([f"`{line.encoder}`", *hours, f"{line.days:.1f}", f"{line.gigabytes:.1f}"])
+    head = ["encoder", "cutting, h", "encoding, h", "both, h", "a plate, h"]
+    head += [f"{WORKERS:,} workers, days", "reading, GB/s"]
+    crops = scale.scratch(table, screen) / scale.GB
+    return (
+        f"{markdown(list(size), [list(size.values())], right=list(size))}\n"
+        f"{markdown(head, rows, right=head[1:])}\n"
+        f"While it is made, the crops of a plate take {crops:.0f} GB.\n"
+    )
+
+
 def protocols() -> str:
     """The named protocols, each as a definition list of what it does."""
     from cellbook.metrics import PROTOCOLS, describe
@@ -218,6 +257,8 @@ def fragments(book: Path) -> dict[Path, bytes]:
         book / "_generated" / "protocols.md": protocols(),
         book / "_generated" / "front.md": front_page(book),
         book / "_generated" / "determinism.md": determinism(),
+        book / "_generated" / "speed.md": speed(),
+        book / "_generated" / "screen_costs.md": screen_costs(),
     }
     found = {path: text.encode() for path, text in texts.items()}
     return found | ({book / "_generated" / "front.png": picture} if picture else {})

@@ -13,6 +13,7 @@ import typer
 
 from cellbook.cli.kept import app as kept
 from cellbook.cli.lease import app as lease
+from cellbook.cli.measure import app as measure
 from cellbook.cli.models import app as models
 from cellbook.cli.screens import app as screens
 from cellbook.errors import CellbookError, Stopped
@@ -20,6 +21,7 @@ from cellbook.errors import CellbookError, Stopped
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 app.add_typer(screens)
+app.add_typer(measure)
 app.add_typer(models)
 app.add_typer(lease)
 app.add_typer(kept)

@@ -1,4 +1,4 @@
-"""Commands that make cells: simulate, download, extract, import, nuclei; and features of cells.
+"""Commands that make cells: simulate, download, extract, import, nuclei, outline.
 
 Results go to standard output, everything else to standard error. Exit code 1: some fields failed; 2: bad input.
 """
@@ -18,7 +18,6 @@ from cellbook.errors import CellbookError
 app = typer.Typer()
 
 DESIGNS = {"bbbc021": "chemical", "genetic": "genetic"}
-ENCODERS = ("classical", "imagenet", "pixel-pca", "random-network", "cell-count")
 SHOWN = 10  # failed fields that are named one by one; the report names all
 
 Plates = Annotated[list[str] | None, typer.Option(metavar="NAME", help="plates, by commas or one option each")]
@@ -144,21 +143,10 @@ def extract(
     force: Annotated[bool, typer.Option("--force", help="discard what an earlier call has done")] = False,
 ) -> None:
     """Cut the cells out of fields of BBBC021, or of a screen in its layout; called again it goes on."""
-    from cellbook.screens import bbbc021, extraction
+    from cellbook.screens import extraction
 
     logging.getLogger(extraction.__name__).setLevel(logging.ERROR)  # failures are listed below
-    if not images.is_dir():
-        raise CellbookError(f"the images folder {images} does not exist; give the folder of the unpacked archives")
-    name = bbbc021.IMAGE_TABLE.removesuffix(".gz")
-    own = [images / name, images / f"{name}.gz"]
-    table = table or next((file for file in own if file.is_file()), None)
-    rows = bbbc021.image_table(table)
-    labels = None
-    folder = table if table is None or table.is_dir() else table.parent
-    if moa is not None or folder is None or (folder / bbbc021.MOA_TABLE).is_file():
-        labels = bbbc021.moa_table(moa or folder)
-    else:
-        print(f"no {bbbc021.MOA_TABLE} in {folder}: the cells get no mechanisms; see --moa", file=sys.stderr)
+    rows, labels = official(images, table, moa)
     how = {"workers": workers, "resume": not force, "progress": sys.stderr.isatty(), "illumination": illumination}
     how |= {"size": size, "method": method, "border": border, "field_size": parse_size(field_size)}
     how |= {"plane": plane, "series": series}
@@ -251,63 +239,21 @@ def outline(
     print(f"folder: {out}")
 
 
-@app.command()
-def features(
-    cells: Annotated[Path, typer.Argument(metavar="CELLS", help="folder of a cell set")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="profile table: .parquet, .csv or .csv.gz")],
-    encoder: Annotated[
-        str, typer.Option(help=f"{', '.join(ENCODERS)}; or a trained model as PAGE/MODEL, such as lafarge2019/VAE+")
-    ] = "classical",
-    level: Annotated[str, typer.Option(help="cell, or well: the mean over its cells")] = "well",
-    components: Annotated[int, typer.Option(help="of pixel-pca")] = 50,
-    seed: Annotated[int, typer.Option(min=0, help="of imagenet, pixel-pca and random-network")] = 0,
-    weights: Annotated[Path, typer.Option(help="of a trained model: folder of runs, or an archive of models")] = Path(
-        "runs"
-    ),
-    repeat: Annotated[int, typer.Option(min=0, help="of a trained model: which of its trainings")] = 0,
-    device: Annotated[str, typer.Option(help="where cells are measured: auto, cpu, cuda or cuda:1")] = "auto",
-) -> None:
-    """Measure cells without training, or by a model of the book: the table that `score` and `correct` read."""
-    from cellbook import features as encoders
-    from cellbook.cells import CellSet
-    from cellbook.profiles import drop_unusable, to_wells, write_profiles
-    from cellbook.profiles.files import check_place
-    from cellbook.profiles.table import check_choice
-    from cellbook.runs import choose_device
+def official(images: Path, table: Path | None, moa: Path | None) -> tuple[Any, Any]:
+    """Image table and table of mechanisms of BBBC021, or of a screen in its layout, which may have no mechanisms."""
+    from cellbook.screens import bbbc021
 
-    trained = "/" in encoder
-    if not trained:
-        check_choice("--encoder", encoder, ENCODERS)
-    check_choice("--level", level, ("cell", "well"))
-    if encoder == "cell-count" and level == "cell":
-        raise CellbookError("--encoder cell-count has no --level cell: a count belongs to a well")
-    check_place(out)
-    given = CellSet.open(cells)
-    if trained:
-        from cellbook.book import notebooks
-        from cellbook.study import models
-
-        model, content = models.find(encoder, repeat, weights, notebooks.ROOT / "book" / "results")
-        table = models.encode(model, content, given, device)
-    elif encoder == "cell-count":
-        table = encoders.cell_count(given)
-    elif encoder == "classical":
-        table = encoders.classical(given, progress=sys.stderr.isatty(), device=choose_device(device))
-    elif encoder == "imagenet":
-        table = encoders.imagenet(given, seed=seed, device=choose_device(device), progress=sys.stderr.isatty())
-    elif encoder == "pixel-pca":
-        table = encoders.pixel_pca(given, n=components, seed=seed, device=choose_device(device))
-    else:
-        table = encoders.random_network(given, seed=seed, device=choose_device(device))
-    if level == "well" and encoder != "cell-count":
-        table = to_wells(table)
-    table, dropped = drop_unusable(table)
-    if dropped.constant:
-        print(f"left out, the same everywhere: {', '.join(dropped.constant)}", file=sys.stderr)
-    write_profiles(table, out)
-    print(f"rows: {len(table)}")
-    print(f"features: {sum(not str(name).startswith('Metadata_') for name in table)}")
-    print(f"file: {out}")
+    if not images.is_dir():
+        raise CellbookError(f"the images folder {images} does not exist; give the folder of the unpacked archives")
+    name = bbbc021.IMAGE_TABLE.removesuffix(".gz")
+    own = [images / name, images / f"{name}.gz"]
+    table = table or next((file for file in own if file.is_file()), None)
+    rows = bbbc021.image_table(table)
+    folder = table if table is None or table.is_dir() else table.parent
+    if moa is not None or folder is None or (folder / bbbc021.MOA_TABLE).is_file():
+        return rows, bbbc021.moa_table(moa or folder)
+    print(f"no {bbbc021.MOA_TABLE} in {folder}: the cells get no mechanisms; see --moa", file=sys.stderr)
+    return rows, None
 
 
 def tell(cells: Any, report: Any, path: Path) -> None:

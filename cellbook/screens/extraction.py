@@ -71,16 +71,35 @@ def extract(
 
     Parameters
     ----------
-    image_table : the official image table, or rows of it.
-    images_folder : folder of the unpacked images, see `fields.index_fields`.
+    image_table, images_folder, moa, plates : see `labelled_fields`.
     out : folder of the cell set to be written.
-    moa : table ``compound``, ``concentration``, ``moa``; adds ``Metadata_moa`` (missing for unlabelled treatments).
-    plates : only these; None takes every plate of which an image is there, see `fields.choose_plates`.
     how : see `extract_fields`.
 
     Raises
     ------
-    CellbookError : as `extract_fields`; and if `moa` labels none of the treated wells of the table.
+    CellbookError : as `labelled_fields` and `extract_fields`.
+    """
+    return extract_fields(labelled_fields(image_table, images_folder, moa, plates), out, **how)
+
+
+def labelled_fields(
+    image_table: pd.DataFrame,
+    images_folder: str | Path,
+    moa: pd.DataFrame | None = None,
+    plates: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """One row a field of BBBC021 (or of a screen in its layout), as `extract_fields` takes them.
+
+    Parameters
+    ----------
+    image_table : the official image table, or rows of it.
+    images_folder : folder of the unpacked images, see `fields.index_fields`.
+    moa : table ``compound``, ``concentration``, ``moa``; adds ``Metadata_moa`` (missing for unlabelled treatments).
+    plates : only these; None takes every plate of which an image is there, see `fields.choose_plates`.
+
+    Raises
+    ------
+    CellbookError : if `moa` labels none of the treated wells of the table; as `index_fields` and `choose_plates`.
     """
     fields = index_fields(image_table, images_folder)
     if moa is not None:
@@ -94,7 +113,7 @@ def extract(
                 f"{other['compound']} {other['concentration']:g}, the wells {one['Metadata_compound']} "
                 f"{one['Metadata_concentration']:g}; write compounds alike and all doses in micromolar, or leave it out"
             )
-    return extract_fields(choose_plates(fields, plates), out, **how)
+    return choose_plates(fields, plates)
 
 
 def extract_fields(

@@ -62,23 +62,32 @@ def import_screen(
         does. Warnings are logged; `check_screen` lists everything without importing.
     """
     screen = _load(images, table, columns, files, channels=tuple(channels), pixel_um=pixel_um, **settings)
-    findings = screen.findings(controls)
-    errors = [finding for finding in findings if finding.level == "error"]
-    if errors:
-        more = f" (and {len(errors) - 1} more; check_screen, or --check, lists them)" if len(errors) > 1 else ""
-        raise CellbookError(f"{errors[0].subject}: {errors[0].message}{more}")
-    for finding in findings:
-        if finding.level == "warning":
-            log.warning("%s: %s", finding.subject, finding.message)
-    frame = _complete(screen.table)
+    screen.check(controls)
     if isinstance(screen.images, np.ndarray):
+        frame = _complete(screen.table)
         kept = [c for c in frame if str(c).startswith(("Metadata_", "truth_"))]
         return CellSet(screen.images, frame[kept], tuple(channels), pixel_um).save(out)
-    used = screen.files if len(screen.files) > 1 else screen.files * len(channels)
-    for channel, column in zip(channels, used, strict=True):
-        frame[f"path_{channel}"] = [image_path(images, name) for name in frame[column]]
-    kept = [c for c in frame if str(c).startswith(("Metadata_", "path_"))]
-    return extract_fields(frame[kept], out, workers=workers, progress=progress, **asdict(screen.settings)).open()
+    return extract_fields(screen.fields, out, workers=workers, progress=progress, **asdict(screen.settings)).open()
+
+
+def own_fields(
+    images: str | Path,
+    table: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    files: Sequence[str] | None = None,
+    controls: str = "DMSO",
+    **settings: Any,
+) -> tuple[pd.DataFrame, Settings]:
+    """One row a field of a reader's own screen, as `extraction.extract_fields` takes them, and how they will be cut.
+
+    Takes the arguments of `import_screen`, and raises as that does before it cuts.
+    """
+    screen = _load(images, table, columns, files, **settings)
+    if isinstance(screen.images, np.ndarray):
+        raise CellbookError(f"images={images} holds crops: give the folder of whole fields")
+    screen.check(controls)
+    return screen.fields, screen.settings
 
 
 def check_screen(
@@ -116,6 +125,26 @@ class _Screen:
             kind = {"files": self.files, "folder": self.images, "settings": self.settings if look else None}
         known = {"channels": self.settings.channels, "plates": plates, "controls": controls, "joined": self.joined}
         return preflight(self.table, **known, **kind)
+
+    def check(self, controls: str) -> None:
+        """Raise the first error of the preflight, and log its warnings."""
+        findings = self.findings(controls)
+        errors = [finding for finding in findings if finding.level == "error"]
+        if errors:
+            more = f" (and {len(errors) - 1} more; check_screen, or --check, lists them)" if len(errors) > 1 else ""
+            raise CellbookError(f"{errors[0].subject}: {errors[0].message}{more}")
+        for finding in findings:
+            if finding.level == "warning":
+                log.warning("%s: %s", finding.subject, finding.message)
+
+    @property
+    def fields(self) -> pd.DataFrame:
+        """Labels and files of every field, one column a channel."""
+        frame, channels = _complete(self.table), self.settings.channels
+        used = self.files if len(self.files) > 1 else self.files * len(channels)
+        for channel, column in zip(channels, used, strict=True):
+            frame[f"path_{channel}"] = [image_path(self.images, name) for name in frame[column]]
+        return frame[[c for c in frame if str(c).startswith(("Metadata_", "path_"))]]
 
 
 def _load(
