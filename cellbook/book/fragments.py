@@ -195,6 +195,20 @@ def determinism() -> str:
     return markdown(head, rows, right=["steps", "weights", "codes"]) if rows else "Not measured.\n"
 
 
+def speed() -> str:
+    """What was timed beside what, one row a line, from the tables beside the scripts in `benchmarks/`."""
+    rows = []
+    for path in sorted((notebooks.root() / "benchmarks").glob("*.csv")):
+        table = read(path)
+        name = f"`{path.stem}`"
+        for line in table.itertuples() if {"faster", "machine", "unit"} <= set(table) else ():
+            beside = [f"{line.faster:.3g}", line.beside] if line.faster > 0 else ["", ""]
+            rows.append([name, line.what, f"{line.value:.3g} {line.unit}", *beside, line.threads, line.machine])
+            name = ""
+    head = ["script", "what", "speed", "times as fast", "as", "threads", "machine"]
+    return markdown(head, rows, right=["speed", "times as fast", "threads"]) if rows else "Not measured.\n"
+
+
 def protocols() -> str:
     """The named protocols, each as a definition list of what it does."""
     from cellbook.metrics import PROTOCOLS, describe
@@ -218,6 +232,7 @@ def fragments(book: Path) -> dict[Path, bytes]:
         book / "_generated" / "protocols.md": protocols(),
         book / "_generated" / "front.md": front_page(book),
         book / "_generated" / "determinism.md": determinism(),
+        book / "_generated" / "speed.md": speed(),
     }
     found = {path: text.encode() for path, text in texts.items()}
     return found | ({book / "_generated" / "front.png": picture} if picture else {})
