@@ -1,6 +1,6 @@
 """Time simulating cells, opening a set of 100,000 and moving it to the device, beside loops that take one cell a time.
 
-    python benchmarks/cells.py --plates 4 --stored 100000 --json cells.json
+    python benchmarks/cells.py --csv
 
 The loop of the simulator is the same code with one cell a step, on fewer plates; the cells must come out the same to
 within a grey level. The loops over stored cells read and move them one by one, `--loop` of them, scaled up. The stored
@@ -8,7 +8,6 @@ set is written to `--folder` first (2.8 GB for 100,000 cells) and removed.
 """
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from table import add_option, write
 
 from cellbook.cells import CellSet, save_parts
 from cellbook.pixels import gather
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--loop", type=int, default=2_000, help="cells of the loop that moves them one by one")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--folder", type=Path, help="where the stored set is written for a while")
-    parser.add_argument("--json", type=Path)
+    add_option(parser, __file__)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -136,9 +136,10 @@ def main() -> None:
         stored = time_stored(args.stored, Path(folder), devices, args.loop)
     for row in stored:
         print(f"{row['what']:45} {row['seconds']:9.4f} s  {row['against']} {row['loop']:9.3f} s  x {row['ratio']:8.1f}")
-    if args.json:
-        facts = {"threads": torch.get_num_threads(), "torch": torch.__version__, "devices": devices}
-        args.json.write_text(json.dumps({**facts, "simulated": simulated, "stored": stored}, indent=1) + "\n")
+    kept = [{"value": row["per_second"], "unit": "cells a second", "beside": "one cell a time"} for row in simulated]
+    kept += [{"value": row["seconds"], "unit": "s", "beside": row["against"]} for row in stored]
+    names = [{"what": row["what"], "faster": row["ratio"]} for row in (*simulated, *stored)]
+    write(args.csv, [a | b for a, b in zip(names, kept, strict=True)], devices[-1], torch.get_num_threads())
 
 
 if __name__ == "__main__":

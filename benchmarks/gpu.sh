@@ -3,7 +3,7 @@
 #
 #   benchmarks/gpu.sh OUT [LEASE [TESTS [SPEEDS]]]     minutes: 9, 2 and 2; 0 leaves a part out
 #
-# OUT gets environment.txt, tests.log, loops.json, simulate.csv and lease/, which `cellbook runs import` takes.
+# OUT gets environment.txt, tests.log, loops.csv, simulate.csv and lease/, which `cellbook runs import` takes.
 # The variables PYTHON, PLAN, STORE, SIDE_BY_SIDE and DEVICE change what runs, on what, and where runs are kept.
 # The trainings of the lease share the device by NVIDIA's MPS, where that is installed and no other is running.
 set -uo pipefail
@@ -74,7 +74,7 @@ beside=()
 part tests "$tests" "$python" -m pytest -q ${beside[@]+"${beside[@]}"} -p no:cacheprovider -m gpu "$here/tests" > "$out/tests.log" 2>&1
 tail -n 3 "$out/tests.log"
 
-part loops "$speeds" "$python" "$here/benchmarks/train_loops.py" --device "$device" --steps 20 --json "$out/loops.json"
+part loops "$speeds" "$python" "$here/benchmarks/train_loops.py" --device "$device" --steps 20 --csv "$out/loops.csv"
 part simulate "$speeds" "$python" "$here/benchmarks/simulate.py" --devices "$device" --seconds 2 --csv "$out/simulate.csv"
 
 begin_mps

@@ -1,6 +1,6 @@
 """Cells that are simulated in a second, by device, side of the crop and part: what numpy does and what torch does.
 
-    python benchmarks/simulate.py --seconds 5 --csv simulate.csv
+    python benchmarks/simulate.py --csv
 
 Each part runs for about `--seconds` at most. "tables" are parameters, layout and nuisances; "numpy" draws shapes of
 cells and noise of the camera in as many threads as there are cores; "torch" draws, develops and cuts on the device what
@@ -12,11 +12,10 @@ import argparse
 import os
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
+from table import add_option, write
 
 from cellbook.pixels import in_threads
 from cellbook.runs import device_name
@@ -86,7 +85,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=100_000, help="about so many, if there is time")
     known = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     parser.add_argument("--devices", nargs="+", default=known)
-    parser.add_argument("--csv", type=Path)
+    add_option(parser, __file__)
     args = parser.parse_args()
     threads, rows = len(os.sched_getaffinity(0)), []
     names = list(plate_map(preset("paper"))["Metadata_plate"].unique())
@@ -98,11 +97,10 @@ def main() -> None:
             if device != "cpu":
                 simulate(preset("smoke", crop=crop), device, plates=names[:1])  # warm-up
             for part, count, seconds in parts(config, device, plates, args.seconds, threads):
-                rows.append((device_name(device), threads, crop, part, count, seconds, count / seconds))
+                where = f"{part}, crops of {crop} pixels, {device_name(device)}"
+                rows.append({"what": where, "value": count / seconds, "unit": "cells a second"})
                 print(f"{device:5} {crop:4} {part:7} {count:7} cells {seconds:7.2f} s {count / seconds:9.0f} a second")
-    columns = ["device", "threads", "crop", "part", "cells", "seconds", "cells_per_second"]
-    if args.csv:
-        pd.DataFrame(rows, columns=columns).round(3).to_csv(args.csv, index=False)
+    write(args.csv, rows, args.devices[-1], threads)
 
 
 if __name__ == "__main__":

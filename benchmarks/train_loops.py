@@ -1,24 +1,29 @@
 """Time a training step of VAE+ here beside a plain loop and beside pythae, in one run with equal networks.
 
-    python benchmarks/train_loops.py --steps 5 --json loops.json
+    python benchmarks/train_loops.py --threads 1 --csv
     python benchmarks/train_loops.py --device cuda --steps 50
 
 "here" is `vae_plus.step` as training calls it: images resident on the device as they are stored, one Adam, channels
-last, bf16 where the device is good at it, nothing read back. "plain" is the same networks, layer after layer as the
-paper draws them, and the same objective in a loop as published code commonly has it: a `Dataset` of images in host
-memory, read and scaled one cell at a time in numpy, a `DataLoader`, float32, an optimiser a network without foreach
-or fused kernels, weight decay in a Python loop, gradients of the autoencoder's terms left in the discriminator and
-thrown away, `.item()` of every term. As in the published code, reals, reconstructions and originals go through its
-discriminator in one pass; three passes, with batch norm's moments of their own, are a further line. That "here" and
-"plain" compute the same is checked first.
+last, in float32 and, where the device has it, in bf16, memory kept from step to step, nothing read back. "plain" is the
+same networks, layer after layer as the paper draws them, and the same objective in a loop as published code commonly
+has it: a `Dataset` of images in host memory, read and scaled one cell at a time in numpy, a `DataLoader`, float32, an
+optimiser a network without foreach or fused kernels, weight decay in a Python loop, gradients of the autoencoder's
+terms left in the discriminator and thrown away, `.item()` of every term. As in the published code, reals,
+reconstructions and originals go through its discriminator in one pass; three passes, with batch norm's moments of their
+own, are a further line. That "here" and "plain" compute the same is checked first.
 
 pythae has no VAE+; its VAE/GAN, in its own model and trainer, stands beside the one here. Their objectives differ
 (pythae's discriminator sees no reconstructions, kernels do not decay), so that ratio says less than the others.
 
-Cells are random numbers: the work is the same. Images a second count the cells that are reconstructed. Times are
-medians over steps after warm-up, on CUDA between events, without waiting for the device inside the loop; there float32
-convolutions are TF32, torch's default. On a CPU ratios are of the process's own processor time, which others on the
-machine disturb less; that of loading workers is not in it.
+Cells are random numbers: the work is the same. Images a second count the cells that are reconstructed. All lines are
+timed in turns, some steps of each a round. Times are medians over steps after warm-up, on CUDA between events, without
+waiting for the device inside the loop; there float32 convolutions are TF32, torch's default. On a CPU ratios are of the
+process's own processor time, which others on the machine disturb less; that of loading workers is not in it. "Memory
+kept" gives the other loops what `cellbook.machine.kept_memory` gives trainings here: by itself glibc fetches the memory
+of every large array anew, a third of a step here.
+
+Tried on a CPU and left: three channels padded to eight, in bf16, make a first convolution take twice as long; its
+gradient for the image, the slowest part, takes the same for 3 to 16 channels.
 
 The share of bf16's peak counts the convolutions that the step here needs.
 """
@@ -26,29 +31,33 @@ The share of bf16's peak counts the convolutions that the step here needs.
 import argparse
 import importlib.util
 import itertools
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from plain_loop import HostCells, Plain, T, copies, draw_each
+from table import add_option, write
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from train_step import random_cells
 
 from cellbook.cells import CellSet
+from cellbook.machine import kept_memory
 from cellbook.methods import vae_plus
 from cellbook.methods.vae_plus.networks import SIDE
 from cellbook.pixels import channel_max, gather
 from cellbook.runs import choose_device, device_name
 from cellbook.training import Batch, State
+from cellbook.training.state import has_bf16
 
 CELLS = 16  # a treatment
+GAN, KEPT = "VAE/GAN", "memory kept"  # in names of lines
+BESIDE = ("plain: VAE+, float32", "pythae: VAE/GAN, float32")  # what the others, and those of VAE/GAN, are beside
 PYTHAE = "pip install --no-deps pythae==0.1.2 && pip install pydantic cloudpickle imageio"
 
 
@@ -151,56 +160,68 @@ def time_steps(call: Callable[[], object], steps: int, warmup: int, device: torc
 
 
 class Table:
-    """Times each line, prints it at once and keeps it."""
+    """Times all lines in turns, so that what else the machine does meets all of them."""
 
     def __init__(self, args: argparse.Namespace, device: torch.device) -> None:
-        self.args, self.device, self.rows = args, device, []
+        self.args, self.device, self.lines, self.rows = args, device, {}, {}
         self.measure = "seconds" if device.type == "cuda" else "cpu_seconds"
-        print(f"{'':45} {'s/step':>9} {'spread':>9} {'CPU s':>9} {'images/s':>10} {'x line 1':>9} {'% of peak':>10}")
 
-    def add(self, name: str, call: Callable[[], object], workers: int = 0, work: int | None = None) -> float:
-        """Time a line; `work` is the operations that its step needs, for the share of the device's peak."""
-        # Two batches a worker are ready before the first step: time what comes after them.
-        times = time_steps(call, self.args.steps, self.args.warmup + 2 * workers, self.device, max(1, workers))
+    def add(self, name: str, call: Callable[[], object], workers: int = 0, work: int | None = None) -> None:
+        """Enter a line; `work` is the operations that its step needs, for the share of the device's peak."""
+        self.lines[name] = call, workers, work
+
+    def time(self) -> None:
+        """Time every line in every round, and print medians over all steps."""
+        found: dict[str, list[np.ndarray]] = {name: [] for name in self.lines}
+        for _ in range(self.args.rounds):
+            for name, (call, workers, _) in self.lines.items():
+                # Two batches a worker are ready before the first step: time what comes after them.
+                warmup = self.args.warmup + 2 * workers
+                with kept_memory() if "here" in name or KEPT in name else nullcontext():  # as training has it
+                    found[name].append(time_steps(call, self.args.steps, warmup, self.device, max(1, workers)))
+        print(f"{'':50} {'s/step':>9} {'spread':>9} {'CPU s':>9} {'images/s':>10} {'x line 1':>9} {'% of peak':>10}")
+        for name, times in found.items():
+            self.report(name, np.concatenate(times, axis=1))
+
+    def report(self, name: str, times: np.ndarray) -> None:
+        """Print a line and keep it."""
         seconds, processor = (float(value) for value in np.median(times, axis=1))
-        row = {"line": name, "seconds": seconds, "spread": float(np.ptp(times[0])), "cpu_seconds": processor}
+        row = {"seconds": seconds, "spread": float(np.ptp(times[0])), "cpu_seconds": processor}
         row["images_per_second"] = self.args.batch / seconds
-        row["ratio"] = row[self.measure] / (self.rows or [row])[0][self.measure]
-        text = "{:42} {:9.4f} {:9.4f} {:9.4f} {:10.1f} {:9.3f}".format(*row.values())
+        row["ratio"] = row[self.measure] / next(iter(self.rows.values()), row)[self.measure]
+        text = "{:9.4f} {:9.4f} {:9.4f} {:10.1f} {:9.3f}".format(*row.values())
+        work = self.lines[name][2]
         if work and self.device.type == "cuda":
-            row |= {"gflop": work / 1e9, "peak_share": work / seconds / (1e12 * self.args.peak_tflops)}
-            text += f" {100 * row['peak_share']:10.2f}"
-        self.rows.append(row)
-        print(f"{len(self.rows):2} {text}", flush=True)
-        return row[self.measure]
+            text += f" {work / seconds / (1e10 * self.args.peak_tflops):10.2f}"
+        self.rows[name] = row
+        print(f"{len(self.rows):2} {name:47} {text}", flush=True)
+
+    def kept(self) -> Iterator[dict[str, object]]:
+        """The rows of the file: a step's time, and how many times as fast it is as the line it belongs beside."""
+        unit = "s a step" if self.device.type == "cuda" else "processor s a step"
+        for name, row in self.rows.items():
+            beside = next((other for other in self.rows if other.startswith(BESIDE[GAN in name])), None)
+            faster = {"faster": self.rows[beside][self.measure] / row[self.measure], "beside": beside} if beside else {}
+            yield {"what": name, "value": row[self.measure], "unit": unit, **faster}
 
 
 def time_here(table: Table, cells: CellSet, device: torch.device, model: str = "vae_plus") -> int:
     """Lines of the step here; the operations it needs."""
-    state = begin(model, cells, device, table.args.width)
-    images, rows = cells.to(device), vae_plus.draw(state, 0)
-    fixed = Batch(gather(images, rows), rows)
+    images, name = cells.to(device), GAN if model == "vae_gan" else "VAE+"
+    work = 0
+    for bf16 in (False, True) if has_bf16(device, on_cpu=True) else (False,):
+        state = begin(model, cells, device, table.args.width, bf16=bf16)
 
-    def compute(batch: Batch = fixed, on: State = state) -> Tensor:
-        losses = vae_plus.step(on, batch, T)
-        return torch.stack([loss.detach().float() for loss in losses.values()])
+        def whole(on: State = state) -> dict[str, Tensor]:
+            rows = vae_plus.draw(on, 0)
+            return vae_plus.step(on, Batch(gather(images, rows), rows), T)
 
-    def whole(on: State = state) -> Tensor:
-        drawn = vae_plus.draw(on, 0)
-        return compute(Batch(gather(images, drawn), drawn), on)
-
-    with FlopCounterMode(display=False) as counter:
-        compute()
-    work, kind = counter.get_total_flops(), "bf16" if state.bf16 else "float32"
-    name = "here: VAE+" if model == "vae_plus" else "here: VAE/GAN"
-    table.add(f"{name}, {kind}", whole, work=work)
-    if state.bf16:
-        exact = begin(model, cells, device, table.args.width, bf16=False)
-        table.add(f"{name}, float32", lambda: whole(exact), work=work)
+        with FlopCounterMode(display=False) as counter:
+            whole()
+        work = counter.get_total_flops()
+        table.add(f"here: {name}, {state.precision}", whole, work=work)
     if model == "vae_plus":
-        drawn = "here: drawing, gathering and scaling alone"
-        table.add(drawn, lambda: channel_max(gather(images, vae_plus.draw(state, 0))))
-        table.add("here: computing alone", compute, work=work)
+        table.add("here: drawing, gathering, scaling", lambda: channel_max(gather(images, vae_plus.draw(state, 0))))
     return work
 
 
@@ -225,12 +246,14 @@ def time_plain(table: Table, cells: CellSet, device: torch.device, work: int) ->
     fixed = next(batches(0)).to(device).chunk(2)
     table.add("plain: computing alone", lambda: plain.step(*fixed), work=work)
     table.add("plain: computing alone, three passes", lambda: three.step(*fixed), work=work)
+    if device.type == "cpu":
+        table.add(f"plain: computing alone, {KEPT}", lambda: plain.step(*fixed))
+        table.add(f"plain: computing alone, three passes, {KEPT}", lambda: three.step(*fixed))
 
 
 def time_pythae(table: Table, cells: CellSet, device: torch.device) -> None:
     """Lines of VAE/GAN here and in pythae, if it is installed."""
     time_here(table, cells, device, "vae_gan")
-    here = table.rows[-1][table.measure]  # in float32
     if importlib.util.find_spec("pythae") is None:
         print(f"   pythae is not installed: {PYTHAE}")
         return
@@ -245,9 +268,10 @@ def time_pythae(table: Table, cells: CellSet, device: torch.device) -> None:
         parts = [output.encoder_loss, output.decoder_loss, output.discriminator_loss]
         return [loss.item() for loss in (*parts, sum(parts))]
 
-    seconds = table.add("pythae: VAE/GAN, float32", lambda: compute(next(loaded)))
-    table.add("pythae: computing alone", compute)
-    print(f"   pythae's VAE/GAN takes {seconds / here:.2f} times as long a step as the one here in float32")
+    table.add(f"pythae: {GAN}, float32", lambda: compute(next(loaded)))
+    table.add(f"pythae: {GAN}, float32, computing alone", compute)
+    if device.type == "cpu":
+        table.add(f"pythae: {GAN}, float32, computing alone, {KEPT}", compute)
 
 
 def main() -> None:
@@ -255,13 +279,14 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batch", type=int, default=104, help="treatments, of which a batch has one cell each")
     parser.add_argument("--width", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=2, help="of each line in a round")
+    parser.add_argument("--warmup", type=int, default=1, help="steps of each line before them, in each round")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="of the plain loop's DataLoader")
     parser.add_argument("--threads", type=int, default=None)
     # bf16 on dense matrices, NVIDIA's data sheet of the H200 SXM: 1,979 TFLOP/s are with sparsity, without it half.
     parser.add_argument("--peak-tflops", type=float, default=989.0, help="the device's peak, used on CUDA")
-    parser.add_argument("--json", type=Path)
+    add_option(parser, __file__)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -276,9 +301,8 @@ def main() -> None:
     table = Table(args, device)
     time_plain(table, cells, device, time_here(table, cells, device))
     time_pythae(table, cells, device)
-    if args.json:
-        facts = vars(args) | {"device": name, "threads": threads, "torch": torch.__version__, "json": args.json.name}
-        args.json.write_text(json.dumps(facts | {"difference": apart, "rows": table.rows}, indent=1) + "\n")
+    table.time()
+    write(args.csv, table.kept(), str(device), threads)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Time WDN's bootstrap over cells beside a plain pandas loop that does the same, in one run, and check that both agree.
 
-    python benchmarks/wdn_bootstrap.py --cells 100000 --resamples 100 --json result.json
+    python benchmarks/wdn_bootstrap.py --csv
 
 Both score every resample at all 129 checkpoints: NSC and NSCB for k = 1 to 4, the silhouette, and both stopping rules
 with every compound left out in turn. The loop draws the cells of each well again, maps them, takes their means with
@@ -12,14 +12,13 @@ values do not matter to the time.
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.spatial.distance import cdist
 from sklearn.metrics import silhouette_score
+from table import add_option, write
 from threadpoolctl import threadpool_limits
 
 from cellbook.methods.wdn import Alignment, Level, bootstrap
@@ -177,7 +176,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=129, help="checkpoints, the identity among them")
     parser.add_argument("--loop", type=int, default=2, help="resamples of the plain loop that are timed")
     parser.add_argument("--checkpoints", type=int, default=4, help="checkpoints of the plain loop that are timed")
-    parser.add_argument("--json", type=Path)
+    add_option(parser, __file__)
     options = parser.parse_args()
 
     print(f"{options.cells} cells with controls, {options.steps} checkpoints, {options.resamples} resamples")
@@ -190,9 +189,11 @@ def main() -> None:
             f"{row['features']:4d} features {row['vectorised_s']:7.1f} s  loop {row['loop_s']:8.0f} s  "
             f"x {row['ratio']:6.1f}  largest difference {row['largest_difference']:.1e}, agree: {row['agree']}"
         )
-    if options.json:
-        taken = {name: value for name, value in vars(options).items() if name not in ("json", "features")}
-        options.json.write_text(json.dumps(taken | {"rows": rows}, indent=1) + "\n")
+    what, beside = f"{options.resamples} resamples of {options.cells} cells", {"unit": "s", "beside": "plain loop"}
+    write(options.csv, [
+        {"what": f"{what}, {row['features']} features", "value": row["vectorised_s"], "faster": row["ratio"], **beside}
+        for row in rows
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":

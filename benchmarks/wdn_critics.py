@@ -1,6 +1,6 @@
 """Time a step of all critics at once beside a loop over critics and beside autograd, in one run, and check they agree.
 
-    python benchmarks/wdn_critics.py --steps 300 --loop 20 --json result.json
+    python benchmarks/wdn_critics.py --csv
 
 Ten domains make 45 critics of the paper's size. Every form takes the same minibatches, 100 rows a domain, and the same
 interpolates. "stacked" is what the training runs; "autograd" is stacked critics whose slopes come from autograd, which
@@ -10,19 +10,18 @@ differentiates twice; "loop" is one critic after the other by autograd, as the p
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from table import add_option, write
 from torch import Tensor
 
 from cellbook.methods.wdn.config import Config
 from cellbook.methods.wdn.critics import Critics, layers, rmsprop_
 from cellbook.methods.wdn.sampling import Pairs
-from cellbook.runs import choose_device, device_name
+from cellbook.runs import choose_device
 
 DOMAINS, BATCH = 10, 100
 
@@ -122,7 +121,7 @@ def main() -> None:
     parser.add_argument("--loop", type=int, default=20, help="steps of the loop that are timed")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto")
-    parser.add_argument("--json", type=Path)
+    add_option(parser, __file__)
     options = parser.parse_args()
 
     torch.set_num_threads(options.threads)
@@ -134,9 +133,13 @@ def main() -> None:
             f"{row['autograd_steps_per_s']:6.0f} autograd (x {row['autograd_over_stacked']:4.1f}), "
             f"{row['loop_steps_per_s']:6.1f} loop (x {row['loop_over_stacked']:5.1f}), agree: {row['agree']}"
         )
-    if options.json:
-        facts = {"device": device_name(device), "threads": options.threads, "torch": torch.__version__, "rows": rows}
-        options.json.write_text(json.dumps(facts, indent=1) + "\n")
+    kept = [
+        {"what": f"n {row['n']}, depth {row['depth']}", "value": row["stacked_steps_per_s"], "unit": "steps a second"}
+        | {"faster": row[f"{beside}_over_stacked"], "beside": beside}
+        for row in rows
+        for beside in ("autograd", "loop")
+    ]
+    write(options.csv, kept, device, options.threads)
 
 
 if __name__ == "__main__":

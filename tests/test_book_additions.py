@@ -180,3 +180,21 @@ def test_models_that_were_trained_twice_stand_on_the_page_of_status(tmp_path, mo
     (tmp_path / "benchmarks").mkdir()
     table.assign(weights=1e-7).to_csv(tmp_path / "benchmarks" / "determinism.csv", index=False)
     assert "the same bits" not in fragments.determinism()
+
+
+def test_what_was_timed_stands_on_the_page_of_status_beside_what_it_is_faster_than(tmp_path, monkeypatch):
+    text = (BOOK / "_generated" / "speed.md").read_text(encoding="utf-8")
+    assert text == fragments.speed()
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    (tmp_path / "_toc.yml").touch()
+    assert fragments.speed() == "Not measured.\n"
+    (tmp_path / "benchmarks").mkdir()
+    monkeypatch.syspath_prepend(BOOK.parent / "benchmarks")
+    rows = [{"what": "loop", "value": 4.0, "unit": "s"}]
+    rows.append({"what": "here", "value": 0.123456, "unit": "s", "faster": 32.4, "beside": "loop"})
+    importlib.import_module("table").write(tmp_path / "benchmarks" / "some.csv", rows, threads=3)
+    lines = [line.split(" | ") for line in fragments.speed().splitlines()]
+    assert [line[:6] for line in lines[2:]] == [
+        ["| `some`", "loop", "4 s", "", "", "3"],
+        ["| ", "here", "0.123 s", "32.4", "loop", "3"],
+    ]

@@ -48,9 +48,9 @@ def test_the_page_says_what_was_measured_and_no_more(tmp_path, monkeypatch):
     jump = pd.read_csv(notebooks.root() / "benchmarks" / "jump.csv")
     assert {"plates", "wells", "fields", "cells", "channels", "bytes"} == set(jump["what"])
     monkeypatch.setattr(notebooks, "root", lambda: tmp_path)
-    assert fragments.speed() == fragments.screen_costs() == "Not measured.\n"
+    assert fragments.plate_rates() == fragments.screen_costs() == "Not measured.\n"
     (tmp_path / "benchmarks").mkdir()
     made_up().to_csv(tmp_path / "benchmarks" / "plates.csv", index=False)
     jump.assign(number=jump["what"].map(SCREEN)).to_csv(tmp_path / "benchmarks" / "jump.csv", index=False)
-    assert "| `classical` | 0.005 | 0.008 | 1.60 | 1 | 0.5 GiB |" in fragments.speed()
+    assert "| `classical` | 0.005 | 0.008 | 1.60 | 1 | 0.5 GiB |" in fragments.plate_rates()
     assert "| `classical` | 3 | 2 | 5 | 0.5 | 0.0 | 2215.4 |" in fragments.screen_costs()

@@ -193,3 +193,38 @@ def test_the_record_of_a_run_tells_of_all_its_processes(tmp_path, monkeypatch):
     run = obtain(tmp_path, "toy", 1, {}, "data", lambda folder: hold(300))
     assert run.record["processes"] >= 2
     assert run.record["peak_memory_mib"] >= 300 + 50
+
+
+FAULTS = """
+import resource
+import numpy as np
+from cellbook.machine import kept_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        np.ones(5_000_000)  # 40 MB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20
+
+faults()
+print(faults())
+with kept_memory():
+    with kept_memory():
+        faults()
+    print(faults())
+    held = resident()
+print(held - resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc can be told to keep memory")
+def test_arrays_take_the_memory_of_those_before_them_and_it_is_given_back():
+    # Without larger pages, of which a fault brings many.
+    environment = os.environ | {"GLIBC_TUNABLES": "", "NUMPY_MADVISE_HUGEPAGE": "0"}
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, env=environment)
+    anew, kept, given_back = map(float, done.stdout.split())
+    assert kept < 0.1 * anew
+    assert given_back > 30  # MiB

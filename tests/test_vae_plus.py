@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -392,7 +394,7 @@ def test_a_batch_has_one_cell_of_each_treatment_twice_over(cells):
 
 
 def compute_in(bf16, monkeypatch):
-    monkeypatch.setattr("cellbook.training.state.has_bf16", lambda device: bf16)
+    monkeypatch.setattr("cellbook.training.state.has_bf16", lambda device, on_cpu: bf16)
 
 
 @pytest.mark.parametrize("bf16", [False, True])
@@ -460,6 +462,18 @@ def test_a_record_names_the_precision_which_is_no_part_of_the_key(cells, tmp_pat
         assert run.record["precision"] == name
         keys.add(run.key)
     assert len(keys) == 1
+
+
+def test_a_cpu_computes_in_bf16_where_it_has_that_and_only_if_it_is_asked_for(cells, tmp_path):
+    about = Path("/proc/cpuinfo")
+    flags = set(about.read_text().split()) if about.exists() else set()
+    asked = Config(**TINY, iterations=1, cpu_bf16=True)
+    run = train_run(vae_plus, asked, cells, tmp_path, "cpu")
+    plain = train_run(vae_plus, replace(asked, cpu_bf16=False), cells, tmp_path, "cpu")
+    assert plain.record["precision"] == "float32"
+    assert run.record["precision"] == ("bf16" if flags & {"avx512_bf16", "amx_bf16"} else "float32")
+    assert run.key != plain.key
+    assert "cpu_bf16" not in plain.record["config"]  # keys of stored trainings are as they were
 
 
 @pytest.mark.parametrize("model", ["ae", "vae_plus"])

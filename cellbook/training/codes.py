@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cellbook.cells import CellSet
 from cellbook.files import write_atomically
+from cellbook.machine import kept_memory
 from cellbook.pixels import channel_max
 from cellbook.profiles import to_wells
 from cellbook.profiles.aggregate import WELL
@@ -33,7 +34,7 @@ def inference(state: State) -> Iterator[None]:
     """Batch norm by running moments, no gradients."""
     training = {network: network.training for network in state.networks.values()}
     try:
-        with torch.no_grad():
+        with torch.no_grad(), kept_memory():
             for network in training:
                 network.eval()
             yield

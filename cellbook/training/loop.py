@@ -21,6 +21,7 @@ from tqdm import tqdm
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError, Stopped
 from cellbook.files import digest
+from cellbook.machine import kept_memory
 from cellbook.pixels import gather
 from cellbook.runs import Run, choose_device, known_by, obtain, run_key, show_progress
 from cellbook.training import replicas
@@ -114,7 +115,7 @@ def train(
     on = replicas.own_device(torch.device(choose_device(device)))
     identity = digest([name, method.VERSION, known_by(config), cells.fingerprint])
     interval, history = max(1, config.iterations // LINES), History(Path(folder))
-    with _seeded(config.seed, on), stop_signals() as asked:
+    with kept_memory(), _seeded(config.seed, on), stop_signals() as asked:
         state = method.begin(config, cells, on)
         replicas.share(state.networks, state.optimisers)
         if rank:  # the same weights everywhere, other noise

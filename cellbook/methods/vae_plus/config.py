@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cellbook.errors import CellbookError
+from cellbook.runs import ADDED
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ class Config:
     # Every kernel is multiplied by 1 - decay after each step whatever the learning rate, as the published code does;
     # the same number as coupled L2 would be far weaker.
     decay: float = 1e-4
+    # Decoder and discriminator in bf16 also on a CPU, if it has that: a step takes 0.75 of the time, see
+    # `benchmarks/train_loops.py`. On a GPU they are so anyway.
+    cpu_bf16: bool = field(default=False, metadata=ADDED)
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:

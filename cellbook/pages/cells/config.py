@@ -38,7 +38,7 @@ class Config:
     # Accuracy against cells a treatment: on the first screen, drawn with more cells where that is asked for
     shares: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # of the cells, but at least one a well
     draws: int = 3  # of each share
-    transferred: float = 0.5  # share of the simulated cells that the ImageNet network looks at, some 25 a second
+    transferred: float = 0.5  # share of the simulated cells that the ImageNet network looks at, some 70 a second
     curve_cells: int = 0  # expected in an untreated well; 0: as many as in the other screens
 
 
@@ -57,9 +57,9 @@ PRESETS = {
         transferred=0.0,
     ),
     "quick": Config(),
-    # About 400 cells a treatment for the curve, 86,000 in all with the controls. On two CPU cores drawing them takes
-    # four minutes, ImageNet features of all of them half an hour, all else a few minutes.
-    "long": Config(shares=(1 / 160, 1 / 80, 1 / 40, 1 / 20, 1 / 10, 1 / 4, 1.0), transferred=1.0, curve_cells=220),
+    # About 400 cells a treatment for the curve, 86,000 in all with the controls. One CPU core draws about 200 cells a
+    # second, and takes classical features of 650 and ImageNet features of 70: half an hour of one core in all.
+    "long": Config(shares=(1 / 160, 1 / 80, 1 / 40, 1 / 20, 1 / 10, 1 / 4, 1 / 2, 1.0), curve_cells=220),
     "paper": Config(
         controls=6, positive_controls=6, cells=480, sites=4, permutations=10_000, repeats=5, transferred=1.0
     ),
