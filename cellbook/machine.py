@@ -16,7 +16,7 @@ from joblib import cpu_count
 
 GIB = 2**30
 # GiB of a process that trains or encodes on a CPU. Measured were 0.5 for a block of cells and its classical features,
-# 0.6 for VAE+ as it is trained in minutes, 1.3 for features of ImageNet and 1.9 for VAE+ at the paper's size.
+# 0.6 for VAE+ as it is trained in minutes, 0.7 for features of ImageNet and 1.9 for VAE+ at the paper's size.
 WORKER = 2.0
 PAUSE = 0.5  # seconds between two looks at the memory of processes, at least
 SHARE = 0.01  # of one core's time that is spent on looking, at most
