@@ -66,8 +66,11 @@ def box(title: str, lines: Iterable[str], kind: str = "important") -> str:
 
 
 def takeaways(lines: Iterable[str], claims: pd.DataFrame) -> str:
-    """The box of key takeaways: sentences, then every claim with its verdict."""
-    verdicts = [f"Claim *{IN_WORDS[line['verdict']]}*: {line['sentence']}" for _, line in claims.iterrows()]
+    """The box of key takeaways: sentences, then a line a verdict with the claims that have it."""
+    verdicts = []
+    for verdict, of in claims.groupby("verdict", sort=False)["sentence"]:
+        some = f"{len(of)} claims" if len(of) > 1 else "One claim"
+        verdicts.append(f"{some} *{IN_WORDS[verdict]}*: {'; '.join(of.str.removesuffix('.'))}.")
     return box("Key takeaways", [f"- {text}" for text in (*lines, *verdicts)])
 
 

@@ -37,6 +37,7 @@ from cellbook.pages.goldsborough2017.measures import (
 from cellbook.pages.goldsborough2017.progress import FALLBACK, QUALITY
 from cellbook.pages.goldsborough2017.quality import DUPLICATES, FID, KID, PRECISION, RECALL
 from cellbook.runs import Run
+from cellbook.screens.outlines import LARGER, OPEN
 from cellbook.study import course, tables, words
 from cellbook.study.encoding import IMAGENET, RANDOM
 from cellbook.study.pictures import with_originals
@@ -237,12 +238,16 @@ def pictures(run: Run, config: Config, store: str | Path) -> tuple[pd.DataFrame,
 # --- sentences ------------------------------------------------------------------------------------------------------
 
 
+CUT = {LARGER: "cells larger than the crop, which are cut", OPEN: "cells that the crop they come from has cut"}
+
+
 def budget_table(config: Config, run: Run) -> pd.DataFrame:
     """How large this run is beside the paper's."""
     own, paper = (trainings(of)[0].config for of in (config, PRESETS["paper"]))
     size, hours = run.table("size").iloc[0], run.table("trainings")["seconds"].sum() / 3600
     lines = [
-        ("cells", f"{size['cells']:,}", "1,300,000"),
+        ("cells", f"{size['cells']:,.0f}", "1,300,000"),
+        *((of, f"{100 * size[name]:.0f} %", "not said") for name, of in CUT.items() if name in size),
         ("pixels of a crop", f"{own.side} x {own.side}", f"{paper.side} x {paper.side}"),
         ("of the original pixels a side", f"{config.shrink}", "1"),
         ("cell views of a GAN", f"{config.views:,}", f"{papers_views('lsgan'):,}"),
