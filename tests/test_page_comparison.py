@@ -341,6 +341,16 @@ def test_what_was_added_to_the_configuration_is_in_no_key_of_before():
     assert {"own", "presets"}.isdisjoint(known_by(replace(comparison.PRESETS["quick"], own="", presets=())))
 
 
+def test_what_is_left_out_is_trained_by_its_page_and_compared_nowhere(tmp_path):
+    config = comparison.PRESETS["quick"]
+    compared = {(one.paper, one.one.variant) for one in found.sources(config, tmp_path)}
+    for paper, names in configs.LEFT_OUT.items():
+        page = configs.page(paper)
+        trained = {one.variant for preset in page.PRESETS.values() for one in page.trainings(preset)}
+        assert set(names) <= trained
+        assert not {(paper, name) for name in names} & compared
+
+
 # --- numbers --------------------------------------------------------------------------------------------------------
 
 

@@ -42,6 +42,17 @@ PAPERS = {
     "glastonbury2018": "Glastonbury 2018",
     "lafarge2019": "Lafarge 2019",
 }
+# Trainings that answer a question of their page alone: networks that have to be told the treatment of a cell, variants
+# of one game between its ends, and controls.
+LEFT_OUT = {
+    "goldsborough2017": (
+        *(f"LSGAN, told {what}" for what in ("the dose", "the compound", "dose and compound")),
+        "WGAN, clipped",
+        "AE",
+    ),
+    "caicedo2018": ("treatments shuffled within weeks",),
+    "glastonbury2018": (*(f"lambda {lam}" for lam in (0.001, 0.01, 0.1, 10)), "lambda 50, adversary at rest"),
+}
 OURS = "comparison"  # the page whose trainings are of no paper
 NAMES = PAPERS | {OURS: "this book"}
 

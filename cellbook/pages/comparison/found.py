@@ -11,7 +11,7 @@ import pandas as pd
 
 from cellbook.cells import CellSet
 from cellbook.methods.fair_cae.networks import SHRINK
-from cellbook.pages.comparison.config import OURS, Config, label, of_page, page, preset_of, trainings
+from cellbook.pages.comparison.config import LEFT_OUT, OURS, Config, label, of_page, page, preset_of, trainings
 from cellbook.runs import Run, run_key
 from cellbook.screens import named
 from cellbook.study.trainings import Training, told
@@ -79,7 +79,7 @@ def sources(config: Config, store: str | Path) -> list[Source]:
 def _of_page(paper: str, own: Any, todo: list[Training], config: Config, store: Path) -> Iterator[Source]:
     prints = fingerprints(own, store) if todo else []
     for one in todo:
-        if one.repeat >= config.trainings or one.cells is not None:
+        if one.repeat >= config.trainings or one.cells is not None or one.variant in LEFT_OUT.get(paper, ()):
             continue
         keys = [run_key(one.method, one.module.VERSION, keyed(one.config, one.course), known) for known in prints]
         run = next((Run(store / key) for key in keys if (store / key / "run.json").is_file()), None)
