@@ -17,11 +17,11 @@ from cellbook.errors import CellbookError
 from cellbook.methods import weakly_supervised
 from cellbook.pages import comparison
 from cellbook.pages.comparison import config as configs
-from cellbook.pages.comparison import corrected, decisions, found, making, measures, ranking, shown, truth
+from cellbook.pages.comparison import corrected, decisions, found, making, measures, ranking, shown
 from cellbook.profiles.centre import Centre
 from cellbook.runs import Run, known_by
 from cellbook.screens import named
-from cellbook.study import models, rows
+from cellbook.study import models, profile, rows
 from cellbook.study.rows import Draws, Votes
 from cellbook.study.trainings import Place
 from cellbook.training import load_run
@@ -115,44 +115,6 @@ def treatments():
     return table.assign(Metadata_concentration=1.0 + i % 2)
 
 
-# --- truth ----------------------------------------------------------------------------------------------------------
-
-
-def test_true_profiles_are_shifts_in_deviations_between_controls():
-    rng = np.random.default_rng(3)
-    compound = np.repeat(["DMSO", "a", "b"], 400)
-    shift = pd.Series(compound).map({"DMSO": 0.0, "a": 2.0, "b": -1.0}).to_numpy()
-    cells = pd.DataFrame(
-        {
-            "Metadata_compound": compound,
-            "Metadata_concentration": np.where(compound == "DMSO", 0.0, 1.0),
-            "Metadata_plate": "p",
-            "Metadata_well": np.repeat(np.arange(12), 100).astype(str),
-            "truth_area": 7 + 3 * (rng.normal(size=1200) + shift),
-            "truth_bright": np.repeat(rng.normal(size=12), 100),  # a nuisance: one value a well
-            "truth_dose_effect": shift,
-            "truth_phase": rng.random(1200),
-            "truth_state": np.where(rng.random(1200) < 0.5 + 0.2 * (compound == "a"), "mitotic", "interphase"),
-        }
-    )
-    found_ = truth.true_profiles(cells)
-    assert list(found_.columns) == ["area", "state: interphase", "state: mitotic"]
-    assert found_.loc[("a", 1.0), "area"] == pytest.approx(2, abs=0.2)
-    assert found_.loc[("b", 1.0), "area"] == pytest.approx(-1, abs=0.2)
-    assert found_.loc[("a", 1.0), "state: mitotic"] == pytest.approx(0.4, abs=0.15)
-    assert len(found_) == 2
-
-
-def test_agreement_of_distances_is_spearmans_of_every_row_over_other_compounds(treatments):
-    rng = np.random.default_rng(4)
-    one, other = (metrics.distance_matrix(rng.normal(size=(20, 5))) for _ in range(2))
-    eligible = treatments["Metadata_compound"].to_numpy()[:, None] != treatments["Metadata_compound"].to_numpy()
-    agreed = truth.rank_agreement(one, other, eligible)
-    expected = [spearmanr(one[i, eligible[i]], other[i, eligible[i]])[0] for i in range(20)]
-    np.testing.assert_allclose(agreed, expected)
-    np.testing.assert_allclose(truth.rank_agreement(one, 2 * one, eligible), 1.0)
-
-
 # --- profiles -------------------------------------------------------------------------------------------------------
 
 
@@ -176,7 +138,7 @@ def cells():
 @pytest.mark.parametrize("one_unit", [False, True])
 def test_profiles_keep_the_distances_that_few_directions_can_hold(cells, one_unit):
     wells = profiles.to_wells(cells)
-    wide, few = (profiles.matrix(corrected.base(wells, n, one_unit)(wells)) for n in (30, 8))
+    wide, few = (profiles.matrix(profile.base(wells, n, one_unit)(wells)) for n in (30, 8))
     assert (wide.shape[1], few.shape[1]) == (30, 8)
     control = profiles.controls_mask(wells)
     np.testing.assert_allclose(wide[control].mean(axis=0), 0, atol=1e-9)
@@ -191,13 +153,13 @@ def test_features_of_one_unit_are_divided_by_one_number_and_others_each_by_their
     wells = profiles.replace_features(wells, values, profiles.features(wells))
     shifts, spread = values - values[control].mean(axis=0), values[control].std(axis=0, ddof=1)
     for one_unit, by in ((False, spread), (True, np.sqrt((spread**2).mean()))):
-        np.testing.assert_allclose(profiles.matrix(corrected.base(wells, 30, one_unit)(wells)), shifts / by, atol=1e-9)
+        np.testing.assert_allclose(profiles.matrix(profile.base(wells, 30, one_unit)(wells)), shifts / by, atol=1e-9)
 
 
 def test_what_is_fitted_on_cells_maps_means_as_it_maps_cells(cells):
     config = replace(SMOKE, components=10, corrections=configs.CORRECTIONS, wdn_iterations=20)
     wells = profiles.to_wells(cells)
-    start = corrected.base(wells, 10, False)
+    start = profile.base(wells, 10, False)
     controls = start(cells[profiles.controls_mask(cells)].reset_index(drop=True))
     given = {name: table for name, _, table in corrected.corrected(start(wells), controls, config, "cpu")}
     assert all(np.isfinite(profiles.matrix(table)).all() for table in given.values())
@@ -213,7 +175,7 @@ def test_what_is_fitted_on_cells_maps_means_as_it_maps_cells(cells):
 
 def test_a_correction_that_cannot_be_made_says_why(cells):
     one_week = profiles.to_wells(cells).assign(Metadata_batch="Week1")
-    start = corrected.base(one_week, 10, False)(one_week)
+    start = profile.base(one_week, 10, False)(one_week)
     given = {name: table for name, _, table in corrected.corrected(start, None, SMOKE, "cpu")}
     assert given["CORAL, cells"] == "of this network no codes of single cells were kept"
     assert isinstance(given["none"], pd.DataFrame)
@@ -385,7 +347,7 @@ def test_what_was_added_to_the_configuration_is_in_no_key_of_before():
 def test_accuracies_are_those_of_profiles_made_by_hand(store, run, tables):
     compared = run.table("compared").set_index("variant")
     wells = Run(store / compared.loc[PLUS, "run"]).table("wells")
-    start = corrected.base(wells, SMOKE.components, True)(wells)
+    start = profile.base(wells, SMOKE.components, True)(wells)
     centred = Centre().fit_transform(start)
     for summary, table in (("none", start), ("centred by week", centred)):
         treated = table[~named.is_positive(table)]

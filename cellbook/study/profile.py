@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -90,6 +90,31 @@ def whiten_wide(wells: pd.DataFrame, ridge: float) -> pd.DataFrame:
         x = axes * size
     table = profiles.replace_features(wells, x, [f"span_{i}" for i in range(x.shape[1])])
     return profiles.Whitening(ridge * x.shape[1] / width, relative=True).fit_transform(table)
+
+
+def base(wells: pd.DataFrame, components: int, one_unit: bool) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """What corrections by wells or cells start from, as a function of wells or cells with these features.
+
+    Features are in deviations of the DMSO wells, each in its own or, where all have one unit, in the root of their mean
+    variance: outputs of a network that hardly vary among a few dozen controls are noise that deviations of their own
+    would blow up. More than `components` features are turned into the directions in which wells vary most around the
+    mean of the controls. No label plays a part.
+    """
+    usable = profiles.drop_unusable(wells)[0]
+    scaler = profiles.PlateScaler("standardise", by=None, on_constant="drop").fit(usable)
+    names = scaler.features_
+    weights = scaler.spread_[0] / np.sqrt((scaler.spread_**2).mean()) if one_unit else np.ones(len(names))
+    x = profiles.matrix(scaler.transform(usable)) * weights
+    axes = np.linalg.svd(x, full_matrices=False)[2][:components].T  # (features, n)
+
+    def start(table: pd.DataFrame) -> pd.DataFrame:
+        scaled = scaler.transform(table[[*profiles.metadata(table), *profiles.features(usable)]])
+        y = profiles.matrix(scaled) * weights
+        if len(axes) <= components:
+            return profiles.replace_features(scaled, y, names)
+        return profiles.replace_features(scaled, y @ axes, [f"axis_{i}" for i in range(axes.shape[1])])
+
+    return start
 
 
 def enough_by_plate(wells: pd.DataFrame) -> bool:

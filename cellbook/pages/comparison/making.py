@@ -37,9 +37,8 @@ from cellbook.pages.comparison.config import (
     of_layer,
     untrained,
 )
-from cellbook.pages.comparison.corrected import RIDGE, base, corrected
+from cellbook.pages.comparison.corrected import RIDGE, corrected
 from cellbook.pages.comparison.found import Source
-from cellbook.pages.comparison.truth import true_profiles
 from cellbook.profiles import Whitening
 from cellbook.profiles.aggregate import TREATMENT
 from cellbook.profiles.centre import Nothing
@@ -50,7 +49,9 @@ from cellbook.study import course, profile
 from cellbook.study.encoding import CLASSICAL, IMAGENET, begun, encode
 from cellbook.study.known import probe
 from cellbook.study.processes import one_thread, side_by_side
+from cellbook.study.profile import base
 from cellbook.study.trainings import LONG, Tables, save_products, under_one_another
+from cellbook.study.truth import true_profiles
 from cellbook.training import load_run
 from cellbook.training.codes import code_table
 from cellbook.training.loop import keyed

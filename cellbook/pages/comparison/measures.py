@@ -47,10 +47,10 @@ from cellbook.pages.comparison.ranking import (
     rank_probabilities,
     scored_by_choice,
 )
-from cellbook.pages.comparison.truth import rank_agreement
 from cellbook.runs import Run
 from cellbook.study import measured
 from cellbook.study.rows import Draws, Votes, average, by_repeat, counts, difference, mean, numbers, row
+from cellbook.study.truth import agreeing
 
 BENCHMARK = metrics.PROTOCOLS[PROTOCOL]
 WITHOUT_TRUTH = (NSC, NSCB, *PRECISION.values(), SILHOUETTE)  # what a screen without a truth can be ranked by
@@ -136,13 +136,6 @@ def all_scores(run: Run, distances: Mapping[Point, list[np.ndarray]]) -> dict[st
         for part in repeats:
             add(WEEK, point, Votes.of(part["correct"], part["plate"]))  # type: ignore[arg-type]
     return found
-
-
-def agreeing(square: np.ndarray, other: np.ndarray, eligible: np.ndarray, compounds: np.ndarray) -> Votes:
-    """Of every treatment the rank correlation of its distances to those of other compounds with other distances."""
-    found = rank_agreement(square, other, eligible)
-    known = np.isfinite(found)
-    return Votes.of(np.where(known, found, 0.0), compounds, known)
 
 
 def means(scores: Scores) -> dict[Point, Votes]:

@@ -1,4 +1,4 @@
-"""What treatments do to simulated cells in truth: the yardstick that no benchmark has."""
+"""What treatments do to simulated cells in truth, and how nearly distances say so: what no benchmark can ask."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from scipy.stats import rankdata
 
 from cellbook.profiles.aggregate import TREATMENT, WELL
 from cellbook.study.known import NO_PARAMETER
+from cellbook.study.rows import Votes
 
 CONTROL = "DMSO"
 STRENGTHS = ("truth_effect", "truth_dose_effect")  # what was done to a cell; the others are what it became
@@ -54,3 +55,10 @@ def rank_agreement(one: np.ndarray, other: np.ndarray, eligible: np.ndarray) -> 
     a, b = (rank - eligible * (rank.sum(axis=1) / np.maximum(count, 1))[:, None] for rank in ranks)
     below = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
     return np.divide((a * b).sum(axis=1), below, out=np.full(len(one), np.nan), where=(below > 0) & (count >= 3))
+
+
+def agreeing(square: np.ndarray, other: np.ndarray, eligible: np.ndarray, compounds: np.ndarray) -> Votes:
+    """Of every treatment the rank correlation of its distances to those of other compounds with other distances."""
+    found = rank_agreement(square, other, eligible)
+    known = np.isfinite(found)
+    return Votes.of(np.where(known, found, 0.0), compounds, known)
