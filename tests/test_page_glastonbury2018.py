@@ -11,6 +11,7 @@ import pytest
 import torch
 from executing import execute
 from scipy.spatial.distance import cdist, pdist
+from scipy.stats import spearmanr
 from sklearn.neighbors import KNeighborsClassifier
 
 from cellbook import claims, profiles
@@ -19,13 +20,13 @@ from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.methods import fair_cae
 from cellbook.pages import glastonbury2018 as fair
-from cellbook.pages.glastonbury2018 import making, measures, probes, shown
-from cellbook.pages.glastonbury2018.config import base, judged, resize, trainings, views
+from cellbook.pages.glastonbury2018 import corrected, making, measures, probes, shown
+from cellbook.pages.glastonbury2018.config import GAMES, base, games, judged, resize, trainings, views
 from cellbook.profiles import Coral, PlateScaler
 from cellbook.runs import Run
-from cellbook.study import judging, premises, profile, rows
+from cellbook.study import judging, measured, premises, profile, rows
 from cellbook.study.pictures import load, normalised
-from cellbook.study.trainings import Place
+from cellbook.study.trainings import Place, key_of
 
 TWICE = replace(fair.PRESETS["smoke"], repeats=2)
 CLAIMS = notebooks.root() / "book" / "claims" / "glastonbury2018.yml"
@@ -57,15 +58,36 @@ def numbers(tables):
 def test_the_paper_preset_trains_the_papers_networks_and_every_preset_seven_weights_but_smoke():
     config = fair.PRESETS["paper"]
     for one in trainings(config):
-        own = {name: getattr(one.config, name) for name in ("lam", "conditional", "seed", "rounds")}
-        assert one.config == replace(fair_cae.Config(), **own)
+        own = {name: getattr(one.config, name) for name in ("lam", "seed", "rounds")}
+        game = GAMES[games(config)[one.variant]["game"]]
+        assert one.config == replace(fair_cae.Config(), **own, **game)
         assert one.config.rounds == (200 if one.config.lam else 0)
     assert (config.crop, views(fair_cae.Config())) == (128, 1024 * 131_400)
+    further = [name for name in games(config) if name not in games(replace(config, further=()))]
+    assert further == ["lambda 0, deep", "lambda 50, deep", "lambda 1, reversal", "lambda 1, confusion",
+                       "lambda 100, kernel", "lambda 50, adversary at rest"]  # fmt: skip
     assert all(len(fair.PRESETS[name].lams) >= 7 for name in ("quick", "long", "lease", "paper"))
     assert {name: len(of) for name, of in judged(config).items()} == dict.fromkeys(
         ("lambda 0", "lambda 1", "lambda 50", "lambda 50, conditional"), 3
     )
     assert [(one.variant, one.repeat) for one in trainings(config) if one.course] == [("lambda 0", 0), ("lambda 50", 0)]
+
+
+def test_games_beyond_the_paper_are_in_no_key_of_the_others_and_begin_with_the_same_autoencoder():
+    config, cells = fair.PRESETS["long"], SimpleNamespace(fingerprint="cells")
+    keys = {(one.variant, one.repeat): key_of(one, cells) for one in trainings(config)}
+    assert keys["lambda 50", 2] == "fair_cae-57424038cc2b"  # as it was before there were any
+    first = next(one.config for one in trainings(config) if one.variant == "lambda 0")
+    for one in trainings(config):
+        if one.variant in ("lambda 1, reversal", "lambda 1, confusion", "lambda 100, kernel"):
+            assert fair_cae.begins_with(one.config)[0] == first
+    (deep,) = (one.config for one in trainings(config) if one.variant == "lambda 0, deep")
+    assert deep == replace(first, model="deep")
+
+
+def test_an_unknown_game_is_refused():
+    with pytest.raises(CellbookError, match="further=hsic is no game: there are adversary, conditional, reversal"):
+        replace(TWICE, further=(("hsic", 1.0),))
 
 
 def test_games_of_one_seed_are_the_same_until_they_begin(run):
@@ -206,22 +228,90 @@ def wide():
 
 
 def test_corrections_of_wide_codes_are_those_without_turning_them(wide):
-    found = making.corrected(wide)
+    found = corrected.corrected(wide)
     scaled = PlateScaler("standardise", by=None, on_constant="drop").fit_transform(wide)
     coral = Coral(eta=1.0, align_means=True).fit_transform(scaled)
-    np.testing.assert_allclose(pdist(profiles.matrix(found[making.CORAL])), pdist(profiles.matrix(coral)))
+    np.testing.assert_allclose(pdist(profiles.matrix(found[corrected.CORAL])), pdist(profiles.matrix(coral)))
     white = profile.whiten(wide)[0]
-    np.testing.assert_allclose(pdist(profiles.matrix(found[making.WHITENED])), pdist(profiles.matrix(white)))
+    np.testing.assert_allclose(pdist(profiles.matrix(found[corrected.WHITENED])), pdist(profiles.matrix(white)))
     tvn = Coral(eta=1.0, reference="pooled").fit_transform(white)
-    np.testing.assert_allclose(pdist(profiles.matrix(found[making.TVN])), pdist(profiles.matrix(tvn)))
-    centred = found[making.CENTRED]
+    np.testing.assert_allclose(pdist(profiles.matrix(found[corrected.TVN])), pdist(profiles.matrix(tvn)))
+    centred = found[corrected.CENTRED]
     means = centred[centred["Metadata_compound"] == "DMSO"].groupby("Metadata_batch")[profiles.features(centred)].mean()
     np.testing.assert_allclose(means, 0, atol=1e-9)
 
 
 def test_a_week_without_controls_is_corrected_by_none_that_needs_them(wide):
     few = wide[(wide["Metadata_compound"] != "DMSO") | (wide["Metadata_batch"] != "Week3")]
-    assert list(making.corrected(few)) == [making.PLAIN, making.WHITENED]
+    assert list(corrected.corrected(few)) == [corrected.PLAIN, corrected.WHITENED]
+
+
+def test_weeks_that_differ_by_an_affine_map_are_made_alike_by_cells_and_wells_follow():
+    rng = np.random.default_rng(3)
+    week, well = np.repeat([0, 1], 400), np.arange(800) // 20
+    compound = np.where(well % 2 == 0, "DMSO", "a")
+    x = rng.normal(size=(800, 6)) + (compound == "a")[:, None]
+    stretched = np.where(week[:, None] == 1, 2 * x + 3, x)
+    named = {"plate": week, "well": well, "batch": week, "compound": compound}
+    table = pd.DataFrame({f"Metadata_{name}": pd.Series(of).astype(str) for name, of in named.items()})
+    cells = pd.concat([table, pd.DataFrame(stretched).add_prefix("z")], axis=1)
+    wells = profiles.to_wells(cells)
+    found, steps = corrected.corrected_by_cells(wells, cells, replace(TWICE, wdn_iterations=20))
+    assert list(found) == [corrected.CORAL_CELLS, corrected.WDN]
+
+    def gap(of, name):
+        means = of[of["Metadata_compound"] == name].groupby("Metadata_batch")[profiles.features(of)].mean()
+        return np.linalg.norm(means.loc["0"] - means.loc["1"])
+
+    before = profile.base(wells, TWICE.components)(wells)
+    for after in found.values():
+        assert gap(after, "DMSO") < 0.05 * gap(before, "DMSO")
+        assert gap(after, "a") < 0.3 * gap(before, "a")
+    line = steps.iloc[0]
+    assert line["before"] > 0.2
+    assert abs(line["start"]) < 0.02
+    assert line["after"] <= line["start"]
+    one_week, none = corrected.corrected_by_cells(wells, cells.assign(Metadata_batch="0"), TWICE)
+    assert one_week == {}
+    assert none.empty
+
+
+def test_distances_agree_wholly_with_themselves_and_without_weeks_with_their_own_kind(run, numbers):
+    agree = rows.pick(numbers, protocol="agreement of distances").set_index(["variant", "summary", "measure"])["value"]
+    stored = {}
+    for (variant, summary, _), square in measured.stored_distances(run):
+        stored.setdefault((variant, summary), []).append(square)
+    compound = run.table("treatments")["Metadata_compound"].to_numpy()
+    (true,) = stored["known truth", "mean"]
+    for variant, summary, target in (
+        ("lambda 1", "mean", "mean, without weeks"),
+        ("lambda 0", "mean, TVN", "mean, without weeks, whitened"),
+        ("lambda 0", "mean, WDN by cells", "mean, without weeks, whitened by cells"),
+    ):
+        for name, others in (("without weeks", stored[variant, target]), ("in truth", [true, true])):
+            slow = [
+                spearmanr(a[i, compound != compound[i]], b[i, compound != compound[i]])[0]
+                for a, b in zip(stored[variant, summary], others, strict=True)
+                for i in range(len(compound))
+            ]
+            assert agree[variant, summary, name] == pytest.approx(np.mean(slow))
+    assert ("lambda 0", "mean, without weeks", "without weeks") not in agree.index
+
+
+def test_the_objective_at_the_end_is_that_of_the_game(run, numbers):
+    ends = rows.pick(numbers, protocol="end of training").set_index(["variant", "measure"])["value"]
+    for variant, weight, term in (
+        ("lambda 0", 0.0, "adversary"),
+        ("lambda 50", -50.0, "adversary"),
+        ("lambda 1, confusion", 1.0, "confusion"),
+        ("lambda 100, kernel", 100.0, "kernel"),
+    ):
+        expected = ends[variant, "reconstruction"] + weight * ends[variant, term]
+        assert ends[variant, "objective"] == pytest.approx(expected)
+    last = rows.pick(run.table("history"), variant="lambda 50", term="reconstruction").groupby("repeat")["value"].last()
+    assert ends["lambda 50", "reconstruction"] == pytest.approx(last.mean())
+    chance = rows.one(numbers, setting="lambda 50", protocol="end of training", measure="adversary")["null"]
+    assert chance == pytest.approx(np.log(10))
 
 
 def test_readers_find_a_planted_week_in_new_plates_and_nothing_in_noise():
@@ -328,7 +418,12 @@ def test_products_hold_no_original(run, store):
 def test_kept_against_left_has_every_way_once(numbers):
     table = rows.pick(shown.kept_rows(numbers), measure="MOA").set_index("label")["way"]
     ways = {f"lambda {lam:g}": "adversary" for lam in TWICE.lams}
-    ways |= dict.fromkeys(("centred by week", "whitened", "TVN", "CORAL"), "correction")
+    ways |= dict.fromkeys(
+        ("centred by week", "whitened", "TVN", "CORAL", "CORAL by cells", "WDN by cells"), "correction"
+    )
+    ways |= {"lambda 50, WDN by cells": "correction", "lambda 50, adversary at rest": "adversary at rest"}
+    ways |= dict.fromkeys(("lambda 1, reversal", "lambda 1, confusion", "lambda 100, kernel"), "bounded game")
+    ways |= dict.fromkeys(("lambda 0, deep", "lambda 50, deep"), "deep encoder")
     ways |= dict.fromkeys(("untrained encoder", "pixel PCA", "classical features", "ImageNet features"), "no game")
     assert table.to_dict() == ways | {"lambda 50, conditional": "adversary that sees the treatment"}
 
@@ -354,7 +449,7 @@ def pair(a, b, measure, gap, summary="mean"):
     return (f"lambda {a}, {summary} - lambda {b}, mean", "paired", measure, *gap)
 
 
-def games(measure, one, fifty):
+def both_games(measure, one, fifty):
     return [pair(1, 0, measure, one), pair(50, 0, measure, fifty)]
 
 
@@ -367,10 +462,10 @@ def probing(one, fifty):
     return [(f"lambda {k}, all cells: new network - the game's adversary", "paired", "week named", *g) for k, g in ends]
 
 
-def corrections(moa, week, n=4):
+def corrections(moa, week, n=6):
     """The first n corrections with these differences, the others certainly worse."""
     found = []
-    for i, summary in enumerate(measures.CORRECTIONS):
+    for i, summary in enumerate(corrected.CORRECTIONS):
         gaps = (moa, week) if i < n else (DOWN, UP)
         found += [pair(0, 50, name, gap, summary) for name, gap in zip(("MOA", LEFT), gaps, strict=True)]
     return found
@@ -379,12 +474,12 @@ def corrections(moa, week, n=4):
 HIGH, LOW = [level("1, mean", 0.7), level("50, mean", 0.7)], [level("1, mean", 0.5), level("50, mean", 0.5)]
 THERE = level("0, mean", 0.3, measure="week")
 CASES = [
-    ("lowers-week", games("week", DOWN, DOWN), "reproduced"),
-    ("lowers-week", games("week", NONE, DOWN), "partly"),
-    ("lowers-week", games("week", NONE, UP), "not reproduced"),
-    ("costs-mechanisms", games("MOA", DOWN, DOWN) + HIGH, "reproduced"),
-    ("costs-mechanisms", games("MOA", DOWN, DOWN) + LOW, "partly"),
-    ("costs-mechanisms", games("MOA", NONE, UP) + LOW, "not reproduced"),
+    ("lowers-week", both_games("week", DOWN, DOWN), "reproduced"),
+    ("lowers-week", both_games("week", NONE, DOWN), "partly"),
+    ("lowers-week", both_games("week", NONE, UP), "not reproduced"),
+    ("costs-mechanisms", both_games("MOA", DOWN, DOWN) + HIGH, "reproduced"),
+    ("costs-mechanisms", both_games("MOA", DOWN, DOWN) + LOW, "partly"),
+    ("costs-mechanisms", both_games("MOA", NONE, UP) + LOW, "not reproduced"),
     ("fifty-removes-more", [pair(50, 1, "week", DOWN)], "reproduced"),
     ("fifty-removes-more", [pair(50, 1, "week", (-0.2, 0.1))], "partly"),
     ("fifty-removes-more", [pair(50, 1, "week", UP)], "not reproduced"),

@@ -16,29 +16,32 @@ LOSSES = {"reconstruction": "mean squared error", "adversary": "loss of the adve
 def lambdas(rows: pd.DataFrame) -> Figure:
     """A panel a kind of measure against the weight of the adversary, whose values stand at equal distances.
 
-    `rows` has the columns lam, conditional, panel, line, value, low, high, null, share. Open: the adversary sees the
-    treatment. Level lines: chance, in the colour of the measure.
+    `rows` has the columns lam, game, panel, line, value, low, high, null, share. The first game is joined by lines,
+    each other one has a marker of its own. Level lines: chance, in the colour of the measure.
     """
-    names, places = distinct(rows["panel"]), sorted(rows["lam"].unique())
+    names, places, games = distinct(rows["panel"]), sorted(rows["lam"].unique()), distinct(rows["game"])
+    marker = dict(zip(games, MARKERS, strict=False))
     figure, panels = in_two_columns(len(names), 2.9)
     for axes, panel in zip(panels.flat, names, strict=False):
         mine = rows[rows["panel"] == panel]
         for i, line in enumerate(distinct(mine["line"])):
             part, shade = mine[mine["line"] == line], SERIES[i % len(SERIES)]
             scale = 100 if part["share"].all() else 1
-            for own, ls, fill in ((part[~part["conditional"].astype(bool)], "-", shade),
-                                  (part[part["conditional"].astype(bool)], "", "white")):  # fmt: skip
+            for game, own in part.groupby("game", sort=False):
+                joined = game == games[0]
                 x, y = [places.index(lam) + 0.06 * i for lam in own["lam"]], scale * own["value"]
-                axes.vlines(x, scale * own["low"], scale * own["high"], color=shade, alpha=0.35, lw=2)
-                axes.plot(x, y, ls=ls, marker="o", ms=5, color=shade, mfc=fill, label=line if ls else None)
+                axes.vlines(x, scale * own["low"], scale * own["high"], color=shade, alpha=0.25, lw=2)
+                look = {"ls": "-", "ms": 5} if joined else {"ls": "", "ms": 6, "mfc": "white"}
+                axes.plot(x, y, color=shade, marker=marker[game], label=line if joined else None, **look)
             if part["null"].notna().any():
                 axes.axhline(scale * part["null"].mean(), color=shade, ls=":", lw=1)
         axes.set_title(panel + (" (%)" if mine["share"].all() else ""), fontsize=11)
         axes.set_xticks(range(len(places)), [f"{lam:g}" for lam in places])
         axes.set_xlabel("lambda")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=min(0, scale * mine["low"].min()))
         axes.legend(fontsize=8)
-    figure.tight_layout()
+    fill = dict.fromkeys(games, "white") | {games[0]: "black"}
+    legend(figure, [entry(game, color="black", marker=marker[game], ls="", mfc=fill[game]) for game in games], 4)
     return figure
 
 
@@ -65,7 +68,7 @@ def kept_and_left(rows: pd.DataFrame) -> Figure:
         axes.set_title(f"{measure} (%)", fontsize=11)
         axes.set_xlabel("nearest positive control well is of the same week (%)")
         axes.set_ylim(0, 100 * min(1, rows["high"].max() + 0.05))
-    legend(figure, [entry(way, color=shade[way], marker=MARKERS[i], ls="") for i, way in enumerate(ways)], len(ways))
+    legend(figure, [entry(way, color=shade[way], marker=MARKERS[i], ls="") for i, way in enumerate(ways)], 4)
     return figure
 
 
@@ -92,22 +95,26 @@ def maps(points: pd.DataFrame) -> Figure:
 
 
 def losses(history: pd.DataFrame, lengths: tuple[int, int, int], chance: float) -> Figure:
-    """Reconstruction (log) and the adversary's loss by step, a line a training; shades are the phases B and C.
+    """Reconstruction and the adversary's loss by step, a line a training; shades are the phases B and C.
 
-    `history` has the columns variant, repeat, step, term, value; `chance` is the loss of who answers without a code.
+    `history` has the columns variant, repeat, game, step, term, value; `chance` is the loss of who answers without a
+    code. The weights of the first game are shades of one scale, the other games are dashed.
     """
-    variants = distinct(history["variant"])
-    shade = dict(zip(variants, plt.get_cmap("viridis")(np.linspace(0, 0.95, len(variants))), strict=True))
+    games = history.drop_duplicates("variant").set_index("variant")["game"]
+    own, others = (list(games.index[mask]) for mask in (games == games.iloc[0], games != games.iloc[0]))
+    ramp = plt.get_cmap("viridis")(np.linspace(0, 0.95, len(own)))
+    look = {name: {"color": shade, "ls": "-"} for name, shade in zip(own, ramp, strict=True)}
+    look |= {name: {"color": SERIES[i % len(SERIES)], "ls": "--"} for i, name in enumerate(others)}
     figure, panels = grid(1, 2, 3.2)
     for axes, (term, title) in zip(panels[0], LOSSES.items(), strict=True):
         for (variant, _), line in history[history["term"] == term].groupby(["variant", "repeat"], sort=False):
-            axes.plot(line["step"], line["value"], color=shade[variant], lw=1, alpha=0.8)
+            axes.plot(line["step"], line["value"], lw=1, alpha=0.8, **look[variant])
         a, b, c = np.cumsum(lengths)
         axes.axvspan(a, b, color="black", alpha=0.04, lw=0)
         axes.axvspan(b, c, color=SECOND, alpha=0.08, lw=0)
         axes.set_title(title, fontsize=11)
         axes.set_xlabel("step")
-    panels[0][0].set_yscale("log")
+        axes.set_yscale("log")
     panels[0][1].axhline(chance, color="black", ls=":", lw=1)
-    legend(figure, [entry(name, color=shade[name]) for name in variants], 4)
+    legend(figure, [entry(name, **look[name]) for name in look], 4)
     return figure

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from cellbook.errors import CellbookError, some
 from cellbook.methods import fair_cae
-from cellbook.runs import seeds
+from cellbook.runs import ADDED, seeds
 from cellbook.screens.simulator import SimulatedScreen
 from cellbook.study.encoding import CLASSICAL, IMAGENET, PIXELS, UNTRAINED
 from cellbook.study.trainings import Training
 
-VERSION = 1
+VERSION = 2
 METHOD = "fair_cae"
 PROTOCOL = "glastonbury2018"
 BASELINES = (UNTRAINED, PIXELS, CLASSICAL, IMAGENET)  # the last where its weights are installed
@@ -22,13 +24,31 @@ PASSED = (
 )
 
 
-def name_of(lam: float, *, conditional: bool = False) -> str:
-    """Name of the trainings with a weight of the adversary, which may also see the treatment."""
-    return f"lambda {lam:g}" + (", conditional" if conditional else "")
+# Games beside the paper's own, `ADVERSARY`, by what stands behind lambda in their names, and in what they differ.
+ADVERSARY, SEES, DEEP, REST = "adversary", "conditional", "deep", "adversary at rest"
+REVERSAL, CONFUSION, KERNEL = BOUNDED = ("reversal", "confusion", "kernel")
+GAMES: dict[str, dict[str, Any]] = {
+    ADVERSARY: {},
+    SEES: {"conditional": True},
+    REVERSAL: {"penalty": "reversal", "updates": None},
+    CONFUSION: {"penalty": "confusion"},
+    KERNEL: {"penalty": "kernel", "updates": None},
+    REST: {"updates": 0},  # which no longer learns, so that nothing bounds the objective
+    DEEP: {"model": "deep"},
+}
+
+
+def name_of(lam: float, game: str = ADVERSARY) -> str:
+    """Name of the trainings of a game with a weight."""
+    return f"lambda {lam:g}" + (f", {game}" if game != ADVERSARY else "")
 
 
 BEFORE, ONE, FIFTY = map(name_of, PAPERS)
-CONDITIONAL = name_of(50.0, conditional=True)
+CONDITIONAL = name_of(50.0, SEES)
+# Games that are trained once each, with weights that were fixed before. Reversal and confusion: 1, the paper's first.
+# The kernel's term begins at a hundredth of what confusion begins at (0.001 and 0.1 on both screens): 100 makes them
+# alike. The deep encoder and the adversary at rest: the paper's largest, the first also before the game.
+FURTHER = ((DEEP, 0.0), (DEEP, 50.0), (REVERSAL, 1.0), (CONFUSION, 1.0), (KERNEL, 100.0), (REST, 50.0))
 
 
 @dataclass(frozen=True)
@@ -59,6 +79,7 @@ class Config:
     pretraining_rate: float = 1e-3
     lams: tuple[float, ...] = (0.0, 0.001, 0.01, 0.1, 1.0, 10.0, 50.0)  # 0, 1, 50; others are trained once
     conditional: bool = True  # whether an adversary that also sees the treatment is trained
+    further: tuple[tuple[str, float], ...] = field(default=(), metadata=ADDED)  # games and weights, trained once each
     course: bool = True  # whether the first autoencoder and its game with the largest weight are looked at on their way
     repeats: int = 3  # trainings of what is judged; the paper has one
     seed: int = 0
@@ -68,8 +89,13 @@ class Config:
     probed: int = 4_000  # cells of each kind from which the week is read, at most
     probe_epochs: int = 30  # of the new network that reads it
     probe_folds: int = 3  # of all probes, plates held out
-    components: int = 64  # of the pixels
+    components: int = 64  # of the pixels, and of the wells into whose axes cells are turned before they are corrected
+    wdn_iterations: int = field(default=100, metadata=ADDED)  # steps of the maps of WDN, at most
     resamples: int = 10_000  # of compounds and plates, behind every interval
+
+    def __post_init__(self) -> None:
+        if unknown := [game for game, _ in self.further if game not in GAMES]:
+            raise CellbookError(f"further={some(unknown)} is no game: there are {', '.join(GAMES)}")
 
     @property
     def simulated(self) -> SimulatedScreen:
@@ -103,6 +129,8 @@ PRESETS = {
         width=1,
         hidden=(8, 4),
         lams=(0.0, 0.1, 1.0, 50.0),
+        further=FURTHER,
+        wdn_iterations=40,
         repeats=1,
         looked_at=40,
         shown=2,
@@ -126,6 +154,8 @@ PRESETS = {
         width=4,
         hidden=(256, 128, 64, 32),
         pretraining_rate=1e-3,
+        further=FURTHER,
+        wdn_iterations=1_000,
         probed=2_000,
         probe_epochs=15,
     ),
@@ -143,7 +173,16 @@ PRESETS = {
         probed=2_000,
         probe_epochs=15,
     ),
-    "paper": replace(Config(**LARGE), controls=6, positive_controls=6, cells=480, sites=4, looked_at=1_040),
+    "paper": replace(
+        Config(**LARGE),
+        controls=6,
+        positive_controls=6,
+        cells=480,
+        sites=4,
+        further=FURTHER,
+        wdn_iterations=1_000,
+        looked_at=1_040,
+    ),
 }
 
 
@@ -157,20 +196,26 @@ def trainings(config: Config) -> list[Training]:
 
     Those are in the order of repeats; what is trained once comes last.
     """
-    judged = [(lam, False) for lam in PAPERS[1:] if lam in config.lams]
-    judged += [(50.0, True)] if config.conditional else []
-    once = [(lam, False) for lam in config.lams if lam not in PAPERS]
-    each = [(0.0, False, r) for r in range(config.repeats)] if 0.0 in config.lams else []
+    judged = [(ADVERSARY, lam) for lam in PAPERS[1:] if lam in config.lams]
+    judged += [(SEES, 50.0)] if config.conditional else []
+    once = [(ADVERSARY, lam) for lam in config.lams if lam not in PAPERS] + [tuple(one) for one in config.further]
+    each = [(ADVERSARY, 0.0, r) for r in range(config.repeats)] if 0.0 in config.lams else []
     each += [(*one, r) for r in range(config.repeats) for one in judged] + [(*one, 0) for one in once]
     numbers = seeds(config.seed, config.repeats)
 
-    def training(lam: float, conditional: bool, repeat: int) -> Training:
-        own = replace(base(config), lam=lam, conditional=conditional, seed=numbers[repeat])
+    def training(game: str, lam: float, repeat: int) -> Training:
+        own = replace(base(config), lam=lam, seed=numbers[repeat], **GAMES[game])
         own = own if lam else fair_cae.before(own)
-        followed = config.course and (conditional, repeat) == (False, 0) and lam in (0.0, max(config.lams))
-        return Training(name_of(lam, conditional=conditional), repeat, METHOD, own, course=followed)
+        followed = config.course and (game, repeat) == (ADVERSARY, 0) and lam in (0.0, max(config.lams))
+        return Training(name_of(lam, game), repeat, METHOD, own, course=followed)
 
     return [training(*one) for one in each]
+
+
+def games(config: Config) -> dict[str, dict[str, Any]]:
+    """Weight and game of every variant that is trained."""
+    named = {one.variant: one.config.lam for one in trainings(config)}
+    return {name: {"lam": lam, "game": name.partition(", ")[2] or ADVERSARY} for name, lam in named.items()}
 
 
 def judged(config: Config) -> dict[str, list[Training]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +29,19 @@ from cellbook.pages.glastonbury2018.config import (
     Config,
     trainings,
 )
-from cellbook.profiles import Coral, PlateScaler
-from cellbook.profiles.centre import Centre
+from cellbook.pages.glastonbury2018.corrected import (
+    CORAL_CELLS,
+    PLAIN,
+    apart,
+    corrected,
+    corrected_by_cells,
+    distances,
+    encoded_clean,
+)
+from cellbook.profiles.aggregate import TREATMENT
 from cellbook.runs import Run, obtain
 from cellbook.screens import named
 from cellbook.study import course, profile
-from cellbook.study.course import MEANS
 from cellbook.study.encoding import CLASSICAL, IMAGENET, UNTRAINED, encode, standardise
 from cellbook.study.known import probe
 from cellbook.study.pictures import Album, normalised, treatment
@@ -51,13 +61,14 @@ from cellbook.study.trainings import (
     train_all,
     under_one_another,
 )
+from cellbook.study.truth import true_profiles
 from cellbook.training import State, load_run
-from cellbook.training.codes import kept_rows
+from cellbook.training.codes import code_table, kept_rows
 from cellbook.training.loop import keyed
 
-PLAIN, WHITENED, CENTRED, TVN, CORAL = (*MEANS, "mean, centred by week", "mean, TVN", "mean, CORAL")
+KNOWN = "known truth"  # a variant that nobody has
 DECODED = "decoded"  # name of the images that a training draws of some cells
-RIDGE = 1.0  # of CORAL, in variances of a feature among controls, as published
+ENCODED = 1  # version of `baselines`
 
 
 def run(config: Config, store: str | Path, **how: Any) -> Run:
@@ -78,7 +89,7 @@ def make_part(config: Config, name: str, place: Place) -> list[Run]:
     one, cells = parts(config)[name], part_cells(config, name, place)
     if one is None:
         return [baselines(config, cells, place)]
-    return [measured(one, cells, place, measure, config, how(config))]
+    return [measured(one, cells, place, measuring(config, place), config, of_trainings(config))]
 
 
 def part_cells(config: Config, name: str, place: Place) -> CellSet:
@@ -96,21 +107,45 @@ def cut(cells: CellSet) -> CellSet:
     return named.middle(cells, [side // SHRINK * SHRINK for side in cells.images.shape[-2:]])
 
 
+def without_weeks(config: Config, place: Place) -> CellSet | None:
+    """The same cells without any effect of weeks; none of real cells."""
+    if config.screen != named.SIMULATED:
+        return None
+    simulated = replace(config.simulated, week_effect=0.0)
+    return cut(named.load(config.screen, simulated, place.store, place.device, config.per_well))
+
+
 def how(config: Config) -> dict[str, Any]:
-    """What decides, beside a training, what `measure` finds."""
+    """What decides how codes are measured."""
     names = ("seed", "looked_at", "shown", "probed", "probe_epochs", "probe_folds")
-    return {name: getattr(config, name) for name in names} | {"page": PROTOCOL, "version": VERSION}
+    return {name: getattr(config, name) for name in names} | {"page": PROTOCOL}
+
+
+def of_trainings(config: Config) -> dict[str, Any]:
+    """What decides, beside a training, what `measure` finds."""
+    names = ("components", "wdn_iterations")
+    return how(config) | {name: getattr(config, name) for name in names} | {"version": VERSION}
+
+
+def measuring(config: Config, place: Place) -> Callable[..., tuple[Tables, Arrays]]:
+    """`measure`, which also sees the cells without weeks."""
+    return partial(measure, clean=without_weeks(config, place))
 
 
 def make_products(config: Config, place: Place, folder: Path, workers: int | None) -> None:
     """Train what is not there, measure every training, and write the products."""
     cells, todo = load(config, place.store, place.device), trainings(config)
     worth = place.device == "cpu" and config.iterations >= LONG
-    tables, found = train_all(todo, {None: cells}, place, measure, config, how(config), workers=workers, worth=worth)
+    seen, made = measuring(config, place), of_trainings(config)
+    tables, found = train_all(todo, {None: cells}, place, seen, config, made, workers=workers, worth=worth)
     further, arrays = contents(baselines(config, cells, place))
     found |= arrays
     tables = under_one_another([tables, further])
     tables["treatments"] = tables["treatments"].drop(columns=["variant", "repeat"])
+    if config.screen == named.SIMULATED:
+        true = true_profiles(cells.table[~named.is_positive(cells.table)])
+        keys = [tuple(key) for key in tables["treatments"][TREATMENT].itertuples(index=False)]
+        found[f"{KNOWN}|0|{PLAIN}|euclidean"] = profile.condensed(true.loc[keys].reset_index(), "euclidean")
     tables["size"] = profile.size(cells, len(tables["treatments"])).assign(side=cells.images.shape[-1])
     album = draw(config, cells, {one.variant: found.pop(f"{one.variant}|0|{DECODED}") for one in todo if is_shown(one)})
     tables["pictures"] = album.table
@@ -141,28 +176,41 @@ def draw(config: Config, cells: CellSet, decoded: dict[str, np.ndarray]) -> Albu
 # --- one training ---------------------------------------------------------------------------------------------------
 
 
-def measure(training: Training, run: Run, cells: CellSet, config: Config) -> tuple[Tables, Arrays]:
-    """Tables of a finished training, and distances between treatments by "summary|distance"."""
+def measure(
+    training: Training, run: Run, cells: CellSet, config: Config, clean: CellSet | None = None
+) -> tuple[Tables, Arrays]:
+    """Tables of a finished training, and distances between treatments by "summary|distance".
+
+    `clean`: the cells without any effect of weeks.
+    """
     embedded, kept = run.table("codes"), kept_rows(cells.table)
+    codes = named.without_place(embedded)
     state = load_run(fair_cae, training.config, cells, run, "cpu")
-    wells = profile.means(run.table("wells"))
-    found, left = apart(wells)
+    wells = profile.means(run.table("wells")).rename(columns=lambda name: name.removesuffix("_mean"))
+    profiles_of = corrected(wells)
+    tables: Tables = {}
+    if training.variant in (BEFORE, FIFTY):
+        by_cells, tables["maps_of_weeks"] = corrected_by_cells(wells, codes, config)
+        profiles_of |= by_cells
+    found, tables["left"] = apart(profiles_of)
+    if clean is not None:
+        of_clean = named.without_place(code_table(clean, fair_cae.encode(state, clean)))
+        found |= distances(encoded_clean(of_clean, config, CORAL_CELLS in profiles_of))
     a, b, rounds = training.config.lengths
     span = {"since": a + b} if rounds else {"until": a}  # the adversary's own phase changes no codes
     followed, weeks = course.parts(run, (training.variant, training.repeat), PROTOCOL, **span)
     shown = cells.select(named.balanced_rows(cells, config.looked_at))
     error = images.mse(normalised(shown), fair_cae.reconstruct(state, shown)).mean(axis=1)
     own = adversarys_weeks(state, profiles.matrix(embedded), kept, cells.table)
-    tables = weeks | {
-        "left": left,
-        "probes": probes.read_weeks(named.without_place(embedded), own, config, config.seed),
+    tables |= weeks | {
+        "probes": probes.read_weeks(codes, own, config, config.seed),
         "images": pd.DataFrame({"compound": shown.table["Metadata_compound"], "MSE": error}),
         "history": run.table("history").melt("step", var_name="term").dropna(),
         "trainings": pd.DataFrame([told(run) | {"lam": training.config.lam}]),
     }
     if "truth_state" in cells.table:
         truth = cells.table.iloc[kept].reset_index(drop=True).filter(like="truth_")
-        tables["truth"] = probe(named.without_place(embedded), truth, config.probe_folds)
+        tables["truth"] = probe(codes, truth, config.probe_folds)
     if is_shown(training):
         some = cells.select(named.balanced_rows(cells, config.shown, config.seed))
         found[DECODED] = fair_cae.reconstruct(state, some).astype(np.float16)
@@ -171,63 +219,14 @@ def measure(training: Training, run: Run, cells: CellSet, config: Config) -> tup
     return tables, found | followed
 
 
-def adversarys_weeks(state: State, codes: np.ndarray, rows: np.ndarray, table: pd.DataFrame) -> np.ndarray:
-    """The week that the game's adversary names for codes (N, d) of some rows (N,), without dropout."""
+def adversarys_weeks(state: State, codes: np.ndarray, rows: np.ndarray, table: pd.DataFrame) -> np.ndarray | None:
+    """The week that the game's adversary, if it has one, names for codes (N, d) of some rows (N,), without dropout."""
+    if "adversary" not in state.networks:
+        return None
     seen = state.labels["treatment"][torch.from_numpy(rows)]
     with torch.no_grad():
         answer = state.networks["adversary"](torch.from_numpy(codes.astype(np.float32)), seen)
     return np.unique(table["Metadata_batch"].to_numpy(dtype=str))[answer.argmax(1).numpy()]
-
-
-# --- profiles -------------------------------------------------------------------------------------------------------
-
-
-def apart(wells: pd.DataFrame) -> tuple[Arrays, pd.DataFrame]:
-    """Distances between treatments by "summary|distance", and what is left of the week in wells of controls.
-
-    Of every control well: summary, cells (its kind), plate, correct and chance, see `course.week_of_wells`.
-    """
-    found: Arrays = {}
-    left = []
-    for summary, table in corrected(wells).items():
-        treated = table[~named.is_positive(table)].reset_index(drop=True)
-        found[f"{summary}|euclidean"] = profile.condensed(profile.treatments(treated, PROTOCOL), "euclidean")
-        for kind, mask in probes.kinds(table).items():
-            if kind != probes.ALL:
-                weeks = course.week_of_wells(table[mask].reset_index(drop=True))
-                left.append(weeks.assign(summary=summary, cells=kind))
-    return found, pd.concat(left, ignore_index=True)
-
-
-def corrected(wells: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Profiles of wells by summary: as they are, and by every correction, each fitted on DMSO wells.
-
-    Corrections week by week are left out where a week has fewer than two DMSO wells.
-    """
-    usable = profiles.drop_unusable(wells)[0]
-    control = profiles.controls_mask(usable)
-    ridge = profile.shrinkage_ridge(profiles.matrix(usable)[control], np.zeros(control.sum(), int))
-    white = profile.whiten_wide(usable, ridge)
-    found = {PLAIN: usable, WHITENED: white}
-    per_week = pd.Series(control).groupby(usable["Metadata_batch"].to_numpy()).sum()
-    if len(per_week) > 1 and per_week.min() > 1:
-        found[CENTRED] = Centre().fit_transform(usable)
-        found[TVN] = Coral(eta=RIDGE, reference="pooled").fit_transform(white)
-        found[CORAL] = Coral(eta=RIDGE, align_means=True).fit_transform(spanned(usable))
-    return found
-
-
-def spanned(wells: pd.DataFrame) -> pd.DataFrame:
-    """Features in deviations of the DMSO wells, and in the directions that wells span where they are fewer.
-
-    Turning them changes no distance, and no covariance but by the same turn.
-    """
-    scaled = PlateScaler("standardise", by=None, on_constant="drop").fit_transform(wells)
-    x = profiles.matrix(scaled)
-    if x.shape[1] <= len(x):
-        return scaled
-    axes, size, _ = np.linalg.svd(x, full_matrices=False)
-    return profiles.replace_features(scaled, axes * size, [f"span_{i}" for i in range(len(size))])
 
 
 # --- what is not of one training ------------------------------------------------------------------------------------
@@ -242,7 +241,7 @@ def baselines(config: Config, cells: CellSet, place: Place) -> Run:
     like = next(one for one in trainings(config) if not one.config.conditional)
     known = [name for name in BASELINES if name != IMAGENET or installed()]
     repeats = {name: config.repeats if name == UNTRAINED else 1 for name in known}
-    about = {"encoders": repeats, "n": config.components, "like": keyed(like.config), **how(config)}
+    about = {"encoders": repeats, "n": config.components, "like": keyed(like.config), **how(config), "version": ENCODED}
 
     def make(folder: Path) -> None:
         found: Arrays = {}
@@ -252,8 +251,8 @@ def baselines(config: Config, cells: CellSet, place: Place) -> Run:
             some = cells.select(kept_rows(cells.table)) if name == IMAGENET else cells
             codes = encode(name, some, seed, n=config.components, device=place.device, like=like)
             wells = profiles.to_wells(standardise(codes) if name == CLASSICAL else codes)
-            distances, left = apart(wells)
-            found |= {f"{name}|{repeat}|{key}": values for key, values in distances.items()}
+            apart_by, left = apart(corrected(wells))
+            found |= {f"{name}|{repeat}|{key}": values for key, values in apart_by.items()}
             tables.append({"left": left.assign(variant=name, repeat=repeat)})
         units = profile.treatments(wells[~named.is_positive(wells)], PROTOCOL)
         tables.append({"treatments": units[profiles.metadata(units)].assign(variant=name, repeat=repeat)})

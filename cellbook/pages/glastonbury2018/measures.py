@@ -14,25 +14,31 @@ from threadpoolctl import threadpool_limits
 from cellbook import metrics
 from cellbook.configure import restore
 from cellbook.methods import fair_cae
+from cellbook.metrics.neighbours import candidates
 from cellbook.metrics.protocols import SAME_COMPOUND_OR_BATCH
 from cellbook.metrics.units import natural
 from cellbook.pages.glastonbury2018.config import (
     BEFORE,
     CONDITIONAL,
+    DEEP,
     FIFTY,
     ONE,
     PROTOCOL,
     Config,
+    games,
     judged,
+    name_of,
     trainings,
     views,
 )
-from cellbook.pages.glastonbury2018.making import CENTRED, CORAL, PLAIN, TVN, WHITENED
+from cellbook.pages.glastonbury2018.corrected import CORRECTIONS, PLAIN, TARGETS, WHITENED
+from cellbook.pages.glastonbury2018.making import KNOWN
 from cellbook.pages.glastonbury2018.probes import NEW, OWN
 from cellbook.runs import Run
 from cellbook.study import course, measured, premises
 from cellbook.study.encoding import CLASSICAL, IMAGENET, UNTRAINED
-from cellbook.study.rows import Draws, Votes, average, by_repeat, counts, difference, numbers, pick, row
+from cellbook.study.rows import Draws, Votes, average, by_repeat, counts, difference, numbers, pick, row, spread
+from cellbook.study.truth import agreeing
 
 OURS = metrics.PROTOCOLS[PROTOCOL]
 MOA, WEEK = OURS.measures[:2]
@@ -43,8 +49,9 @@ NEAREST = replace(
     measures=(metrics.Measure("NSC"), metrics.Measure("NSCB", exclude=SAME_COMPOUND_OR_BATCH)),
 )
 TIES, VOTING, LEFT, PROBE, IMAGES = "ties", "voting", "week left", "probe", "images"
+AGREEMENT, REACHED = "agreement of distances", "end of training"
 NEAREST_WELL, NAMED = "nearest well", "week named"
-CORRECTIONS = (CENTRED, WHITENED, TVN, CORAL)
+RESTORED, TRUE = "without weeks", "in truth"  # what distances are held against
 BASELINES = ((CLASSICAL, PLAIN), (IMAGENET, WHITENED))  # as the book compares with them
 # What is compared: a variant and a summary, of the one less the other.
 PAIRS = (
@@ -52,6 +59,8 @@ PAIRS = (
     ((FIFTY, PLAIN), (BEFORE, PLAIN)),
     ((FIFTY, PLAIN), (ONE, PLAIN)),
     ((CONDITIONAL, PLAIN), (FIFTY, PLAIN)),
+    ((name_of(0.0, DEEP), PLAIN), (BEFORE, PLAIN)),
+    ((name_of(50.0, DEEP), PLAIN), (name_of(0.0, DEEP), PLAIN)),
     *(((BEFORE, correction), (FIFTY, PLAIN)) for correction in CORRECTIONS),
     *(((name, PLAIN), baseline) for name in (BEFORE, FIFTY) for baseline in BASELINES),
 )
@@ -79,16 +88,17 @@ def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
         errors(run, draws),
         premise(run, config, both, draws),
         measured.truth(run),
+        agreements(run, draws),
+        reached(run, config),
         course.lines(run, OURS, config.batch, draws, of_the_game(run.table("history"), config)),
     )
     table = numbers(lines, without=("se", "draws"))
     own = [*measured.PARTS, "cells", "reader", *course.COLUMNS]  # the same columns on every screen
     table = table.reindex(columns=list(dict.fromkeys([*table, *own])))
-    parts = {one.variant: {"lam": one.config.lam, "conditional": one.config.conditional} for one in trainings(config)}
     names = {protocol.name: protocol.name for protocol in protocols}
     single = [measured.per_training(found[name], {"euclidean": name}) for name in names]
     return {
-        "numbers": table.join(pd.DataFrame.from_dict(parts, orient="index"), on="variant"),
+        "numbers": table.join(pd.DataFrame.from_dict(games(config), orient="index"), on="variant"),
         "accuracies": pd.concat(single, ignore_index=True),
     }
 
@@ -207,6 +217,31 @@ def voting(treatments: pd.DataFrame, known: str, measure: metrics.Measure) -> tu
     return least, most
 
 
+# --- distances that are known ---------------------------------------------------------------------------------------
+
+
+def agreements(run: Run, draws: Draws) -> Iterator[dict[str, Any]]:
+    """How nearly distances between treatments are in the order that they have without weeks, or in truth.
+
+    Of every treatment the rank correlation of its distances to those of other compounds; mean over treatments. Without
+    weeks are distances by the same training of the same cells, which were drawn without any effect of weeks. Nothing of
+    real cells.
+    """
+    treatments = run.table("treatments")
+    others, compounds = candidates(treatments), treatments["Metadata_compound"].to_numpy()
+    squares: dict[tuple[str, str], list[np.ndarray]] = {}
+    for (variant, summary, _), square in measured.stored_distances(run):
+        squares.setdefault((variant, summary), []).append(square)
+    true = squares.pop((KNOWN, PLAIN), [])
+    for (variant, summary), mine in squares.items():
+        about = {"variant": variant, "summary": summary, "null": 0.0}
+        against = {RESTORED: squares.get((variant, TARGETS.get(summary, "")), []), TRUE: true * len(mine)}
+        for name, targets in against.items():
+            if targets:
+                votes = [agreeing(a, b, others, compounds) for a, b in zip(mine, targets, strict=True)]
+                yield average(f"{variant}, {summary}", AGREEMENT, name, votes, draws, **about)
+
+
 # --- probes, images, premises ---------------------------------------------------------------------------------------
 
 
@@ -222,7 +257,7 @@ def probing(run: Run, draws: Draws) -> Iterator[dict[str, Any]]:
         null = float(found[variant, cells, reader][0]["null"].iloc[0])
         about = {"variant": variant, "cells": cells, "reader": reader, "null": null}
         yield average(f"{variant}, {cells}, {reader}", PROBE, NAMED, repeats, draws, **about)
-    for variant, cells in dict.fromkeys(key[:2] for key in votes):
+    for variant, cells in dict.fromkeys((variant, cells) for variant, cells, reader in votes if reader == OWN):
         sides = zip(votes[variant, cells, NEW], votes[variant, cells, OWN], strict=True)
         each = [new._replace(correct=new.correct - own.correct) for new, own in sides]  # of the same cells
         setting = f"{variant}, {cells}: {NEW} - {OWN}"
@@ -234,6 +269,26 @@ def errors(run: Run, draws: Draws) -> Iterator[dict[str, Any]]:
     for (variant,), repeats in by_repeat(run.table("images"), "variant").items():
         each = [Votes.of(part["MSE"], part["compound"]) for part in repeats]
         yield average(variant, IMAGES, "MSE", each, draws, variant=variant)
+
+
+def reached(run: Run, config: Config) -> Iterator[dict[str, Any]]:
+    """The losses with which trainings ended, and the objective of the autoencoder made of them; means over trainings.
+
+    `null`: the loss of an adversary that answers without looking, where it is not told the treatment.
+    """
+    of = {(one.variant, one.repeat): one.config for one in trainings(config)}
+    chance = float(np.log(run.table("size")["weeks"].iloc[0]))
+    for (variant,), repeats in by_repeat(run.table("history"), "variant").items():
+        ends = [part.groupby("term", sort=False)["value"].last().astype(np.float64) for part in repeats]
+        for end, part in zip(ends, repeats, strict=True):
+            own = of[variant, int(part["repeat"].iloc[0])]
+            weight = own.lam * own.terms.sign if own.rounds else 0.0
+            end["objective"] = end["reconstruction"] + weight * end[own.terms.term]
+        about = {"variant": variant}
+        for term in ends[0].index:
+            values = [end[term] for end in ends]
+            null = {"null": chance} if term == "adversary" and not own.conditional else {}
+            yield row(variant, REACHED, str(term), float(np.mean(values)), **spread(values), **about, **null)
 
 
 def premise(run: Run, config: Config, found: measured.Matched, draws: Draws) -> Iterator[dict[str, Any]]:

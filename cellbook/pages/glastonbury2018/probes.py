@@ -32,7 +32,7 @@ def kinds(table: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 @threadpool_limits.wrap(1, user_api="blas")
-def read_weeks(codes: pd.DataFrame, own: np.ndarray, config: Config, seed: int) -> pd.DataFrame:
+def read_weeks(codes: pd.DataFrame, own: np.ndarray | None, config: Config, seed: int) -> pd.DataFrame:
     """How often the week of a cell is named, one row a kind of cells, reader and plate; all weeks are equally likely.
 
     They are to the adversary, which would else lose to whoever names the largest week.
@@ -40,7 +40,7 @@ def read_weeks(codes: pd.DataFrame, own: np.ndarray, config: Config, seed: int) 
     Parameters
     ----------
     codes : (cells), of which as many are drawn of each week, for each kind of cells
-    own : (cells,), the week that the game's adversary names; it has learned from all of these cells
+    own : (cells,), the week that the game's adversary, if there is one, names; it has learned from all of these cells
     config, seed : sizes, and what is random
 
     Returns
@@ -51,7 +51,7 @@ def read_weeks(codes: pd.DataFrame, own: np.ndarray, config: Config, seed: int) 
     """
     found = []
     for kind, mask in kinds(codes).items():
-        part = codes[mask].assign(own=own[mask])
+        part = codes[mask] if own is None else codes[mask].assign(own=own[mask])
         plates = part.groupby("Metadata_batch")["Metadata_plate"].nunique()
         part = part[part["Metadata_batch"].isin(plates.index[plates >= config.probe_folds])]
         counts = part["Metadata_batch"].value_counts()
@@ -59,7 +59,7 @@ def read_weeks(codes: pd.DataFrame, own: np.ndarray, config: Config, seed: int) 
             continue
         part = part.groupby("Metadata_batch").sample(min(counts.min(), config.probed // len(counts)), random_state=seed)
         week, plate = (part[f"Metadata_{name}"].to_numpy(dtype=str) for name in ("batch", "plate"))
-        named = {OWN: part.pop("own").to_numpy()} | _held_out(
+        named = ({} if own is None else {OWN: part.pop("own").to_numpy()}) | _held_out(
             profiles.matrix(part).astype(np.float32), week, plate, config, seed
         )
         for reader, answers in named.items():

@@ -9,41 +9,63 @@ import pandas as pd
 
 from cellbook.pages.glastonbury2018 import measures
 from cellbook.pages.glastonbury2018.config import (
+    ADVERSARY,
     BASELINES,
     BEFORE,
+    BOUNDED,
     CONDITIONAL,
+    DEEP,
     FIFTY,
+    FURTHER,
+    GAMES,
     ONE,
     PRESETS,
     PROTOCOL,
+    REST,
+    SEES,
     Config,
     base,
+    games,
+    name_of,
     trainings,
 )
-from cellbook.pages.glastonbury2018.making import PLAIN, load
+from cellbook.pages.glastonbury2018.corrected import CORRECTIONS, PLAIN, WDN
+from cellbook.pages.glastonbury2018.making import load
 from cellbook.pages.glastonbury2018.measures import (
-    CORRECTIONS,
+    AGREEMENT,
     IMAGES,
     LEFT,
     MOA,
     NEAREST,
     OURS,
     PROBE,
+    REACHED,
+    RESTORED,
     TIES,
+    TRUE,
     VOTING,
     WEEK,
 )
 from cellbook.pages.glastonbury2018.probes import ALL, POSITIVE
 from cellbook.runs import Run
-from cellbook.study import course, tables, words
+from cellbook.study import course, measured, tables, words
 from cellbook.study.pictures import with_originals
 from cellbook.study.rows import pick
-from cellbook.study.show import percent
+from cellbook.study.show import percent, plain
 
 MEASURES = tuple(one.name for one in (*OURS.measures, *NEAREST.measures))
-VARIANTS = (BEFORE, ONE, FIFTY, CONDITIONAL, *BASELINES)
+MADE_ONCE = tuple(name_of(lam, game) for game, lam in FURTHER)
+VARIANTS = (BEFORE, ONE, FIFTY, CONDITIONAL, *MADE_ONCE, *BASELINES)
 SCREENS = {"simulated": "simulated cells with the plate map of BBBC021", "bbbc021-sample": "real crops of BBBC021"}
-ADVERSARY, SEES, CORRECTED, UNTRAINED = "adversary", "adversary that sees the treatment", "correction", "no game"
+CORRECTED, UNTRAINED, BOUNDED_GAME = "correction", "no game", "bounded game"
+GAME_ORDER = {game: place for place, game in enumerate(GAMES)}
+WAYS = {  # how a profile came about, by the game of its training
+    ADVERSARY: "adversary",
+    SEES: "adversary that sees the treatment",
+    **dict.fromkeys(BOUNDED, BOUNDED_GAME),
+    REST: "adversary at rest",
+    DEEP: "deep encoder",
+}
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
@@ -118,6 +140,30 @@ def left_table(numbers: pd.DataFrame) -> pd.DataFrame:
     return tables.wide(lines, ["variant", "summary"], words.accuracy)
 
 
+def reached_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Losses and objective at the end of trainings, a row a variant; what a training has none of is a dash."""
+    lines = pick(numbers, protocol=REACHED)
+    table = tables.wide(lines, "variant", lambda line: f"{line['value']:.4g}")
+    order = ["variant", "reconstruction", "adversary", "confusion", "kernel", "objective"]
+    return table.reindex(columns=[name for name in order if name in table])
+
+
+def agreement_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Agreement of distances without weeks and in truth, a row a profile; of what is corrected only lambda 0 and 50."""
+    lines = pick(numbers, protocol=AGREEMENT)
+    lines = lines[(lines["summary"] == PLAIN) | lines["variant"].isin([BEFORE, FIFTY])]
+    return tables.wide(lines, ["variant", "summary"], lambda line: plain(line["value"], line["low"], line["high"]))
+
+
+def steps_table(run: Run) -> pd.DataFrame:
+    """How far WDN went on the codes of each training, and how far apart the weeks of held-out controls were."""
+    if not len(table := measured.optional(run, "maps_of_weeks")):
+        return pd.DataFrame()
+    distances = {name: table[name].map("{:.4f}".format) for name in ("before", "start", "after") if name in table}
+    names = {"training": table["repeat"] + 1, "steps": table["steps"], "stopped because": table["stopped"]}
+    return pd.DataFrame({"codes": table["variant"], **names, **distances})
+
+
 def baseline_table(numbers: pd.DataFrame) -> pd.DataFrame:
     """Differences from classical and from transferred features of the same cells; a row a pair."""
     pairs = [", ".join(baseline) for baseline in measures.BASELINES]
@@ -131,7 +177,7 @@ def baseline_table(numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def lambda_rows(numbers: pd.DataFrame) -> pd.DataFrame:
-    """What changes with the weight of the adversary: lam, conditional, panel, line, value, low, high, null, share.
+    """What changes with the weight of the adversary: lam, game, panel, line, value, low, high, null, share.
 
     R2 is the median over the known parameters of a kind, those below 0 counted as 0.
     """
@@ -145,13 +191,25 @@ def lambda_rows(numbers: pd.DataFrame) -> pd.DataFrame:
         part = part if protocol != PROBE else pick(part, cells=ALL)
         found.append(part.assign(panel=panel, line=part[line], share=True))
     found.append(pick(known, protocol=IMAGES).assign(panel="mean squared error", line="reconstruction", share=False))
+    agree = pick(known, protocol=AGREEMENT, summary=PLAIN)
+    agree = agree.assign(line=agree["measure"].map({RESTORED: "with those without weeks", TRUE: "with those in truth"}))
+    found.append(agree.assign(panel="rank correlation of distances", share=False))
     truth = pick(known, protocol="truth").rename(columns={"kind": "line"})
     truth = truth.assign(value=truth["value"].clip(lower=0))
-    kinds = truth.groupby(["lam", "conditional", "line"], sort=False)["value"].median()
+    kinds = truth.groupby(["lam", "game", "line"], sort=False)["value"].median()
     found.append(kinds.reset_index().assign(panel="median $R^2$", share=False))
-    columns = ["lam", "conditional", "panel", "line", "value", "low", "high", "null", "share"]
+    columns = ["lam", "game", "panel", "line", "value", "low", "high", "null", "share"]
     rows = pd.concat([part.reindex(columns=columns) for part in found if len(part)], ignore_index=True)
     return rows.sort_values("lam", kind="stable", ignore_index=True)
+
+
+def loss_rows(run: Run, config: Config) -> pd.DataFrame:
+    """The losses that are drawn, with the game; the game without an adversary begins where the others do."""
+    history = pick(run.table("history"), term=["reconstruction", "adversary"])
+    without = {one.variant for one in trainings(config) if not one.config.terms.adversary}
+    late = history["variant"].isin(without) & (history["step"] > config.pretraining)
+    of = {name: one["game"] for name, one in games(config).items()}
+    return history.assign(step=history["step"] + config.teaching * late, game=history["variant"].map(of))
 
 
 def kept_rows(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -163,19 +221,22 @@ def kept_rows(numbers: pd.DataFrame) -> pd.DataFrame:
     left = pick(numbers, protocol=LEFT, cells=POSITIVE)[["variant", "summary", "value", "low", "high", "null"]]
     left = left.set_axis(["variant", "summary", "week", "week_low", "week_high", "chance"], axis=1)
     kept = pick(numbers, protocol=[PROTOCOL, NEAREST.name], measure=[MOA.name, "NSCB"])
-    rows = kept[["variant", "summary", "measure", "value", "low", "high", "lam", "conditional"]].merge(left)
-    games = rows["lam"].notna() & (rows["summary"] == PLAIN)
-    corrected = (rows["variant"] == BEFORE) & rows["summary"].isin(CORRECTIONS)
+    rows = kept[["variant", "summary", "measure", "value", "low", "high", "lam", "game"]].merge(left)
+    trained = rows["lam"].notna() & (rows["summary"] == PLAIN)
+    before, fifty = (rows["variant"] == name for name in (BEFORE, FIFTY))
+    corrected = before & rows["summary"].isin(CORRECTIONS) | fifty & (rows["summary"] == WDN)
     own = rows["variant"].map(dict(measures.BASELINES)).fillna(PLAIN)
     untrained = rows["variant"].isin(BASELINES) & (rows["summary"] == own)
-    way = np.select([games & rows["conditional"].eq(True), games, corrected], [SEES, ADVERSARY, CORRECTED], UNTRAINED)
-    label = rows["variant"].where(~corrected, rows["summary"].str.removeprefix(f"{PLAIN}, "))
-    return rows.assign(way=way, label=label)[games | corrected | untrained].reset_index(drop=True)
+    way = rows["game"].map(WAYS).where(trained, np.where(corrected, CORRECTED, UNTRAINED))
+    correction = np.where(fifty, f"{FIFTY}, ", "") + rows["summary"].str.removeprefix(f"{PLAIN}, ")
+    label = rows["variant"].where(~corrected, correction)
+    return rows.assign(way=way, label=label)[trained | corrected | untrained].reset_index(drop=True)
 
 
 def truth_rows(numbers: pd.DataFrame) -> pd.DataFrame:
     """R2 of the linear probe for every known parameter by variant; empty where no truth is known."""
-    lines = pick(numbers, protocol="truth").sort_values(["conditional", "lam"], kind="stable")
+    lines = pick(numbers, protocol="truth")
+    lines = lines.sort_values(["game", "lam"], key=lambda of: of.map(GAME_ORDER) if of.name == "game" else of)
     return lines.rename(columns={"measure": "parameter"})[["setting", "parameter", "kind", "value", "sd"]]
 
 
@@ -244,9 +305,10 @@ def takeaways(numbers: pd.DataFrame, claims: pd.DataFrame) -> str:
             found += [f"{name} {percent(mine[MOA.name])} / {percent(mine[WEEK.name])}"] if len(mine) else []
         return ", ".join(found)
 
+    first = tuple(name for name in VARIANTS if name not in MADE_ONCE)
     corrected = [f"{summary.removeprefix(f'{PLAIN}, ')}: {reach((BEFORE,), summary)}" for summary in CORRECTIONS]
     lines = [
-        f"Mechanism / week of a treatment told by its three nearest (per cent): {reach(VARIANTS, PLAIN)}.",
+        f"Mechanism / week of a treatment told by its three nearest (per cent): {reach(first, PLAIN)}.",
         f"The same codes before the game, corrected by control wells: {'; '.join(corrected)}.",
     ]
     return words.takeaways(lines, claims)
