@@ -5,15 +5,19 @@ import warnings
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional
+from typer.testing import CliRunner
 
 from cellbook.cells import CellSet
+from cellbook.cli import app as command
 from cellbook.configure import configure, restore
 from cellbook.errors import CellbookError
 from cellbook.methods import fair_cae
@@ -21,6 +25,7 @@ from cellbook.methods.fair_cae import MODELS, PENALTIES, PRESETS, Config, object
 from cellbook.methods.fair_cae.confounder import expected, labels, read_column
 from cellbook.methods.fair_cae.networks import Adversary, Decoder, Doubling, Encoder, coordinates
 from cellbook.pixels import channel_max, gather
+from cellbook.runs import Run
 from cellbook.training import Batch, State, train, train_run
 from cellbook.training.checkpoints import CHECKPOINT
 
@@ -665,6 +670,27 @@ def test_every_model_and_penalty_trains_on_a_simulated_screen(screen, tmp_path, 
         assert np.isfinite(game[["reconstruction", config.terms.term]]).all(axis=None)
         assert not np.isinf(history.to_numpy()).any()
         assert restore(Config, run.record["config"]) == config
+
+
+def test_the_command_takes_a_column_of_classes_or_of_numbers(screen, tmp_path):
+    screen.save(tmp_path / "own")
+    where = ["--cells", str(tmp_path / "own"), "--store", str(tmp_path / "store"), "--device", "cpu"]
+    for column, answers in (("Metadata_batch", 2), ("truth_delay", 1)):
+        given = ["train", "fair_cae", *where, "--confounder", column, "-p", "preset=smoke"]
+        done = CliRunner().invoke(command.app, given)
+        assert done.exit_code == 0
+        run = Run(Path(done.output.strip().splitlines()[-1]))
+        assert run.record["config"]["confounder"] == column
+        assert load_file(run.path("weights.safetensors"))["adversary.answer.bias"].shape == (answers,)
+    for given, message in (
+        (
+            ["train", "fair_cae", *where, "--confounder", "x"],
+            "confounder='x' is no column of the cells: there are Meta",
+        ),
+        (["train", "vae_plus", *where, "--confounder", "x"], "no parameter confounder: there is preset, "),
+        (["train", "fair_cae", *where, "--confounder", "x", "-p", "confounder=y"], "'confounder' is given twice"),
+    ):
+        assert message in str(CliRunner().invoke(command.app, given).exception)
 
 
 def test_codes_do_not_depend_on_which_cells_are_encoded_together(cells, monkeypatch):

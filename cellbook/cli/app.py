@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,6 +63,7 @@ def train(
     method: Annotated[str, typer.Argument(help="module under cellbook/methods, for example vae_plus")],
     cells: Annotated[Path, typer.Option(metavar="FOLDER", help="folder of a saved cell set, or bbbc021-sample")],
     given: Given = None,
+    confounder: Annotated[str | None, typer.Option(metavar="COLUMN", help="short for -p confounder=COLUMN")] = None,
     store: Annotated[Path, typer.Option(help="folder of runs")] = Path("runs"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
     force: Annotated[bool, typer.Option(help="train anew although the run is there")] = False,
@@ -77,7 +79,8 @@ def train(
     from cellbook.training import train_run
 
     module = find_method(method)
-    config = configure(module, parse_given(given))
+    more = [] if confounder is None else [f"confounder={confounder}"]
+    config = configure(module, parse_given([*(given or []), *more]))
     how: dict[str, Any] = {"force": force, "checkpoint_seconds": checkpoint_seconds, "compiled": compiled}
     known = bbbc021_sample() if str(cells) == SAMPLE else CellSet.open(cells)
     print(train_run(module, config, known, store, device, **how).folder)
@@ -316,6 +319,7 @@ def main() -> None:
     """Run the command line; turn what was raised on purpose into one line and exit code 2."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name or a sign that the output's encoding lacks is written out
         sys.stdout.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _in_a_line
     try:
         app()
     except CellbookError as error:
@@ -337,6 +341,11 @@ def main() -> None:
             raise
         print("interrupted; what was finished is kept", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def _in_a_line(message: Warning | str, *_where: Any) -> None:
+    """Show what is warned of without the place in the code."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ def read_column(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]
         there are cells.
     """
     if name not in table:
-        raise CellbookError(f"confounder={name!r} is no column of the cells: {nearest(name, table, some(table, 20))}")
+        known = f"there are {some(table, 20)}"
+        raise CellbookError(f"confounder={name!r} is no column of the cells: {nearest(name, table, known)}")
     column = table[name]
     continuous = pd.api.types.is_float_dtype(column)
     gaps = int(column.isna().sum() + (np.isinf(column).sum() if continuous else 0))
