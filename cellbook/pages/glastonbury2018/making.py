@@ -259,4 +259,4 @@ def baselines(config: Config, cells: CellSet, place: Place) -> Run:
         save_contents(under_one_another(tables), found, folder)
 
     data = cells.fingerprint
-    return obtain(place.store, "plain", VERSION, about, data, make, device=place.device, force=place.force)
+    return obtain(place.store, "plain", ENCODED, about, data, make, device=place.device, force=place.force)
