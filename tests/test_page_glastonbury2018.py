@@ -263,7 +263,7 @@ def test_weeks_that_differ_by_an_affine_map_are_made_alike_by_cells_and_wells_fo
         means = of[of["Metadata_compound"] == name].groupby("Metadata_batch")[profiles.features(of)].mean()
         return np.linalg.norm(means.loc["0"] - means.loc["1"])
 
-    before = profile.base(wells, TWICE.components)(wells)
+    before = profile.base(wells, TWICE.components, one_unit=True)(wells)
     for after in found.values():
         assert gap(after, "DMSO") < 0.05 * gap(before, "DMSO")
         assert gap(after, "a") < 0.3 * gap(before, "a")

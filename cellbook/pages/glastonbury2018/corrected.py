@@ -90,7 +90,7 @@ def corrected_by_cells(
     """
     if not enough(codes):
         return {}, pd.DataFrame()
-    start = profile.base(wells, config.components)
+    start = profile.base(wells, config.components, one_unit=True)
     table, cells = start(wells), start(codes)
     coral = Coral(eta=RIDGE, align_means=True)
     maps = Wdn(replace(wdn.PRESETS["relative"], iterations=config.wdn_iterations, seed=config.seed), "cpu")
@@ -103,7 +103,7 @@ def encoded_clean(codes: pd.DataFrame, config: Config, by_cells: bool) -> dict[s
     wells = profiles.drop_unusable(profiles.to_wells(codes))[0]
     found = {CLEAN: wells, CLEAN_WHITENED: whitened(wells)}
     if by_cells:
-        start = profile.base(wells, config.components)
+        start = profile.base(wells, config.components, one_unit=True)
         found[CLEAN_CELLS] = Whitening(RIDGE).fit(start(codes)).transform(start(wells))
     return found
 
