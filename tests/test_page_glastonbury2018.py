@@ -308,6 +308,7 @@ def test_the_objective_at_the_end_is_that_of_the_game(run, numbers):
     ):
         expected = ends[variant, "reconstruction"] + weight * ends[variant, term]
         assert ends[variant, "objective"] == pytest.approx(expected)
+    assert ("lambda 100, kernel", "adversary") not in ends.index  # which it begins with and has no more
     last = rows.pick(run.table("history"), variant="lambda 50", term="reconstruction").groupby("repeat")["value"].last()
     assert ends["lambda 50", "reconstruction"] == pytest.approx(last.mean())
     chance = rows.one(numbers, setting="lambda 50", protocol="end of training", measure="adversary")["null"]

@@ -20,15 +20,15 @@ from cellbook.study.course import MEANS
 from cellbook.study.trainings import Arrays
 
 PLAIN, WHITENED, CENTRED, TVN, CORAL = (*MEANS, "mean, centred by week", "mean, TVN", "mean, CORAL")
-CORAL_CELLS, WDN = "mean, CORAL by cells", "mean, WDN by cells"  # fitted on single DMSO cells, of which there are more
+ON_CELLS = CORAL_CELLS, WDN = "mean, CORAL by cells", "mean, WDN by cells"  # fitted on DMSO cells, of which are more
 # The screen without weeks as a training encodes it: as it is, and whitened by its DMSO wells or its DMSO cells. Each
 # correction is held against that which scales features as it does.
 CLEAN, CLEAN_WHITENED, CLEAN_CELLS = (
     f"mean, {name}" for name in ("without weeks", "without weeks, whitened", "without weeks, whitened by cells")
 )
 TARGETS = dict.fromkeys((PLAIN, CENTRED), CLEAN) | dict.fromkeys((WHITENED, TVN, CORAL), CLEAN_WHITENED)
-TARGETS |= dict.fromkeys((CORAL_CELLS, WDN), CLEAN_CELLS)
-CORRECTIONS = (CENTRED, WHITENED, TVN, CORAL, CORAL_CELLS, WDN)
+TARGETS |= dict.fromkeys(ON_CELLS, CLEAN_CELLS)
+CORRECTIONS = (CENTRED, WHITENED, TVN, CORAL, *ON_CELLS)
 RIDGE = 1.0  # of CORAL, in variances of a feature among controls, as published
 
 

@@ -279,7 +279,8 @@ def reached(run: Run, config: Config) -> Iterator[dict[str, Any]]:
     of = {(one.variant, one.repeat): one.config for one in trainings(config)}
     chance = float(np.log(run.table("size")["weeks"].iloc[0]))
     for (variant,), repeats in by_repeat(run.table("history"), "variant").items():
-        ends = [part.groupby("term", sort=False)["value"].last().astype(np.float64) for part in repeats]
+        lasts = [part[part["step"] == part["step"].max()] for part in repeats]  # of terms that are there in the end
+        ends = [last.set_index("term")["value"].astype(np.float64) for last in lasts]
         for end, part in zip(ends, repeats, strict=True):
             own = of[variant, int(part["repeat"].iloc[0])]
             weight = own.lam * own.terms.sign if own.rounds else 0.0
