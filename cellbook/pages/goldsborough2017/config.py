@@ -54,8 +54,8 @@ class Config:
     models: tuple[str, ...] = ("lsgan", "dcgan", "wgan_gp", "vae")  # trained `repeats` times, judged
     once: tuple[str, ...] = ("bigan", "began", "ae")  # trained once: shown, not judged
     conditions: tuple[str, ...] = ()  # of further LSGANs, which are told something of the treatment; trained once
-    views: int = 4_000  # cells that a GAN is shown that has 50 epochs in the paper, others in proportion: 65,000,000
-    views_autoencoder: int = 4_000  # cells that VAE and AE are shown: 13,000,000, 10 epochs
+    views: int = 1_200  # cells that a GAN is shown that has 50 epochs in the paper, others in proportion: 65,000,000
+    views_autoencoder: int = 1_200  # cells that VAE and AE are shown: 13,000,000, 10 epochs
     batch: int | None = 16  # None: the paper's of each model, 16 to 128. Small, for more steps of as many views
     # How many times narrower than the paper's the networks are.
     narrower: int = 4  # 1
@@ -68,10 +68,10 @@ class Config:
     repeats: int = 3  # the paper has one
     seed: int = 0
     # Measurement
-    drawn: int = 256  # images of a model that are measured, and as many real cells
-    watched: int = 128  # the same at every checkpoint
+    drawn: int = 128  # images of a model that are measured, and as many real cells
+    watched: int = 64  # the same at every checkpoint
     blocks: int = 8  # parts that distances of samples are taken in, so that they have a spread
-    triples: int = 100  # sums a - b + c, and as many paths
+    triples: int = 50  # sums a - b + c, and as many paths
     frames: int = 10  # images of a path
     shown: int = 8  # images of a model in a figure
     components: int = 100  # of the pixels
