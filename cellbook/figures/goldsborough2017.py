@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from cellbook.figures.panels import distinct, entry, grid, in_two_columns, legend
 from cellbook.figures.style import ACCENT, MARKERS, SECOND, colours
@@ -122,8 +123,10 @@ def losses(history: pd.DataFrame) -> Figure:
             axes.plot(line["step"], line["value"], color=tints[term], lw=1, **faint)
         if np.all(mine["value"] > 0):
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(LogFormatter())
+            axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
         axes.set_title(variant, fontsize=10)
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, frameon=True, framealpha=0.8)
         axes.set_xlabel("step")
     figure.tight_layout()
     return figure
