@@ -229,11 +229,14 @@ def plate_rates() -> str:
 def screen_costs() -> str:
     """What the screen of `benchmarks/jump.csv` would cost at the measured speed: its size, then one row an encoder."""
     table, known = (read(notebooks.root() / "benchmarks" / f"{name}.csv") for name in ("plates", "jump"))
-    if table.empty:
+    if known.empty:
         return "Not measured.\n"
     screen = known.set_index("what")["number"].to_dict()
     size = {name: f"{screen[name]:,}" for name in ("plates", "wells", "fields", "cells", "channels")}
     size |= {"images": f"{screen['bytes'] / 1e12:.0f} TB"}
+    size_table = markdown(list(size), [list(size.values())], right=list(size))
+    if table.empty:
+        return f"{size_table}\nWhat it would cost is not measured.\n"
     rows = []
     for line in scale.costs(table, screen, WORKERS).itertuples():
         hours = f"{line.cutting:,.0f}", f"{line.encoding:,.0f}", f"{line.both:,.0f}", f"{line.plate:.1f}"
@@ -242,7 +245,7 @@ def screen_costs() -> str:
     head += [f"{WORKERS:,} workers, days", "reading, GB/s"]
     crops = scale.scratch(table, screen) / scale.GB
     return (
-        f"{markdown(list(size), [list(size.values())], right=list(size))}\n"
+        f"{size_table}\n"
         f"{markdown(head, rows, right=head[1:])}\n"
         f"While it is made, the crops of a plate take {crops:.0f} GB.\n"
     )

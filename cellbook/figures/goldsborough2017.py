@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from cellbook.figures.panels import distinct, entry, grid, in_two_columns, legend
 from cellbook.figures.style import ACCENT, MARKERS, SECOND, colours
@@ -19,6 +20,9 @@ MODEL_COLOURS = {
     "BEGAN": "#5aa9e6",
     "AE": "#8c6d31",
     "WGAN, clipped": "#7fbf7b",
+    "LSGAN, told the dose": "#c51b7d",
+    "LSGAN, told the compound": "#00a6a6",
+    "LSGAN, told dose and compound": "#777777",
     "real cells": "black",
 }
 OTHER = "#777777"
@@ -40,7 +44,7 @@ def halo(rows: pd.DataFrame) -> Figure:
         axes.plot(part["distance"], part["value"], color=shade(name), lw=3 if name == "real cells" else 1.5, label=name)
     axes.axvline(0, color="black", ls=":", lw=1)
     axes.set_xlabel("distance from the outline of the nucleus (pixels)")
-    axes.set_ylabel("tubulin, of the brightest")
+    axes.set_ylabel("tubulin (share of the brightest)")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -119,9 +123,10 @@ def losses(history: pd.DataFrame) -> Figure:
             axes.plot(line["step"], line["value"], color=tints[term], lw=1, **faint)
         if np.all(mine["value"] > 0):
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(LogFormatter())
+            axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
         axes.set_title(variant, fontsize=10)
-        axes.legend(fontsize=7)
-    for axes in panels[-1]:
+        axes.legend(fontsize=7, frameon=True, framealpha=0.8)
         axes.set_xlabel("step")
     figure.tight_layout()
     return figure

@@ -14,7 +14,6 @@ from cellbook.pages.caicedo2018.measures import AUXILIARY, DROP, NSC, NSCB, TRAI
 from cellbook.pages.caicedo2018.models import (
     BASELINE,
     LABELS,
-    MIXUP,
     MODELS,
     SIGNS,
     STRENGTHS,
@@ -272,10 +271,11 @@ def takeaways(numbers: pd.DataFrame, claims: pd.DataFrame) -> str:
         found = ((name, one(numbers, setting=setting, measure=name)) for name in MEASURES)
         return ", ".join(words.points(line, name) for name, line in found if line is not None)
 
+    trained = tuple(LABELS.values())
     lines = [
-        f"Layer {LAYER}, whitened ({{term}}`NSC` / {{term}}`NSCB`, per cent): {reach((BASELINE, MIXUP), WHITENED)}; "
+        f"Layer {LAYER}, whitened ({{term}}`NSC` / {{term}}`NSCB`, per cent): {reach(trained, WHITENED)}; "
         f"without any training on these cells {reach((*PLAIN, IMAGENET, UNTRAINED), WHITENED)}.",
-        f"Not whitened: {reach((BASELINE, MIXUP), MEANS[0])}; {reach((*PLAIN, IMAGENET, UNTRAINED), MEANS[0])}.",
+        f"Not whitened: {reach(trained, MEANS[0])}; {reach((*PLAIN, IMAGENET, UNTRAINED), MEANS[0])}.",
         f"The baseline less the same network before its first step: whitened {gap(WHITENED)}; not whitened "
         f"{gap(MEANS[0])}.",
     ]
@@ -291,10 +291,11 @@ def takeaways(numbers: pd.DataFrame, claims: pd.DataFrame) -> str:
         lines.append(
             f"Treatment of a validation cell told (per cent, chance {percent(cells['null'].iloc[0])}): {told}."
         )
-    week = pick(numbers, protocol=course.WEEK, summary=WHITENED).sort_values("step")["value"]
+    week = pick(numbers, protocol=course.WEEK, summary=WHITENED).sort_values("step")
     if len(week):
+        first, last = percent(week["value"].iloc[0]), percent(week["value"].iloc[-1])
         lines.append(
             "The week of a positive control well is told, from whitened profiles of few cells, in "
-            f"{percent(week.iloc[0])} % before the first step and in {percent(week.iloc[-1])} % after the last."
+            f"{first} % before the first step and in {last} % after the last (chance {percent(week['null'].iloc[-1])})."
         )
     return words.takeaways(lines, claims)

@@ -75,10 +75,10 @@ def layer_table(numbers: pd.DataFrame) -> pd.DataFrame:
     """Accuracy by what each convolution sees, and by the representation; a row a model and summary."""
     lines = pick(numbers, protocol=PROTOCOL, measure=NSC, variant=list(VARIANTS)).dropna(subset=["summary"])
     head = lines["summary"].str.extract(r"^(?:(layer \d), )?(.*)$")
-    lines = lines.assign(layer=head[0].fillna("representation"), summary=head[1])
+    lines = lines.assign(layer=head[0].fillna("representation"), summary=head[1], model=lines["variant"])
     lines = pick(lines, summary=[PLAIN, WHITENED])
     of = lines.groupby("variant")["layer"].transform("nunique") > 1
-    return tables.wide(lines[of].sort_values("layer", kind="stable"), ["variant", "summary"], words.accuracy, "layer")
+    return tables.wide(lines[of].sort_values("layer", kind="stable"), ["model", "summary"], words.accuracy, "layer")
 
 
 def difference_table(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -138,8 +138,8 @@ def noise_table(numbers: pd.DataFrame) -> pd.DataFrame:
     lines = pick(numbers, protocol=[PATHS, SUMS], variant=list(MODELS))
     columns = {ANY: f"rises, {ANY}"} | {way: f"rises, {way}" for way in lines["way"].unique()}
     columns |= {way: f"between, {way}" for way in pick(lines, protocol=PATHS)["way"].unique()}
-    lines = lines.assign(column=lines["way"].map(columns))
-    return tables.wide(lines, ["variant", "property"], words.accuracy, "column")
+    lines = lines.assign(column=lines["way"].map(columns), model=lines["variant"])
+    return tables.wide(lines, ["model", "property"], words.accuracy, "column")
 
 
 def equation_table(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -153,7 +153,7 @@ def equation_table(numbers: pd.DataFrame) -> pd.DataFrame:
             "right": words.accuracy(line),
             "sums": f"{line['scored']:.0f}",
             "chance": percent(line["null"]),
-            "less what is right without": gain_words(gains.loc[f"{line['setting']}: with - without"]),
+            "gain over no sum": gain_words(gains.loc[f"{line['setting']}: with - without"]),
         }
         for _, line in lines.sort_values("way", kind="stable").iterrows()
     ]
@@ -306,6 +306,8 @@ def takeaways(numbers: pd.DataFrame, claims: pd.DataFrame) -> str:
         f"training {reach((*BASELINES, IMAGENET), summary)}."
         for label, summary in (("mean profiles", PLAIN), ("whitened by control cells", BY_CELLS))
     ]
-    lines.append(f"Kernel distance of samples to real cells, random features: {near}.")
-    lines += [f"Octaves that samples fell from their best on the way to the end: {fallen}."] if fallen else []
+    lines.append(f"Kernel distance of samples to real cells, random features, lower is better: {near}.")
+    lines += (
+        [f"Octaves that the Fréchet distance of samples rose from its least to its end: {fallen}."] if fallen else []
+    )
     return words.takeaways(lines, claims)
