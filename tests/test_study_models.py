@@ -101,6 +101,14 @@ def test_an_archive_holds_the_same_model_and_the_same_bytes_twice(page, tmp_path
     pd.testing.assert_frame_equal(*codes)
 
 
+def test_a_name_that_no_page_has_and_a_place_that_is_not_there_are_told_apart(page, tmp_path):
+    root, *_ = page
+    with pytest.raises(CellbookError, match="mine/VAE is no model of a page: did you mean 'mine/VAE/GAN'"):
+        models.find("mine/VAE", 0, root / "store", root / "results")
+    with pytest.raises(CellbookError, match=r"there is no .*gone\.zip; give by --weights"):
+        models.find("mine/VAE/GAN", 0, tmp_path / "gone.zip", root / "results")
+
+
 def test_weights_that_were_changed_are_refused(page, tmp_path):
     root, *_ = page
     found = models.stored(models.published(root / "results"), root / "store")
