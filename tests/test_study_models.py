@@ -109,6 +109,12 @@ def test_a_name_that_no_page_has_and_a_place_that_is_not_there_are_told_apart(pa
         models.find("mine/VAE/GAN", 0, tmp_path / "gone.zip", root / "results")
 
 
+def test_of_a_model_without_such_a_repeat_the_repeats_are_named(tmp_path):
+    there = [models.Model(name, r, "k", "vae_plus", 1, {}, "c", "s", 1) for name in ("p/A", "p/B") for r in (0, 1)]
+    with pytest.raises(CellbookError, match=r"has p/B \(repeat 0\), p/B \(repeat 1\); give"):
+        models.choose("p/B", 9, there, tmp_path)
+
+
 def test_weights_that_were_changed_are_refused(page, tmp_path):
     root, *_ = page
     found = models.stored(models.published(root / "results"), root / "store")

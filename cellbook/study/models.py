@@ -124,7 +124,8 @@ def choose(name: str, repeat: int, models: list[Model], place: Path) -> Model:
     for model in models:
         if (model.name, model.repeat) == (name, repeat):
             return model
-    known = some([f"{model.name} (repeat {model.repeat})" for model in models]) if models else "no model"
+    near = [model for model in models if model.name == name] or models
+    known = some([f"{model.name} (repeat {model.repeat})" for model in near]) if near else "no model"
     there = f"{place} has {known}" if place.exists() else f"there is no {place}"
     raise CellbookError(
         f"--encoder {name}, --repeat {repeat}: {there}; give by --weights the archive or the store that has it"
