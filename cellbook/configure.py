@@ -30,9 +30,12 @@ def restore(kind: type[C], values: dict[str, Any]) -> C:
 
 
 def configure(method: Any, given: dict[str, Any]) -> Any:
-    """A method's configuration from words such as ``{"preset": "quick", "seed": "3"}``; unknown ones are refused."""
+    """A method's configuration from words such as ``{"preset": "quick", "seed": "3"}``; unknown ones are refused.
+
+    Without a preset its defaults are taken, which are the paper's where there is one.
+    """
     given = dict(given)
-    default = choose_preset(method.PRESETS, given.pop("preset", "paper"))
+    default = choose_preset(method.PRESETS, given.pop("preset")) if "preset" in given else method.Config()
     hints = typing.get_type_hints(method.Config)
     known = {field.name: _kinds(hints[field.name]) for field in fields(method.Config)}
     unknown = [name for name in given if name not in known]

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -184,7 +185,12 @@ def obtain(
             _keep_checkpoints(partial)
         started, clock = datetime.now(UTC), time.perf_counter()
         with PeakMemory() as memory:
-            told = make(partial)
+            try:
+                told = make(partial)
+            except BaseException:
+                with suppress(OSError):  # what was refused before it wrote anything leaves no folder
+                    partial.rmdir()
+                raise
         facts = told if isinstance(told, dict) else {}
         names = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
         names = [name for name in names if not name.startswith("checkpoint")]

@@ -241,6 +241,8 @@ def test_what_would_mix_or_cannot_be_is_refused(fields, serial, tmp_path, monkey
     (tmp_path / "taken" / "letter.txt").write_text("mine")
     with pytest.raises(CellbookError, match="something else than plates"):
         make_plates(fields, tmp_path / "taken", SETTINGS, CLASSICAL)
+    with pytest.raises(CellbookError, match=r"letter\.txt holds something else than plates"):
+        make_plates(fields, tmp_path / "taken" / "letter.txt", SETTINGS, CLASSICAL)
     with pytest.raises(CellbookError, match="fitted on all cells"):
         make_plates(fields, tmp_path / "out", SETTINGS, Encoder("pixel-pca"))
     with pytest.raises(CellbookError, match="lack Metadata_well"):
@@ -251,6 +253,12 @@ def test_what_would_mix_or_cannot_be_is_refused(fields, serial, tmp_path, monkey
     with pytest.raises(CellbookError, match="pip install distributed"):
         make_plates(fields, tmp_path / "out", SETTINGS, CLASSICAL, workers=2)
     assert (serial / "plates" / "Week1_1" / RECORD).is_file()
+
+
+def test_a_device_that_is_not_there_is_refused_before_a_cell_is_cut(fields, tmp_path):
+    with pytest.raises(CellbookError, match="device 'tpu' is not available"):
+        make_plates(fields, tmp_path / "out", SETTINGS, Encoder(device="tpu"))
+    assert not list((tmp_path / "out").rglob("*cells*"))
 
 
 def test_workers_with_several_threads_are_refused(fields, tmp_path):

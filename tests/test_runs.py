@@ -117,6 +117,15 @@ def test_an_interrupted_run_leaves_no_finished_one_and_keeps_its_files(tmp_path)
     assert run.products() == ["numbers.parquet"]  # a checkpoint is no product
 
 
+def test_what_is_refused_before_it_writes_anything_leaves_nothing(tmp_path):
+    def refused(_):
+        raise CellbookError("no such column")
+
+    with pytest.raises(CellbookError, match="no such column"):
+        obtain(tmp_path, "toy", 1, Config(), "data", refused)
+    assert not list(tmp_path.iterdir())
+
+
 def test_force_makes_it_anew(tmp_path):
     calls = []
     obtain(tmp_path, "toy", 1, Config(), "data", writer(calls))

@@ -101,6 +101,20 @@ def test_an_archive_holds_the_same_model_and_the_same_bytes_twice(page, tmp_path
     pd.testing.assert_frame_equal(*codes)
 
 
+def test_a_name_that_no_page_has_and_a_place_that_is_not_there_are_told_apart(page, tmp_path):
+    root, *_ = page
+    with pytest.raises(CellbookError, match="mine/VAE is no model of a page: did you mean 'mine/VAE/GAN'"):
+        models.find("mine/VAE", 0, root / "store", root / "results")
+    with pytest.raises(CellbookError, match=r"there is no .*gone\.zip; give by --weights"):
+        models.find("mine/VAE/GAN", 0, tmp_path / "gone.zip", root / "results")
+
+
+def test_of_a_model_without_such_a_repeat_the_repeats_are_named(tmp_path):
+    there = [models.Model(name, r, "k", "vae_plus", 1, {}, "c", "s", 1) for name in ("p/A", "p/B") for r in (0, 1)]
+    with pytest.raises(CellbookError, match=r"has p/B \(repeat 0\), p/B \(repeat 1\); give"):
+        models.choose("p/B", 9, there, tmp_path)
+
+
 def test_weights_that_were_changed_are_refused(page, tmp_path):
     root, *_ = page
     found = models.stored(models.published(root / "results"), root / "store")

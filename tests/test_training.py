@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -245,6 +245,15 @@ def test_training_leaves_the_generators_of_its_caller_alone_and_depends_on_its_s
     assert torch.equal(after, torch.rand(1))
     assert bits(train(TOY, Config(), toy_cells(), tmp_path / "b", "cpu")) == bits(first)
     assert bits(train(TOY, Config(seed=1), toy_cells(), tmp_path / "c", "cpu")) != bits(first)
+
+
+def test_labels_that_differ_within_a_well_are_refused_before_the_training(tmp_path):
+    cells = toy_cells()
+    labels = {"Metadata_plate": "P", "Metadata_well": "A1", "Metadata_compound": cells.table["Metadata_compound"]}
+    unbegun = SimpleNamespace(**{**vars(TOY), "begin": None})
+    with pytest.raises(CellbookError, match="Metadata_compound has more than one value in 1 of 1 groups"):
+        train_run(unbegun, Config(), replace(cells, table=pd.DataFrame(labels)), tmp_path, "cpu")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_is_trained_once_and_silently_and_its_weights_and_products_fit(tmp_path, capfd):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from cellbook.cells import CellSet
+from cellbook.configure import configure
 from cellbook.errors import CellbookError
 from cellbook.methods import vicreg
 from cellbook.methods.vicreg.objective import EPSILON, terms, weighted
@@ -159,6 +160,13 @@ def test_treatments_in_one_well_are_named_and_take_no_part(caplog):
     assert len(sampler.counts) == 3
 
 
+@pytest.mark.parametrize("doses", [{}, {"Metadata_concentration": np.nan}, {"Metadata_concentration": "low"}])
+def test_treatments_without_a_number_for_a_dose_are_named_as_they_are(doses, caplog):
+    table = screen(MIXED).drop(columns="Metadata_concentration").assign(**doses)
+    Pairs(table, 8, CPU, 0)
+    assert caplog.text.rstrip().endswith("no pairs: once low" if "low" in doses.values() else "no pairs: once")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -249,6 +257,10 @@ def test_a_step_told_its_number_by_the_device_is_that_told_by_a_number(cells):
         ends.append(state.networks["trunk"].state_dict())
     for name, value in ends[0].items():
         torch.testing.assert_close(ends[1][name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_without_a_preset_the_long_one_is_trained():
+    assert configure(vicreg, {"seed": "3"}) == replace(vicreg.PRESETS["long"], seed=3)
 
 
 def test_presets_fall_from_their_first_rate_to_zero(cells):

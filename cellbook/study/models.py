@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cellbook.cells import CellSet
 from cellbook.configure import restore
-from cellbook.errors import CellbookError, some
+from cellbook.errors import CellbookError, nearest, some
 from cellbook.files import write_atomically
 from cellbook.methods import find_method
 from cellbook.runs import Run, choose_device
@@ -103,7 +103,11 @@ def checked(model: Model, content: bytes) -> bytes:
 def find(name: str, repeat: int, place: Path, results: Path) -> tuple[Model, bytes]:
     """A model by its name and its weights, from an archive or from a store of runs."""
     if not place.is_file():
-        model = choose(name, repeat, stored(published(results), place), place)
+        known = published(results)
+        if name not in set(known["name"]):
+            there = f"there are {some(known['name'], 8)}"
+            raise CellbookError(f"--encoder {name} is no model of a page: {nearest(name, known['name'], there)}")
+        model = choose(name, repeat, stored(known, place), place)
         return model, checked(model, (place / model.key / WEIGHTS).read_bytes())
     try:
         with zipfile.ZipFile(place) as archive:
@@ -120,10 +124,11 @@ def choose(name: str, repeat: int, models: list[Model], place: Path) -> Model:
     for model in models:
         if (model.name, model.repeat) == (name, repeat):
             return model
-    known = some([f"{model.name} (repeat {model.repeat})" for model in models]) if models else "no model"
+    near = [model for model in models if model.name == name] or models
+    known = some([f"{model.name} (repeat {model.repeat})" for model in near]) if near else "no model"
+    there = f"{place} has {known}" if place.exists() else f"there is no {place}"
     raise CellbookError(
-        f"--encoder {name}, --repeat {repeat}: {place} has {known}; give by --weights the archive or the "
-        "store that has it"
+        f"--encoder {name}, --repeat {repeat}: {there}; give by --weights the archive or the store that has it"
     )
 
 

@@ -28,7 +28,7 @@ from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.features.transferred import grey_range
 from cellbook.profiles.aggregate import WELL, to_wells
-from cellbook.runs import save_table, to_float32
+from cellbook.runs import choose_device, save_table, to_float32
 from cellbook.screens import extraction
 from cellbook.screens.crops import Settings
 from cellbook.screens.named import without_place
@@ -84,6 +84,7 @@ def make_plate(
     with files.alone(folder):
         if (record := whole(folder, state)) is not None:
             return record
+        choose_device(encoder.device)  # refused here and not when all cells are cut
         cut = extraction.extract_fields(fields, work / "cells", workers=1, progress=False, **asdict(settings))
         with one_thread():
             wells = well_profiles(cut.open(), encoder)
@@ -210,7 +211,7 @@ def _check(fields: pd.DataFrame, settings: Settings, encoder: Encoder) -> None:
 def _settle(fields: pd.DataFrame, out: Path, how: dict[str, Any]) -> None:
     """Make the folder, or see that what it holds was made in the same way; store the fields where workers read them."""
     told, how = out / SETTINGS, json.loads(json.dumps(how))
-    if not told.is_file() and out.exists() and any(out.iterdir()):
+    if not told.is_file() and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CellbookError(f"{out} holds something else than plates; give another folder")
     if any((out / "plates").glob(f"*/{RECORD}")):
         differing = [part for part, value in how.items() if files.read_json(told).get(part) != value]

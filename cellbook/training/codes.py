@@ -65,6 +65,12 @@ def code_table(cells: CellSet, codes: np.ndarray) -> pd.DataFrame:
     return cells.feature_table(codes, [f"z{i}" for i in range(codes.shape[1])])
 
 
+def check_wells(cells: CellSet) -> None:
+    """Refuse cells of one well whose labels differ, as `write_codes` would when the training is done."""
+    if set(WELL) <= set(cells.table):
+        to_wells(without_place(code_table(cells, np.zeros((len(cells), 1), np.float32))))
+
+
 def write_codes(method: Method, state: State, cells: CellSet, folder: Path) -> None:
     """Write what is kept of the codes of all cells: profiles of wells, and the codes of some cells.
 

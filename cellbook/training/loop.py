@@ -26,7 +26,7 @@ from cellbook.pixels import gather
 from cellbook.runs import Run, choose_device, known_by, obtain, run_key, show_progress
 from cellbook.training import replicas
 from cellbook.training.checkpoints import WEIGHTS, go_on, load_weights, resume, save_checkpoint, save_weights
-from cellbook.training.codes import course_steps, follow, join_course, write_codes
+from cellbook.training.codes import check_wells, course_steps, follow, join_course, write_codes
 from cellbook.training.history import History
 from cellbook.training.recorded import Recorded
 from cellbook.training.state import CHECKPOINT, Batch, Method, State
@@ -189,6 +189,7 @@ def train_run(
         return run, before[1]
 
     def make(folder: Path) -> dict[str, Any]:
+        check_wells(cells)
         replicas.first_says(True, on)  # to the other processes, which cannot know what the store holds by then
         state = train_in(folder)
         write_codes(method, state, cells, folder)

@@ -73,7 +73,11 @@ class Pairs(Sampler):
         if (count := int((~alone).sum())) < batch:
             raise CellbookError(f"batch={batch} is more than the {count} cells that have partners: give a smaller one")
         if alone.any():
-            names = left_out["Metadata_compound"] + left_out["Metadata_concentration"].map(" {:g}".format)
+            told_of = left_out.reindex(columns=["Metadata_compound", "Metadata_concentration"])  # doses may be missing
+            names = [
+                name if pd.isna(dose) else f"{name} {dose}".removesuffix(".0")
+                for name, dose in told_of.itertuples(index=False)
+            ]
             log.warning("%s and take no part, as they give no pairs: %s", told, some(names))
         order = found[~alone].sort_values(["treatment", "order"], kind="stable")
         super().__init__(found["treatment"].to_numpy(), device, seed, order.index.to_numpy())
