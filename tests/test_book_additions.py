@@ -43,7 +43,7 @@ def test_every_published_run_has_a_page_with_its_command_products_and_checksums(
             assert f"| `{name}` |" in text
         for name, product in record["products"].items():
             assert f"| `{name}` | {product['bytes']:,} | `{product['sha256'][:16]}` |" in text
-    keys = read_json(book / "results/results.json")["pages"]
+    keys = json.loads(fragments.results_json(book))["pages"]
     assert {key for page in keys.values() for key in page["run_pages"]} == {path.parent.name for path in runs}
 
 

@@ -218,7 +218,7 @@ def test_edits_of_the_record_itself_are_found(published):
     assert fragments.stale_fragments(published) == []
     record = published / "results" / "classical" / "page.json"
     record.write_text(record.read_text().replace('"page_sha256"', '"page_sha257"'))
-    assert fragments.stale_fragments(published) == ["results/results.json does not follow from the stored results"]
+    assert fragments.stale_fragments(published) == ["results/records.json does not follow from the stored results"]
 
 
 def test_where_the_time_goes_follows_from_the_records_of_execution_runs_and_trainings(published):
@@ -297,5 +297,4 @@ def test_published_pages_are_whole_and_not_stale():
         assert stamp["source"] == notebooks.source_digest(page), f"{page} changed since it was published"
         assert stamp["parameters"]["preset"] != "smoke"
         assert stamp == read_json(folder / "results" / page / "stamp.json")
-    content = json.loads((folder / "results" / "results.json").read_text(encoding="utf-8"))
-    assert list(content["pages"]) == list(notebooks.pages())
+    assert list(json.loads(fragments.results_json(folder))["pages"]) == list(notebooks.pages())

@@ -33,7 +33,7 @@ from cellbook.pages.goldsborough2017 import (
 )
 from cellbook.pages.goldsborough2017.config import judged, papers_views, resize, trainings
 from cellbook.runs import Run
-from cellbook.study import judging, premises, rows
+from cellbook.study import judging, premises, profile, rows
 from cellbook.study.encoding import RANDOM
 from cellbook.study.pictures import load, normalised
 from cellbook.study.rows import Votes
@@ -197,9 +197,9 @@ def test_distances_that_are_kept_give_the_same_neighbours(run):
     treatments, rng = run.table("treatments"), np.random.default_rng(0)
     x = rng.normal(size=(len(treatments), 3))
     square = cdist(x, x)
-    kept = squareform(features.nearest_alone({"a": squareform(square)}, treatments)["a"])
+    kept = squareform(profile.nearest_alone({"a": squareform(square)}, treatments, features.ASKED)["a"])
     assert np.mean(kept == square) < 0.5
-    for one in [*measures.OURS.measures, *measures.TREATMENTS.measures]:
+    for one in features.ASKED:
         votes = [metrics.match(treatments, distances=each, **one.arguments()).per_query for each in (square, kept)]
         pd.testing.assert_frame_equal(*votes)
 

@@ -1,10 +1,13 @@
 """The built book: a strict build that runs nothing, links that lead somewhere, pages that a browser shows whole."""
 
+import json
 import os
 import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
@@ -41,8 +44,10 @@ def test_every_executed_page_is_in_the_site(site):
 
 
 def test_results_are_at_their_fixed_address(site):
-    source = notebooks.root() / "book" / "results" / "results.json"
-    assert (site / "results.json").read_bytes() == source.read_bytes()
+    content = json.loads((site / "results.json").read_text(encoding="utf-8"))["pages"]
+    assert list(content) == list(notebooks.pages())
+    numbers = pd.read_csv(notebooks.root() / "book" / "results" / "cells" / "numbers.csv")
+    np.testing.assert_allclose(np.array(content["cells"]["numbers"]["value"], float), numbers["value"], rtol=1e-12)
 
 
 def test_internal_links_lead_somewhere(site, pages):

@@ -34,7 +34,7 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def results_json(book: Path) -> str:
-    """All published numbers, verdicts, claims and stamps as one JSON text, tables column by column."""
+    """All published numbers, verdicts, claims and stamps as one JSON text, tables column by column, for the site."""
     content: dict[str, Any] = {"about": "Published results of the book Cellbook; proportions from 0 to 1.", "pages": {}}
     for folder in published_pages(book):
         stamp = read_json(folder / "stamp.json")
@@ -46,6 +46,11 @@ def results_json(book: Path) -> str:
             **{name: columns(table) for name, table in tables.items()},
         }
     return json.dumps(content, separators=(",\n", ":"), ensure_ascii=False) + "\n"  # a value a line
+
+
+def records(book: Path) -> str:
+    """A digest of the record of every published page, so that an edit of a record is found as well."""
+    return json.dumps({folder.name: sha256(folder / "page.json") for folder in published_pages(book)}, indent=1) + "\n"
 
 
 def columns(table: pd.DataFrame) -> dict[str, list[Any]]:
@@ -265,7 +270,7 @@ def fragments(book: Path) -> dict[Path, bytes]:
     """Every generated file and what is in it."""
     picture = front.picture(book)
     texts = {
-        book / "results" / "results.json": results_json(book),
+        book / "results" / "records.json": records(book),
         book / "_generated" / "summary.md": summary(book),
         book / "_generated" / "status.md": status(book),
         book / "_generated" / "costs.md": costs(book),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellbook.book import drawn, freshness, run_pages
-from cellbook.book.fragments import RUN_PAGES, trainings
+from cellbook.book.fragments import RUN_PAGES, results_json, trainings
 from cellbook.book.rendering import PDF
 from cellbook.files import read_json
 
@@ -63,11 +63,14 @@ def link_pdf(app: Sphinx, pagename: str, templatename: str, context: dict[str, A
 
 
 def finish(app: Sphinx, error: Exception | None) -> None:
-    """Put the PDF beside the pages that link to it, and remove pages of runs that an earlier build has left."""
+    """Write all results into one file, put the PDF beside it, and remove pages of runs of an earlier build."""
     for page in Path(app.outdir, "book", RUN_PAGES).glob("*.html"):
         if not Path(app.srcdir, "book", RUN_PAGES, f"{page.stem}.md").exists():
             page.unlink()
-    if error is None and app.builder.name == "html" and pdf_of(app).exists():
+    if error is not None or app.builder.name != "html":
+        return
+    Path(app.outdir, "results.json").write_text(results_json(Path(app.srcdir, "book")), encoding="utf-8")
+    if pdf_of(app).exists():
         shutil.copyfile(pdf_of(app), Path(app.outdir, PDF))
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ from cellbook.screens.named import cell_counts, is_positive, without_place
 SUMMARIES = ("mean", "mean, whitened", "mean+SD", "mean+SD, whitened")
 BY_PLATE = ", by plate"  # behind a whitened summary: each plate by its own controls, where it has enough of them
 DISTANCES = ("cosine", "euclidean")
+Key = TypeVar("Key")
 
 
 # --- summaries of wells ---------------------------------------------------------------------------------------------
@@ -184,6 +185,27 @@ def save_distances(found: Mapping[str, np.ndarray], folder: Path) -> None:
         np.savez_compressed(path, names=np.array(list(found)), scale=scale, values=kept)
 
     write_atomically(folder / "distances.npz", write)
+
+
+def nearest_alone(
+    distances: Mapping[Key, np.ndarray], treatments: pd.DataFrame, measures: Iterable[metrics.Measure]
+) -> dict[Key, np.ndarray]:
+    """Condensed distances of which those to the nearest candidates are kept, and all others are the largest.
+
+    For pages whose numbers all ask for the nearest candidate alone: hundreds of settings and checkpoints with all their
+    distances take ten times the room.
+    """
+    allowed = [metrics.measure_design(treatments, measure).eligible for measure in measures]
+    found = {}
+    for key, line in distances.items():
+        square = squareform(line)
+        kept = np.zeros(square.shape, bool)
+        for eligible in allowed:
+            asks = eligible.any(axis=1)
+            kept[asks, np.where(eligible, square, np.inf).argmin(axis=1)[asks]] = True
+        kept |= kept.T
+        found[key] = squareform(np.where(kept, square, square.max()), checks=False) if kept.any() else line
+    return found
 
 
 def quantised(lines: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

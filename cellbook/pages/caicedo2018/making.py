@@ -8,13 +8,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cellbook import profiles
+from cellbook import metrics, profiles
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.features.transferred import PACKAGE, WIDTH, installed
 from cellbook.methods import weakly_supervised
 from cellbook.pages.caicedo2018 import genes
-from cellbook.pages.caicedo2018.config import LAYER, PLAIN, PROTOCOL, VERSION, Config, judged, of_layer, trainings
+from cellbook.pages.caicedo2018.config import (
+    LAYER,
+    PLAIN,
+    PROTOCOL,
+    VERSION,
+    Config,
+    judged,
+    layer_parts,
+    of_layer,
+    trainings,
+)
 from cellbook.pages.caicedo2018.models import GENETIC, LABELS, PRETRAINED, of_genes
 from cellbook.profiles import to_wells
 from cellbook.runs import Run, choose_device, obtain, to_float32
@@ -170,7 +180,10 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
     if points:
         course.save(points, folder)
     save_products(tables, folder)
-    profile.save_distances(named_by_layer(arrays), folder)
+    arrays, layers = named_by_layer(arrays), layer_parts(config)
+    of_layers = {name: values for name, values in arrays.items() if name.partition("|")[0] in layers}
+    asked = metrics.PROTOCOLS[PROTOCOL].measures
+    profile.save_distances(arrays | profile.nearest_alone(of_layers, treatments, asked), folder)
 
 
 # --- one training ---------------------------------------------------------------------------------------------------

@@ -209,7 +209,8 @@ def loss_rows(run: Run, config: Config) -> pd.DataFrame:
     without = {one.variant for one in trainings(config) if not one.config.terms.adversary}
     late = history["variant"].isin(without) & (history["step"] > config.pretraining)
     of = {name: one["game"] for name, one in games(config).items()}
-    return history.assign(step=history["step"] + config.teaching * late, game=history["variant"].map(of))
+    values = [float(f"{value:.4g}") for value in history["value"]]  # digits that a figure can show
+    return history.assign(value=values, step=history["step"] + config.teaching * late, game=history["variant"].map(of))
 
 
 def kept_rows(numbers: pd.DataFrame) -> pd.DataFrame:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-from scipy.spatial.distance import squareform
 from threadpoolctl import threadpool_limits
 
 from cellbook import metrics, profiles
@@ -32,8 +29,8 @@ TREATMENTS = replace(
     name=f"{PROTOCOL}, over treatments",
     measures=(metrics.Measure("NSC"), metrics.Measure("NSCB", exclude=SAME_COMPOUND_OR_BATCH)),
 )
+ASKED = (*OURS.measures, *TREATMENTS.measures)  # every number of the page asks for the nearest neighbour alone
 RIDGE = 1e-6  # of the paper, added to every eigenvalue
-Key = TypeVar("Key")
 
 
 def distances(cells: pd.DataFrame, wells: pd.DataFrame) -> Arrays:
@@ -73,25 +70,4 @@ def of_layers(state: State, cells: CellSet) -> Arrays:
         table = without_place(code_table(cells, seen))
         each = distances(table, profiles.to_wells(table))
         found |= {f"layer {k}, {name}": values for name, values in each.items() if not name.startswith(BY_CELLS)}
-    return found
-
-
-def nearest_alone(distances: Mapping[Key, np.ndarray], treatments: pd.DataFrame) -> dict[Key, np.ndarray]:
-    """Condensed distances of which those to the nearest candidates are kept, and all others are the largest.
-
-    Every number of the page asks for the nearest candidate alone; hundreds of settings and checkpoints with all their
-    distances would take ten times the room.
-    """
-    allowed = [
-        metrics.measure_design(treatments, measure).eligible for one in (OURS, TREATMENTS) for measure in one.measures
-    ]
-    found = {}
-    for key, line in distances.items():
-        square = squareform(line)
-        kept = np.zeros(square.shape, bool)
-        for eligible in allowed:
-            asks = eligible.any(axis=1)
-            kept[asks, np.where(eligible, square, np.inf).argmin(axis=1)[asks]] = True
-        kept |= kept.T
-        found[key] = squareform(np.where(kept, square, square.max()), checks=False) if kept.any() else line
     return found

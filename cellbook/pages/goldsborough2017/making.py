@@ -16,7 +16,7 @@ from cellbook.methods.cytogan.config import ADVERSARIAL
 from cellbook.pages.goldsborough2017 import drawn, pictures, quality
 from cellbook.pages.goldsborough2017.config import BASELINES, PROTOCOL, VERSION, Config, trainings
 from cellbook.pages.goldsborough2017.equations import equations
-from cellbook.pages.goldsborough2017.features import PLAIN, distances, nearest_alone, of_layers, summaries
+from cellbook.pages.goldsborough2017.features import ASKED, PLAIN, distances, of_layers, summaries
 from cellbook.runs import Run, choose_device, obtain, save_table
 from cellbook.screens import named
 from cellbook.screens.outlines import LARGER, OPEN
@@ -156,9 +156,9 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
     album = pictures.draw(config, cells, images)
     tables["pictures"] = album.table
     if points := course.collected(found, {}):
-        course.save(nearest_alone(points, tables["treatments"]), folder)
+        course.save(profile.nearest_alone(points, tables["treatments"], ASKED), folder)
     save_products(tables, folder)
-    profile.save_distances(nearest_alone(found, tables["treatments"]), folder)
+    profile.save_distances(profile.nearest_alone(found, tables["treatments"], ASKED), folder)
     album.save(folder)
 
 
