@@ -317,3 +317,11 @@ def test_pictures_come_back_bit_for_bit(tmp_path, n):
     drawn = np.random.default_rng(0).integers(0, 256, (n, 9, 7, 3), np.uint8)
     pictures.save(drawn, tmp_path / "pictures.webp")
     np.testing.assert_array_equal(pictures.load(tmp_path / "pictures.webp", n), drawn)
+
+
+def test_a_history_for_a_figure_keeps_its_end_and_as_many_steps_of_every_line():
+    line = pd.DataFrame({"term": np.repeat(["a", "b"], [1000, 50]), "step": [*range(1000), *range(50)]})
+    kept = rows.for_a_figure(line.assign(value=1 / (1 + line["step"])), ["term"], most=100)
+    assert kept.groupby("term")["step"].agg(["size", "max"]).to_numpy().tolist() == [[100, 999], [50, 49]]
+    np.testing.assert_allclose(kept["value"], 1 / (1 + kept["step"]), rtol=1e-3)
+    assert set(kept.loc[kept["term"] == "a", "step"].diff().dropna()) == {10}

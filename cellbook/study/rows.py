@@ -179,3 +179,11 @@ def one(table: pd.DataFrame, **where: object) -> pd.Series | None:
     """The first row with these values, or None."""
     found = pick(table, **where)
     return found.iloc[0] if len(found) else None
+
+
+def for_a_figure(history: pd.DataFrame, by: Sequence[str], most: int = 120) -> pd.DataFrame:
+    """A history with four digits a value, and at most so many steps of each line, the last among them."""
+    left = history.groupby(list(by)).cumcount(ascending=False)
+    stride = left.groupby([history[name] for name in by]).transform("max") // most + 1
+    kept = history[left % stride == 0]
+    return kept.assign(value=[float(f"{value:.4g}") for value in kept["value"]])

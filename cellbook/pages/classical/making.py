@@ -44,7 +44,7 @@ def make_products(config: Config, wells: pd.DataFrame, folder: Path) -> None:
     for setting, transformed in settings(config, wells):
         for name, protocol in kinds().items():
             units = prepare(transformed, protocol, drop_unusable=True).profiles
-            distances[name][setting] = condensed(units, protocol.distance)
+            distances[name][setting] = rounded(condensed(units, protocol.distance))
         if setting in config.closer:
             controls = to_float32(transformed[transformed["Metadata_compound"] == "DMSO"])
             weeks[setting] = weeks_of_controls(controls, config).assign(setting=setting)
@@ -58,6 +58,12 @@ def make_products(config: Config, wells: pd.DataFrame, folder: Path) -> None:
     for name, table in drawn.items():
         save_table(to_float32(without_features(table)), folder / f"drawn-{name}.parquet")
     save_table(project(drawn["treatments"], config.seed, setting=config.drawn), folder / "maps.parquet")
+
+
+def rounded(distances: np.ndarray) -> np.ndarray:
+    """Distances to about 16 bits of the largest, in a power of two, so that what is stored ends in zeros."""
+    step = 2.0 ** (np.ceil(np.log2(max(distances.max(), np.finfo(np.float32).tiny))) - 16)
+    return np.round(distances / step) * step
 
 
 def without_features(table: pd.DataFrame) -> pd.DataFrame:

@@ -50,7 +50,7 @@ from cellbook.pages.glastonbury2018.probes import ALL, POSITIVE
 from cellbook.runs import Run
 from cellbook.study import course, measured, tables, words
 from cellbook.study.pictures import with_originals
-from cellbook.study.rows import pick
+from cellbook.study.rows import for_a_figure, pick
 from cellbook.study.show import percent, plain
 
 MEASURES = tuple(one.name for one in (*OURS.measures, *NEAREST.measures))
@@ -206,11 +206,11 @@ def lambda_rows(numbers: pd.DataFrame) -> pd.DataFrame:
 def loss_rows(run: Run, config: Config) -> pd.DataFrame:
     """The losses that are drawn, with the game; the game without an adversary begins where the others do."""
     history = pick(run.table("history"), term=["reconstruction", "adversary"])
+    history = for_a_figure(history, ["variant", "repeat", "term"])
     without = {one.variant for one in trainings(config) if not one.config.terms.adversary}
     late = history["variant"].isin(without) & (history["step"] > config.pretraining)
     of = {name: one["game"] for name, one in games(config).items()}
-    values = [float(f"{value:.4g}") for value in history["value"]]  # digits that a figure can show
-    return history.assign(value=values, step=history["step"] + config.teaching * late, game=history["variant"].map(of))
+    return history.assign(step=history["step"] + config.teaching * late, game=history["variant"].map(of))
 
 
 def kept_rows(numbers: pd.DataFrame) -> pd.DataFrame:

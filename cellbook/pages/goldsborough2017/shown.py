@@ -41,7 +41,7 @@ from cellbook.screens.outlines import LARGER, OPEN
 from cellbook.study import course, tables, words
 from cellbook.study.encoding import IMAGENET, RANDOM
 from cellbook.study.pictures import with_originals
-from cellbook.study.rows import pick
+from cellbook.study.rows import for_a_figure, pick
 from cellbook.study.show import percent
 
 MODELS = (*LABELS.values(), *(name_of("lsgan", told) for told in ("dose", "compound", "both")))
@@ -177,9 +177,8 @@ def halo_table(numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def losses(run: Run) -> pd.DataFrame:
-    """The losses of all trainings, to four digits."""
-    history = run.table("history")
-    return history.assign(value=[float(f"{value:.4g}") for value in history["value"]])
+    """The losses of all trainings as a figure can show them, see `rows.for_a_figure`."""
+    return for_a_figure(run.table("history"), ["variant", "repeat", "term"])
 
 
 def course_rows(numbers: pd.DataFrame) -> pd.DataFrame:
