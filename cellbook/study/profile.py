@@ -39,6 +39,11 @@ def means(wells: pd.DataFrame) -> pd.DataFrame:
     return wells[[name for name in wells if not str(name).endswith("_sd")]]
 
 
+def mean_codes(wells: pd.DataFrame) -> pd.DataFrame:
+    """The same means under the names of the codes of cells."""
+    return means(wells).rename(columns=lambda name: str(name).removesuffix("_mean"))
+
+
 def without_positives(wells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Of the wells of `to_wells` the means, and means beside standard deviations; the positive control is left out.
 
@@ -91,6 +96,13 @@ def whiten_wide(wells: pd.DataFrame, ridge: float) -> pd.DataFrame:
         x = axes * size
     table = profiles.replace_features(wells, x, [f"span_{i}" for i in range(x.shape[1])])
     return profiles.Whitening(ridge * x.shape[1] / width, relative=True).fit_transform(table)
+
+
+def whiten_shrunk(wells: pd.DataFrame) -> pd.DataFrame:
+    """`whiten_wide` with the ridge of `shrinkage_ridge`, all plates together."""
+    control = profiles.controls_mask(wells)
+    ridge = shrinkage_ridge(profiles.matrix(wells)[control], np.zeros(control.sum(), int))
+    return whiten_wide(wells, ridge)
 
 
 def base(wells: pd.DataFrame, components: int, one_unit: bool) -> Callable[[pd.DataFrame], pd.DataFrame]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
 from cellbook import profiles
@@ -12,7 +11,7 @@ from cellbook.methods import wdn
 from cellbook.methods.wdn.step import Wdn
 from cellbook.pages.glastonbury2018 import probes
 from cellbook.pages.glastonbury2018.config import PROTOCOL, Config
-from cellbook.profiles import Coral, PlateScaler, Whitening
+from cellbook.profiles import Coral, Whitening
 from cellbook.profiles.centre import Centre
 from cellbook.screens import named
 from cellbook.study import course, profile
@@ -58,12 +57,13 @@ def corrected(wells: pd.DataFrame) -> dict[str, pd.DataFrame]:
     Corrections week by week are left out where a week has fewer than two DMSO wells.
     """
     usable = profiles.drop_unusable(wells)[0]
-    white = whitened(usable)
+    white = profile.whiten_shrunk(usable)
     found = {PLAIN: usable, WHITENED: white}
     if enough(usable):
         found[CENTRED] = Centre().fit_transform(usable)
         found[TVN] = Coral(eta=RIDGE, reference="pooled").fit_transform(white)
-        found[CORAL] = Coral(eta=RIDGE, align_means=True).fit_transform(spanned(usable))
+        start = profile.base(usable, len(usable), one_unit=False)  # of all directions that wells span
+        found[CORAL] = Coral(eta=RIDGE, align_means=True).fit_transform(start(usable))
     return found
 
 
@@ -101,28 +101,8 @@ def corrected_by_cells(
 def encoded_clean(codes: pd.DataFrame, config: Config, by_cells: bool) -> dict[str, pd.DataFrame]:
     """Profiles of wells of the screen without weeks, by summary."""
     wells = profiles.drop_unusable(profiles.to_wells(codes))[0]
-    found = {CLEAN: wells, CLEAN_WHITENED: whitened(wells)}
+    found = {CLEAN: wells, CLEAN_WHITENED: profile.whiten_shrunk(wells)}
     if by_cells:
         start = profile.base(wells, config.components, one_unit=True)
         found[CLEAN_CELLS] = Whitening(RIDGE).fit(start(codes)).transform(start(wells))
     return found
-
-
-def whitened(wells: pd.DataFrame) -> pd.DataFrame:
-    """Wells, whitened by those of DMSO with the ridge of `shrinkage_ridge`."""
-    control = profiles.controls_mask(wells)
-    ridge = profile.shrinkage_ridge(profiles.matrix(wells)[control], np.zeros(control.sum(), int))
-    return profile.whiten_wide(wells, ridge)
-
-
-def spanned(wells: pd.DataFrame) -> pd.DataFrame:
-    """Features in deviations of the DMSO wells, and in the directions that wells span where they are fewer.
-
-    Turning them changes no distance, and no covariance but by the same turn.
-    """
-    scaled = PlateScaler("standardise", by=None, on_constant="drop").fit_transform(wells)
-    x = profiles.matrix(scaled)
-    if x.shape[1] <= len(x):
-        return scaled
-    axes, size, _ = np.linalg.svd(x, full_matrices=False)
-    return profiles.replace_features(scaled, axes * size, [f"span_{i}" for i in range(len(size))])

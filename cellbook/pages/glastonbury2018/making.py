@@ -186,7 +186,7 @@ def measure(
     embedded, kept = run.table("codes"), kept_rows(cells.table)
     codes = named.without_place(embedded)
     state = load_run(fair_cae, training.config, cells, run, "cpu")
-    wells = profile.means(run.table("wells")).rename(columns=lambda name: name.removesuffix("_mean"))
+    wells = profile.mean_codes(run.table("wells"))
     profiles_of = corrected(wells)
     tables: Tables = {}
     if training.variant in (BEFORE, FIFTY):

@@ -50,12 +50,9 @@ def summaries(cells: pd.DataFrame, wells: pd.DataFrame) -> dict[str, pd.DataFram
 
     Whitening is linear, so that means of whitened cells are whitened means of cells.
     """
-    used = profile.means(wells[~is_positive(wells)]).rename(columns=lambda name: str(name).removesuffix("_mean"))
+    used = profile.mean_codes(wells[~is_positive(wells)])
     usable = profiles.drop_unusable(used.reset_index(drop=True))[0]
-    ridge = profile.shrinkage_ridge(
-        profiles.matrix(usable)[profiles.controls_mask(usable)], np.zeros(profiles.controls_mask(usable).sum(), int)
-    )
-    found = {PLAIN: usable, WHITENED: profile.whiten_wide(usable, ridge)}
+    found = {PLAIN: usable, WHITENED: profile.whiten_shrunk(usable)}
     names = profiles.features(usable)
     control = cells.loc[profiles.controls_mask(cells), names].to_numpy(np.float64)
     mean, (size, axes) = control.mean(axis=0), np.linalg.eigh(np.atleast_2d(np.cov(control, rowvar=False, bias=True)))
