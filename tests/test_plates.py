@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import asdict
@@ -271,15 +273,18 @@ def test_workers_with_several_threads_are_refused(fields, tmp_path):
         make_plates(fields, tmp_path / "out", SETTINGS, CLASSICAL, scheduler=cluster.scheduler_address)
 
 
-def slow(name):
-    time.sleep(20)
+SCHEDULER = """
+import sys, distributed
+how = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": None, "silence_logs": 60}
+print(distributed.LocalCluster(protocol="tcp", **how).scheduler_address, flush=True)
+sys.stdin.read()
+"""
 
 
 def test_a_scheduler_that_goes_away_is_one_sentence():
-    distributed = pytest.importorskip("distributed")
-    how = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": None, "silence_logs": 60}
-    cluster = distributed.LocalCluster(protocol="tcp", **how)
-    timer = threading.Timer(0.5, cluster.close, kwargs={"timeout": 1})
-    timer.start()
-    with pytest.raises(CellbookError, match="scheduler is gone"):
-        list(answers(slow, ["a"], scheduler=cluster.scheduler_address))
+    pytest.importorskip("distributed")
+    command = [sys.executable, "-c", SCHEDULER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        address = process.stdout.readline().strip()
+        with pytest.raises(CellbookError, match="scheduler is gone"):  # its worker, and the task, are in its process
+            list(answers(os._exit, [1], scheduler=address))
