@@ -376,6 +376,23 @@ def test_the_course_of_a_training_ends_where_its_codes_are(tables):
     assert shown.course_rows(numbers[numbers["views"].isna()]).empty  # of trainings that kept no checkpoints
 
 
+def test_a_training_that_is_only_followed_has_a_course_and_no_other_number(run, config, store, tables):
+    more = replace(config, course=False, followed=3)
+    found = results.measure("lafarge2019", [lafarge.run(more, store, device="cpu")])["numbers"]
+    names = {"VAE+, width 3", "VAE, width 3", "AE, width 3", "VAE+ at once, width 3"}
+    protocols = {course.COURSE, course.OBJECTIVE}  # this screen has no positive control
+    mine = rows.pick(found, variant=list(names))
+    assert set(mine["variant"]) == names
+    assert set(mine["protocol"]) == protocols
+    assert set(rows.pick(mine, protocol=course.COURSE)["step"]) == {0, 1, 2}
+    own, others = (part[~part["variant"].isin(names)] for part in (found, tables["numbers"]))
+    apart = [table[~table["protocol"].isin(protocols)].reset_index(drop=True) for table in (own, others)]
+    pd.testing.assert_frame_equal(*apart)
+    assert set(shown.followed(more).values()) == {LABELS[model] for model in more.models}
+    assert "with 3 channels a hidden layer in place of 2" in shown.followed_words(more, lafarge.run(more, store))
+    assert not shown.followed_words(config, run)
+
+
 def test_premises_are_of_every_training_beside_the_network_of_its_own_seed(run, tables):
     lines = rows.pick(tables["numbers"], protocol=judging.PREMISE)
     asked = [judging.CHANGE, *(judging.gain(name) for name in ("NSC", "NSCB", MISFIT, FALLING))]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cellbook.book import comparing, freshness, notebooks, results
 from cellbook.book.fragments import markdown, stale_fragments, write_fragments
 from cellbook.book.rendering import browser, build, print_book
+from cellbook.claims import KEYS
 from cellbook.errors import CellbookError, DataNotFound
 from cellbook.files import alone, put_folder, read_json, sha256, write_json, write_text, writing
 from cellbook.machine import PeakMemory
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 NAMES = ("now", "published")  # of the two that a build compares
+SHOWN = 10  # numbers of a page in the overview of a build, at most; the page behind it has all
 
 
 def run_page(page: str, given: dict[str, Any], *, force: bool = False, echo: bool = False) -> tuple[Path, bool]:
@@ -248,12 +250,15 @@ def comparison(page: str, folder: Path, book: Path) -> tuple[list[str], str]:
     now, published = (comparing.read_page(place, book) for place in (folder, book / "results" / page))
     table = comparing.compare(now.numbers, published.numbers, NAMES)
     results.save_csv(table.round(6), book / "_generated" / f"this_build_{page}.csv")
+    apart = comparing.moved(table).query("intervals == 'apart'").head(SHOWN)
+    values = [f"value_{name}" for name in NAMES]
+    rows = [[*row[:-2], *(f"{value:.4g}" for value in row[-2:])] for row in apart[[*KEYS[:3], *values]].to_numpy()]
     return [
         f"## {page}",
         "",
-        comparing.in_brief(table),
-        f'<a href="../this_build/{page}.html">Parameters, environment and figures side by side</a>',
+        comparing.in_brief(table) + (" Those that differ most:" if rows else ""),
         "",
-        f"```{{csv-table}}\n:file: _generated/this_build_{page}.csv\n:header-rows: 1\n```",
+        *([markdown([*KEYS[:3], *NAMES], rows, right=NAMES), ""] if rows else []),
+        f'<a href="../this_build/{page}.html">All that differs: numbers, parameters, environment and figures</a>',
         "",
     ], comparing.page(now, published, NAMES)

@@ -134,15 +134,22 @@ def compare(one: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str] = ("o
 def in_brief(numbers: pd.DataFrame) -> str:
     """How many numbers two have in common, how many differ, and of how many the intervals are apart."""
     both = int(numbers["difference"].notna().sum())
-    moved = numbers["difference"].abs() > SAME
-    if not moved.any():
+    differ = numbers["difference"].abs() > SAME
+    if not differ.any():
         return f"{both} numbers are in both; 0 of them differ."
-    apart = int((moved & (numbers["intervals"] == "apart")).sum())
+    apart = int((differ & (numbers["intervals"] == "apart")).sum())
     most = numbers["difference"].abs().max()
     return (
-        f"{both} numbers are in both; {moved.sum()} of them differ, by at most {most:.4f}; "
+        f"{both} numbers are in both; {differ.sum()} of them differ, by at most {most:.4f}; "
         f"the intervals of {apart} of these do not overlap."
     )
+
+
+def moved(numbers: pd.DataFrame) -> pd.DataFrame:
+    """The numbers of `compare` that differ: those whose intervals are apart first, the largest differences before."""
+    rows = numbers[(numbers["difference"].abs() > SAME) | numbers["difference"].isna()]
+    order = rows.assign(size=rows["difference"].abs()).sort_values(["intervals", "size"], ascending=[True, False])
+    return order.drop(columns="size").round(6)
 
 
 def products(one: Side, other: Side) -> pd.DataFrame:
@@ -191,9 +198,7 @@ def tables(one: Side, other: Side) -> list[tuple[str, pd.DataFrame]]:
         found.append((f"{title}: {len(rows)} of {len({**here, **there})} differ.", rows))
     if len(one.numbers) and len(other.numbers):
         numbers = compare(one.numbers, other.numbers)
-        moved = numbers[(numbers["difference"].abs() > SAME) | numbers["difference"].isna()]
-        order = moved.assign(size=moved["difference"].abs()).sort_values(["intervals", "size"], ascending=[True, False])
-        found.append((in_brief(numbers), order.drop(columns="size").round(6)))
+        found.append((in_brief(numbers), moved(numbers)))
     else:
         found.append(("No numbers are measured of both.", no_numbers()))
     if one.products and other.products:

@@ -15,7 +15,11 @@ GREY = "#777777"
 
 
 def course(
-    lines: pd.DataFrame, references: pd.DataFrame, papers_views: float, colours: Mapping[str, str] | None = None
+    lines: pd.DataFrame,
+    references: pd.DataFrame,
+    papers_views: float,
+    colours: Mapping[str, str] | None = None,
+    like: Mapping[str, str] | None = None,
 ) -> Figure:
     """One panel a measure, one line a model, with 95 % bands; cell views on a log axis that begins with 0.
 
@@ -25,9 +29,15 @@ def course(
     references : variant, panel, value: what is not trained, drawn as level lines
     papers_views : cell views in the paper, drawn as an upright line
     colours : of models
+    like : models that are drawn in the colour of another one, with open marks
     """
     names, variants = list(dict.fromkeys(lines["panel"])), list(dict.fromkeys(lines["variant"]))
     shades = {name: (colours or {}).get(name, SERIES[i % len(SERIES)]) for i, name in enumerate(variants)}
+    shades |= {name: shades[other] for name, other in (like or {}).items() if other in shades}
+    marks = {
+        name: {"color": shades[name], "marker": "o", "mfc": "white" if name in (like or {}) else None}
+        for name in variants
+    }
     levels = list(dict.fromkeys(references["variant"]))
     dashes = {name: DASHES[1 + i % (len(DASHES) - 1)] for i, name in enumerate(levels)}
     across = 3
@@ -43,7 +53,7 @@ def course(
         scale = 100 if mine["share"].all() else 1
         for variant, part in mine.groupby("variant", sort=False):
             x, shade = part["views"], shades[str(variant)]
-            axes.plot(x, scale * part["value"], marker="o", ms=3, lw=1.5, color=shade)
+            axes.plot(x, scale * part["value"], ms=3, lw=1.5, **marks[str(variant)])
             if part["low"].notna().any():
                 axes.fill_between(x, scale * part["low"], scale * part["high"], color=shade, alpha=0.12, lw=0)
         for line in references[references["panel"] == names[place]].itertuples():
@@ -60,7 +70,7 @@ def course(
             axes.set_yscale("log")
     for axes in panels[-1]:
         axes.set_xlabel("cell views")
-    handles = [plt.Line2D([], [], color=shades[name], marker="o", ms=4, label=name) for name in variants]
+    handles = [plt.Line2D([], [], ms=4, label=name, **marks[name]) for name in variants]
     handles += [plt.Line2D([], [], color=GREY, ls=dashes[name], label=name) for name in levels]
     handles += [plt.Line2D([], [], color="black", lw=0.8, alpha=0.6, label="cell views in the paper")]
     if lines["null"].notna().any():

@@ -30,6 +30,13 @@ def plain(value: float, low: float = np.nan, high: float = np.nan) -> str:
     return text if np.isnan(low) else f"{text} [{low:.3f}, {high:.3f}]".replace(" ", SPACE)
 
 
+def say(text: str) -> Markdown | None:
+    """Return a sentence as Markdown; nothing where there is none to be said."""
+    from IPython.display import Markdown
+
+    return Markdown(text) if text else None
+
+
 def show(table: pd.DataFrame, caption: str) -> HTML:
     """Return a table as HTML that scrolls in its own box under its caption; text in back quotes becomes code."""
     from IPython.display import HTML

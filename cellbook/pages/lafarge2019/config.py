@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cellbook.methods import vae_plus
 from cellbook.methods.vae_plus.config import resize as resize
-from cellbook.runs import seeds
+from cellbook.runs import ADDED, seeds
 from cellbook.screens.named import SIMULATED
 from cellbook.screens.simulator import SimulatedScreen
 from cellbook.study.encoding import CLASSICAL, PIXELS, UNTRAINED
@@ -55,6 +55,8 @@ class Config:
     models: tuple[str, ...] = ("vae_plus", "vae", "ae", "vae_plus_at_once")  # trained `repeats` times, judged
     once: tuple[str, ...] = ("ae_deterministic", "vae_gan")  # trained once: shown, not judged
     course: bool = False  # whether judged trainings are looked at on their way
+    # Width of one more training of each judged model, looked at on its way: where the judged ones were not. 0: none
+    followed: int = field(default=0, metadata=ADDED)
     betas: tuple[float, ...] = (4.0,)  # of further VAEs, trained once
     week_effects: tuple[float, ...] = ()  # of further simulated screens, the same cells: VAE+ and VAE, trained once
     repeats: int = 3  # 3
@@ -174,6 +176,12 @@ def trainings(config: Config) -> list[Training]:
         for model in config.models
     ]
     found += [Training(LABELS[model], 0, METHOD, replace(base, model=model)) for model in config.once]
+    if config.followed:
+        narrow = replace(base, width=config.followed)
+        found += [
+            Training(followed_name(LABELS[model], config), 0, METHOD, replace(narrow, model=model), course=True)
+            for model in config.models
+        ]
     found += [Training(beta_name(beta), 0, METHOD, replace(base, model="vae", beta=beta)) for beta in config.betas]
     if config.screen == SIMULATED:
         found += [
@@ -203,6 +211,11 @@ def objective(training: Training) -> dict[str, float]:
     terms = training.config.terms
     compared = {"pixel": 1.0} if terms.pixels else {f"feature_{i}": 1.0 for i in terms.layers}
     return {**compared, "kl": training.config.kl_weight}
+
+
+def followed_name(label: str, config: Config) -> str:
+    """Name of a model that was trained once more, of another width, to be looked at on its way."""
+    return f"{label}, width {config.followed}"
 
 
 def beta_name(beta: float) -> str:

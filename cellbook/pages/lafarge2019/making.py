@@ -127,9 +127,11 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
         "maps": project(units, config.seed),
     }
     tables["assigned"] = assigned(found, treatments)
-    if config.course:
-        lengths = {(one.variant, one.repeat): config.iterations for of in judged(config).values() for one in of}
-        course.save(course.collected(found, lengths), folder)
+    models = judged(config).values() if config.course else ()
+    lengths = {(one.variant, one.repeat): config.iterations for of in models for one in of}
+    if points := course.collected(found, lengths):
+        asked = metrics.PROTOCOLS[PROTOCOL].measures
+        course.save(profile.nearest_alone(points, treatments, asked), folder)
     first = [one for one in todo if one.repeat == 0 and one.variant in LABELS.values()]
     states = {one.variant: place.state(one, cells) for one in first}
     kept = kept_rows(cells.table)
@@ -153,6 +155,8 @@ def settings(config: Config) -> dict[str, Any]:
 
 def measure(training: Training, run: Run, cells: CellSet, config: Config) -> tuple[Tables, dict[str, np.ndarray]]:
     """Tables of a finished training, and distances between treatments by "summary|distance"."""
+    if training.config.width != config.width:
+        return on_its_way(training, run)
     embedded, wells = run.table("codes"), run.table("wells")
     summaries, whitenings = profile.summaries(wells)
     paper = training.variant in PAPER_MODELS
@@ -167,17 +171,22 @@ def measure(training: Training, run: Run, cells: CellSet, config: Config) -> tup
     codes = profiles.matrix(embedded).astype(np.float32)
     some = cells.table.iloc[kept_rows(cells.table)].reset_index(drop=True)
     tables["walks"] = walks.statistics(codes, some, config.seed)
-    tables["history"] = run.table("history").melt("step", var_name="term")
-    followed, weeks = course.parts(run, (training.variant, training.repeat), PROTOCOL)
-    found, tables = found | followed, tables | weeks
-    model = {"model": training.config.model, "beta": training.config.kl_weight}
-    tables["trainings"] = pd.DataFrame([told(run) | model])
+    followed, points = on_its_way(training, run)
+    found, tables = found | points, tables | followed
     if training.repeat == 0:
         tables["profiles"] = profile.treatments(summaries["mean"], PROTOCOL)
     if "truth_state" in some:
         truth = some.filter(like="truth_")
         tables["truth"] = probe(named.without_place(embedded), truth, config.probe_folds)
     return tables, found
+
+
+def on_its_way(training: Training, run: Run) -> tuple[Tables, dict[str, np.ndarray]]:
+    """The course of a training, its history, and what is told of it."""
+    found, tables = course.parts(run, (training.variant, training.repeat), PROTOCOL)
+    tables["history"] = run.table("history").melt("step", var_name="term")
+    model = {"model": training.config.model, "beta": training.config.kl_weight}
+    return tables | {"trainings": pd.DataFrame([told(run) | model])}, found
 
 
 def reconstructions(state: State, cells: CellSet, seed: int) -> Tables:

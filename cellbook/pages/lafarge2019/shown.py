@@ -16,6 +16,8 @@ from cellbook.pages.lafarge2019.config import (
     SWEPT,
     Config,
     beta_name,
+    followed_name,
+    trainings,
 )
 from cellbook.pages.lafarge2019.making import load
 from cellbook.pages.lafarge2019.measures import EUCLIDEAN
@@ -112,6 +114,23 @@ def course_rows(numbers: pd.DataFrame) -> pd.DataFrame:
     """Accuracy, week and objective at the checkpoints of the judged models; without rows where none was kept."""
     terms = {"pixel": "pixel term", "kl": "KL (nats)", **{f"feature_{i}": "feature terms, sum" for i in range(1, 5)}}
     return course.panels(numbers, MEASURES, terms)
+
+
+def followed(config: Config) -> dict[str, str]:
+    """The judged model of every training that was only followed on its way."""
+    return {followed_name(LABELS[model], config): LABELS[model] for model in config.models} if config.followed else {}
+
+
+def followed_words(config: Config, run: Run) -> str:
+    """What the trainings are that were followed on their way, as a sentence; empty if there are none."""
+    if not config.followed:
+        return ""
+    told = pick(run.table("trainings"), variant=list(followed(config)))
+    return (
+        f"Open marks are one more training of each model with {config.followed} channels a hidden layer in place of "
+        f"{config.width}, on {', '.join(sorted(told['device'].unique()))} in {told['seconds'].sum() / 3600:.1f} hours "
+        "together, measured on their way: shown, not judged."
+    )
 
 
 def course_references(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -227,7 +246,7 @@ def beta_table(numbers: pd.DataFrame) -> pd.DataFrame:
 def budget_table(config: Config, run: Run) -> pd.DataFrame:
     """How large this run is beside the paper's."""
     paper, size = PRESETS["paper"], run.table("size").iloc[0]
-    hours = run.table("trainings")["seconds"].sum() / 3600
+    hours = own_trainings(config, run)["seconds"].sum() / 3600
     batch = "one of each treatment" if config.batch is None else f"{config.batch}"
     return tables.budget_table(
         [
@@ -245,9 +264,15 @@ def budget_table(config: Config, run: Run) -> pd.DataFrame:
     )
 
 
+def own_trainings(config: Config, run: Run) -> pd.DataFrame:
+    """What is told of the trainings of the page's own width."""
+    names = {one.variant for one in trainings(config) if one.config.width == config.width}
+    return pick(run.table("trainings"), variant=list(names))
+
+
 def warning(config: Config, run: Run, page: str) -> str:
     """The box at the top: what this run is and is not, as Markdown."""
-    trained = run.table("trainings")
+    trained = own_trainings(config, run)
     device = ", ".join(sorted(trained["device"].unique()))
     cells = run.table("size")["cells"].iloc[0]
     screen = SCREENS.get(config.screen, f"the cells of {config.screen}").format(cells)
