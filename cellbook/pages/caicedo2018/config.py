@@ -39,7 +39,7 @@ GENES_VALIDATE = (2, 5)  # plates of the genetic screen, of different batches
 
 @dataclass(frozen=True)
 class Config:
-    """What the page trains and measures; the values are those of the preset `quick`, the paper's are in comments."""
+    """What the page trains and measures; presets start from these values, the paper's are in comments."""
 
     screen: str = "simulated"  # or bbbc021-sample, or the folder of a cell set; the paper: all of BBBC021
     # The simulated screen.
@@ -130,7 +130,7 @@ PRESETS = {
         permutations=50,
         genetic_wells=2,
     ),
-    "quick": Config(photographs=6),  # of all cells they would take as long as the trainings
+    "quick": Config(iterations=300, repeats=1, photographs=4),  # of all cells they would take as long as the trainings
     # The paper's network on crops of 68 pixels, as a core of a CPU trains it on real crops, about 97 a second: half an
     # hour for what is judged, of which sets take most, and five minutes for the rest.
     "long": Config(

@@ -59,7 +59,7 @@ NAMES = PAPERS | {OURS: "this book"}
 
 @dataclass(frozen=True)
 class Config:
-    """What the page compares and measures; the values are those of the preset `quick`."""
+    """What the page compares and measures; presets start from these values."""
 
     screen: str = SIMULATED  # or bbbc021-sample, or the folder of a cell set
     # The simulated screen, which is drawn a second time without any effect of weeks.
@@ -119,7 +119,10 @@ PRESETS = {
         resamples=200,
         own="smoke",
     ),
-    "quick": Config(photographs=20, presets=REAL, own="long"),
+    # A look at the page: plain encoders on few cells, and whatever networks the store has.
+    "quick": Config(photographs=4, wdn_iterations=40, presets=REAL, own="long"),
+    # On networks that a GPU or days of a CPU trained.
+    "lease": Config(photographs=20, presets=REAL, own="long"),
     # As many cells as the networks of weak supervision were trained on, of which only profiles of wells were kept.
     "long": Config(
         cells=100, trainings=3, photographs=30, wdn_iterations=1_000, null_size=10_000, presets=REAL, own="long"

@@ -53,7 +53,7 @@ FURTHER = ((DEEP, 0.0), (DEEP, 50.0), (REVERSAL, 1.0), (CONFUSION, 1.0), (KERNEL
 
 @dataclass(frozen=True)
 class Config:
-    """What the page trains and measures; the values are those of the preset `quick`, the paper's are in comments."""
+    """What the page trains and measures; presets start from these values, the paper's are in comments."""
 
     screen: str = "simulated"  # or bbbc021-sample, or the folder of a cell set; the paper: all of BBBC021
     # The simulated screen.
@@ -139,7 +139,9 @@ PRESETS = {
         components=5,
         resamples=200,
     ),
-    "quick": Config(),
+    "quick": Config(
+        per_well=4, pretraining=200, teaching=200, rounds=60, repeats=1, probed=2_000
+    ),  # a look at the page: one training of each model
     # What a core does in about an hour: networks of a quarter of the width and the code, all of the published rounds.
     "long": replace(
         Config(**LARGE),

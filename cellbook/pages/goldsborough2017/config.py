@@ -35,7 +35,7 @@ EPOCHS = 50  # of most models in the paper; the others have as large a share of 
 
 @dataclass(frozen=True)
 class Config:
-    """What the page trains and measures; the values are those of the preset `quick`, the paper's are in comments."""
+    """What the page trains and measures; presets start from these values, the paper's are in comments."""
 
     screen: str = "simulated"  # or bbbc021-sample, or the folder of a cell set; the paper: all of BBBC021
     # The simulated screen.
@@ -115,7 +115,8 @@ PRESETS = {
         components=5,
         resamples=200,
     ),
-    "quick": Config(),
+    # A look at the page: one training of each model.
+    "quick": Config(per_well=4, views=800, views_autoencoder=800, repeats=1, drawn=64, watched=32, blocks=4),
     # 2,500 steps, less than a thousandth of the paper's views. Measured at a few steps each on one core of a busy
     # machine: 3.8 ms a view of LSGAN and DCGAN, 4.5 of WGAN-GP, 1 of VAE, 11 of BiGAN, 16 of BEGAN, so that all
     # nineteen trainings take about 50 minutes of one core, and what is measured of them about 25 more.
