@@ -116,7 +116,17 @@ PRESETS = {
         resamples=200,
     ),
     # A look at the page: one training of each model.
-    "quick": Config(per_well=4, views=800, views_autoencoder=800, repeats=1, drawn=64, watched=32, blocks=4),
+    "quick": Config(
+        per_well=4,
+        views=600,
+        views_autoencoder=600,
+        repeats=1,
+        drawn=64,
+        watched=32,
+        blocks=4,
+        triples=20,
+        resamples=2_000,
+    ),
     # 2,500 steps, less than a thousandth of the paper's views. Measured at a few steps each on one core of a busy
     # machine: 3.8 ms a view of LSGAN and DCGAN, 4.5 of WGAN-GP, 1 of VAE, 11 of BiGAN, 16 of BEGAN, so that all
     # nineteen trainings take about 50 minutes of one core, and what is measured of them about 25 more.
