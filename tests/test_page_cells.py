@@ -84,7 +84,7 @@ def test_other_screens_and_unknown_presets_are_refused():
 
 
 def test_runs_are_one_a_seed_and_week_effect_and_only_the_first_keeps_pictures():
-    runs = settings.screen_runs(choose_preset(cells.PRESETS, "quick"))
+    runs = settings.screen_runs(choose_preset(cells.PRESETS, "long"))
     assert [(each.simulated.seed, each.simulated.week_effect) for each in runs] == [
         (seed, effect) for seed in (0, 1, 2) for effect in (0.5, 0.0)
     ]

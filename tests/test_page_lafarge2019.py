@@ -432,7 +432,7 @@ def test_all_of_table_1_is_written_down_and_nothing_of_it_is_comparable_here(tab
 def test_an_unknown_screen_or_preset_is_refused_in_words(tmp_path):
     with pytest.raises(CellbookError, match="neither simulated nor"):
         lafarge.run(replace(lafarge.PRESETS["smoke"], screen="nowhere"), tmp_path)
-    with pytest.raises(CellbookError, match="smoke, quick, long, lease, paper"):
+    with pytest.raises(CellbookError, match="smoke, quick, long, lease, whole, paper"):
         choose_preset(lafarge.PRESETS, "fast")
 
 

@@ -56,7 +56,7 @@ PRESETS = {
         draws=2,
         transferred=0.0,
     ),
-    "quick": Config(repeats=1, transferred=0.25),
+    "quick": Config(repeats=1, transferred=0.25, resamples=2_000),
     # About 400 cells a treatment for the curve, 86,000 in all with the controls. One CPU core draws about 200 cells a
     # second, and takes classical features of 650 and ImageNet features of 70: half an hour of one core in all.
     "long": Config(shares=(1 / 160, 1 / 80, 1 / 40, 1 / 20, 1 / 10, 1 / 4, 1 / 2, 1.0), curve_cells=220),

@@ -120,7 +120,7 @@ PRESETS = {
         own="smoke",
     ),
     # A look at the page: plain encoders on few cells, and whatever networks the store has.
-    "quick": Config(photographs=4, wdn_iterations=40, presets=REAL, own="long"),
+    "quick": Config(photographs=4, wdn_iterations=40, resamples=2_000, presets=REAL, own="long"),
     # On networks that a GPU or days of a CPU trained.
     "lease": Config(photographs=20, presets=REAL, own="long"),
     # As many cells as the networks of weak supervision were trained on, of which only profiles of wells were kept.

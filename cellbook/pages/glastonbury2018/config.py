@@ -139,9 +139,8 @@ PRESETS = {
         components=5,
         resamples=200,
     ),
-    "quick": Config(
-        per_well=4, pretraining=200, teaching=200, rounds=60, repeats=1, probed=2_000
-    ),  # a look at the page: one training of each model
+    # A look at the page: one training of each model.
+    "quick": Config(per_well=4, pretraining=200, teaching=200, rounds=40, repeats=1, probed=2_000, resamples=2_000),
     # What a core does in about an hour: networks of a quarter of the width and the code, all of the published rounds.
     "long": replace(
         Config(**LARGE),
