@@ -26,7 +26,7 @@ from cellbook.study.measured import matches
 from cellbook.study.rows import Draws
 from cellbook.study.transferred import RIDGE
 
-METHOD, VERSION = "cells-enough", 1
+METHOD, VERSION = "cells-enough", 2
 SCALINGS = PLAIN, WHITENED = "standardised", "whitened"
 WHOLE, MATCHED = "share 1", "as many as the sample"  # names of subsets
 BENCHMARK = metrics.PROTOCOLS[PROTOCOL]
@@ -78,9 +78,10 @@ def make_products(config: EnoughRun, cells: CellSet, folder: Path, device: str) 
             distances = profile.distances(wells, PROTOCOL, ("cosine",))
             found |= {f"{encoder}|{line.draw}|{name}": values for name, values in distances.items()}
     units = profile.treatments(sums.profiles(0), PROTOCOL)
-    save_table(units[profiles.metadata(units)], folder / "treatments.parquet")
+    treatments = units[profiles.metadata(units)]
+    save_table(treatments, folder / "treatments.parquet")
     save_table(subsets, folder / "subsets.parquet")
-    profile.save_distances(found, folder)
+    profile.save_distances(profile.nearest_alone(found, treatments, BENCHMARK.measures), folder)
 
 
 def summary_of(scaling: str, subset: str) -> str:
