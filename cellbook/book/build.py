@@ -249,7 +249,6 @@ def comparison(page: str, folder: Path, book: Path) -> tuple[list[str], str]:
         return [f"## {page}", "", "Nothing was published for this page before.", ""], ""
     now, published = (comparing.read_page(place, book) for place in (folder, book / "results" / page))
     table = comparing.compare(now.numbers, published.numbers, NAMES)
-    results.save_csv(table.round(6), book / "_generated" / f"this_build_{page}.csv")
     apart = comparing.moved(table).query("intervals == 'apart'").head(SHOWN)
     values = [f"value_{name}" for name in NAMES]
     rows = [[*row[:-2], *(f"{value:.4g}" for value in row[-2:])] for row in apart[[*KEYS[:3], *values]].to_numpy()]

@@ -33,10 +33,10 @@ def course(
     """
     names, variants = list(dict.fromkeys(lines["panel"])), list(dict.fromkeys(lines["variant"]))
     shades = {name: (colours or {}).get(name, SERIES[i % len(SERIES)]) for i, name in enumerate(variants)}
-    shades |= {name: shades[other] for name, other in (like or {}).items() if other in shades}
+    like = like or {}
+    shades |= {name: shades[other] for name, other in like.items() if other in shades}
     marks = {
-        name: {"color": shades[name], "marker": "o", "mfc": "white" if name in (like or {}) else None}
-        for name in variants
+        name: {"color": shades[name], "marker": "o", "mfc": "white" if name in like else None} for name in variants
     }
     levels = list(dict.fromkeys(references["variant"]))
     dashes = {name: DASHES[1 + i % (len(DASHES) - 1)] for i, name in enumerate(levels)}
