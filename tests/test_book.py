@@ -5,9 +5,9 @@ import shutil
 import pytest
 from bs4 import BeautifulSoup
 
-from cellbook.book import build, notebooks
+from cellbook.book import build, notebooks, rendering
 from cellbook.book.rendering import PDF
-from cellbook.errors import DataNotFound
+from cellbook.errors import CellbookError, DataNotFound
 from cellbook.files import sha256
 
 PAGE = "classical"  # the cheapest that needs no data
@@ -45,10 +45,12 @@ def test_the_command_ends_with_a_built_book_and_leaves_the_checkout_as_it_was(ch
     def printed(site):  # which takes a minute
         (site / "_build").mkdir()
         (site / "_build" / PDF).write_bytes(b"%PDF")
+        return site / "_build" / PDF
 
     monkeypatch.setattr(build, "run_page", only_one)
-    monkeypatch.setattr(build, "browser", lambda: "a browser")
-    monkeypatch.setattr(build, "print_book", printed)
+    monkeypatch.setattr(build, "worker_count", lambda: 1)  # other processes would not know of these
+    monkeypatch.setattr(rendering, "browser", lambda: "a browser")
+    monkeypatch.setattr(rendering, "print_book", printed)
     before = content(checkout)
     code, out, err = run_main("book", "-p", "preset=smoke", "-p", "screen=planted")
     assert (code, err) == (0, "")
@@ -68,7 +70,7 @@ def test_the_command_ends_with_a_built_book_and_leaves_the_checkout_as_it_was(ch
     assert len(page.select("figure img")) == described
     foot = page.select_one(".extra_footer a")["href"]
     assert (index.parent / "book" / "papers" / foot).resolve() == (index.parent / PDF).resolve()
-    assert (index.parent / PDF).exists()
+    assert (index.parent / PDF).read_bytes() == b"%PDF"
 
     compared = BeautifulSoup((index.parent / "book" / "this_build.html").read_text(encoding="utf-8"), "html.parser")
     assert "numbers are in both" in compared.get_text()
@@ -77,3 +79,29 @@ def test_the_command_ends_with_a_built_book_and_leaves_the_checkout_as_it_was(ch
     assert "now beside published" in beside
     assert "<td>preset</td>" in beside
     assert build.verify(site / "book") == []
+
+
+def test_pages_side_by_side_take_their_share_of_the_cores_and_one_that_reads_others_comes_last(monkeypatch):
+    known = notebooks.pages()
+    first = [page for page in known if not known[page].get("last")]
+    assert all(page.startswith("comparison") == (page not in first) for page in known)
+    groups = []
+    monkeypatch.setattr(build, "side_by_side", lambda given, *_: groups.append(given) or dict.fromkeys(given))
+    assert list(build.execute_all({"preset": "quick", "nonsense": "1"})) == list(known)
+    assert [list(group) for group in groups] == [first, [page for page in known if page not in first]]
+    assert all(values == {"preset": "quick"} for group in groups for values in group.values())
+
+
+@pytest.mark.slow
+def test_pages_are_executed_by_other_processes_whose_errors_come_back(tmp_path, monkeypatch):
+    results = str(tmp_path / "runs")
+    given = {PAGE: {"preset": "smoke", "screen": "planted", "results": results}}
+    given["cells"] = {"preset": "smoke", "real": False, "results": results}
+    monkeypatch.setattr(build, "worker_count", lambda: 2)
+    with pytest.raises(CellbookError, match=r"page 'cells' did not run to its end: .*'vast'"):
+        build.side_by_side(given | {"cells": given["cells"] | {"preset": "vast"}})
+    found = build.side_by_side(given)
+    folders = {page: tmp_path / "runs" / "pages" / page for page in given}
+    assert found == {PAGE: (folders[PAGE], False), "cells": (folders["cells"], True)}  # the first was done by then
+    for page, folder in folders.items():
+        assert build.run_page(page, given[page]) == (folder, False)

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import os
 import shutil
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import suppress
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from joblib import cpu_count
+from tqdm import tqdm
+
 from cellbook.book import comparing, freshness, notebooks, results
 from cellbook.book.fragments import markdown, stale_fragments, write_fragments
-from cellbook.book.rendering import browser, build, print_book
+from cellbook.book.rendering import build_and_print
 from cellbook.claims import KEYS
 from cellbook.errors import CellbookError, DataNotFound
 from cellbook.files import alone, put_folder, read_json, sha256, write_json, write_text, writing
-from cellbook.machine import PeakMemory
-from cellbook.runs import UNVERIFIED, Run, environment
+from cellbook.machine import PeakMemory, worker_count
+from cellbook.runs import UNVERIFIED, Run, end_with_parent, environment
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -207,13 +212,11 @@ def remake(out: Path, given: dict[str, Any], *, force: bool = False, echo: bool 
     ran: dict[str, str] = {}
     skipped: dict[str, str] = {}
     folders = {}
-    for page in notebooks.pages():
-        values = {name: value for name, value in given.items() if name in notebooks.parameters(page)}
-        try:
-            folders[page], now = run_page(page, values | {"results": str(out / "runs")}, force=force, echo=echo)
-        except DataNotFound as error:
-            skipped[page] = str(error)
+    for page, found in execute_all(given | {"results": str(out / "runs")}, force, echo).items():
+        if isinstance(found, DataNotFound):
+            skipped[page] = str(found)
             continue
+        folders[page], now = found
         if now:
             ran[page] = f"{read_json(folders[page] / 'stamp.json')['wall_seconds']:.0f} s"
         else:
@@ -235,12 +238,67 @@ def remake(out: Path, given: dict[str, Any], *, force: bool = False, echo: bool 
             write_text(site / "book" / "this_build.md", "\n".join(lines))
             toc = (site / "_toc.yml").read_text(encoding="utf-8")
             write_text(site / "_toc.yml", toc.rstrip("\n") + "\n      - file: book/this_build\n")
-        if browser():
-            print_book(site)
-        index = build(site)
+        index = build_and_print(site)
         for page, text in beside.items():
             write_text(index.parent / "this_build" / f"{page}.html", text)
     return {"ran": ran, "skipped": skipped, "index": index}
+
+
+def execute_all(
+    given: dict[str, Any], force: bool = False, echo: bool = False
+) -> dict[str, tuple[Path, bool] | DataNotFound]:
+    """Execute all pages, as many side by side as cores and memory bear; what `run_page` returns, or why it could not.
+
+    A page that reads what others have trained comes after them (`last` in `notebooks/pages.yml`).
+    """
+    known = notebooks.pages()
+    found = {}
+    for last in (False, True):
+        group = [page for page in known if known[page].get("last", False) == last]
+        own = [{name: value for name, value in given.items() if name in notebooks.parameters(p)} for p in group]
+        found |= side_by_side(dict(zip(group, own, strict=True)), force, echo)
+    return {page: found[page] for page in known}
+
+
+def side_by_side(
+    given: dict[str, dict[str, Any]], force: bool = False, echo: bool = False
+) -> dict[str, tuple[Path, bool] | DataNotFound]:
+    """Execute pages with these parameters side by side, each on its share of the cores."""
+    lanes = min(len(given), worker_count())
+    if lanes < 2:
+        return {page: run_or_skip(page, values, force, echo) for page, values in given.items()}
+    found, bar = {}, tqdm(total=len(given), desc="pages", disable=not echo)
+    # Started afresh: a forked child of a process with running threads can hang.
+    share = max(1, cpu_count() // lanes)
+    with bar, ProcessPoolExecutor(lanes, get_context("spawn"), begin_lane, (share,)) as pool:
+        running = {pool.submit(run_or_skip, page, values, force): page for page, values in given.items()}
+        try:
+            while running:
+                bar.set_postfix_str(", ".join(page for one, page in running.items() if one.running()))
+                for one in wait(running, 1, FIRST_COMPLETED).done:
+                    found[running.pop(one)] = one.result()
+                    bar.update()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return found
+
+
+def begin_lane(cores: int) -> None:
+    """Let this process, and kernels that it starts, use so many cores; it ends with the one that has started it."""
+    end_with_parent()
+    for name in ("LOKY_MAX_CPU_COUNT", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, str(cores))
+
+
+def run_or_skip(
+    page: str, given: dict[str, Any], force: bool = False, echo: bool = False
+) -> tuple[Path, bool] | DataNotFound:
+    """`run_page`; where the data of the page are absent, what is said of that."""
+    try:
+        return run_page(page, given, force=force, echo=echo)
+    except DataNotFound as error:
+        return error
 
 
 def comparison(page: str, folder: Path, book: Path) -> tuple[list[str], str]:

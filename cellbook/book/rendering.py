@@ -8,7 +8,9 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,25 @@ def broken_links(folder: Path) -> tuple[list[str], int]:
 def browser() -> str | None:
     """A browser that prints; None if there is none."""
     return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+def build_and_print(folder: Path) -> Path:
+    """Build a book as a site, with all of it as one PDF where there is a browser, and return the first page."""
+    if browser() is None:
+        return build(folder)
+    pdf = folder / "_build" / PDF
+    with tempfile.TemporaryDirectory() as beside, ThreadPoolExecutor(1) as other:
+        printed = other.submit(print_book, shutil.copytree(folder, Path(beside, folder.name)))
+        pdf.parent.mkdir(exist_ok=True)
+        pdf.touch()  # pages link to what will be there
+        try:
+            index = build(folder)
+            shutil.copyfile(printed.result(), pdf)
+        except BaseException:
+            pdf.unlink()
+            raise
+    shutil.copyfile(pdf, index.parent / PDF)
+    return index
 
 
 def print_book(folder: Path) -> Path:
