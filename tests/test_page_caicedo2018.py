@@ -16,11 +16,12 @@ from cellbook.figures import caicedo2018 as plots
 from cellbook.methods import weakly_supervised
 from cellbook.pages import caicedo2018
 from cellbook.pages.caicedo2018 import alleles, genes, making, measures, shown
-from cellbook.pages.caicedo2018.config import LAYERS, PAPERS_VIEWS, VERSION, judged, of_layer, resize, trainings
+from cellbook.pages.caicedo2018.config import LAYERS, PAPERS_VIEWS, VERSION, judged, resize, trainings
 from cellbook.pages.caicedo2018.models import LABELS, TRAINED, of_genes
-from cellbook.runs import Run, known_by, run_key
+from cellbook.runs import Run, known_by, obtain, run_key, save_table
 from cellbook.study import course, judging, premises, rows
-from cellbook.study.encoding import UNTRAINED
+from cellbook.study.encoding import UNTRAINED, of_layer
+from cellbook.study.tables import verdict_table
 from cellbook.study.trainings import key_of
 
 TWICE = replace(caicedo2018.PRESETS["smoke"], repeats=2, untrained=2, iterations=3)
@@ -212,12 +213,16 @@ def test_tables_and_figures_show_every_profile_and_what_was_not_trained(run, tab
     assert set(goals["model"]) == {"mixup"}
     assert len(plots.regularised(goals).axes) == 1
     text = shown.not_swept(numbers, shown.DRUGS)
-    assert text.startswith(
-        "For figure 5, drugs, these trainings are missing: recurrent, T 3; recurrent; recurrent, T 8;"
-    )
+    assert text.startswith("For figure 5, drugs, these are missing: recurrent, T 3; recurrent; recurrent, T 8;")
     assert "mixup, alpha 0.05" in text
     assert len(shown.table_1(numbers, tables["verdicts"])) == len(shown.further_table(numbers, TWICE)) == 0
-    assert shown.missing(shown.cell_maps([run], 0), genes.NETWORKS, "figure 6").count("genes") == 3
+    lost = [shown.missing(shown.cell_maps([run], 0), genes.VARIANTS, "it"), shown.not_swept(numbers, shown.GENES)]
+    assert lost[0] == "For it the genetic screen is missing, which parameter `genes` adds to simulated cells."
+    assert lost[1] == lost[0].replace("it the", "figure 5, genes, the")
+    assert shown.missing(pd.DataFrame({"variant": genes.OTHERS}), genes.VARIANTS, "it").count("genes") == 3
+    said = shown.warning(TWICE, run, "caicedo2018")
+    assert "of BBBC021, on CPU: 4 trainings, of a narrower network than the paper's, each on 24 cell views" in said
+    assert "The recurrent model was not trained." in said
 
 
 def test_numbers_have_one_meaning_each_and_lie_in_their_intervals(tables, numbers):
@@ -357,6 +362,20 @@ def test_nothing_of_the_genes_is_shown_where_the_data_are_not(tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
+def test_alleles_beside_the_page_do_not_change_what_its_numbers_were_measured_on(run, tables, tmp_path):
+    gene = np.repeat(["a", "b", "c"], 4)
+    correlation = np.corrcoef(np.random.default_rng(1).normal(size=(12, 5)))
+    found = alleles.match(correlation, gene, np.ones((12, 2), bool))
+    table = found.assign(allele=gene, gene=gene, benchmark=True)
+    beside = obtain(
+        tmp_path, "alleles", 1, {"screen": "luad"}, "0", lambda folder: save_table(table, folder / "alleles.parquet")
+    )
+    verdicts = results.measure("caicedo2018", [run, beside])["verdicts"]
+    pd.testing.assert_frame_equal(verdicts, tables["verdicts"])
+    assert set(verdicts["why"]) == {"measured on simulated, not on the papers' data"}
+    assert set(verdict_table(verdicts)["why"]) == {"measured on simulated cells, not on the papers' data"}
+
+
 @pytest.mark.data
 def test_the_published_alleles_keep_outcomes_and_no_correlation(tmp_path):
     (run,) = alleles.outcomes(tmp_path)
@@ -374,5 +393,5 @@ def test_bad_sizes_are_refused_in_words(tmp_path):
         resize(TWICE, 0)
     with pytest.raises(CellbookError, match="neither simulated nor"):
         caicedo2018.run(replace(TWICE, screen="nowhere"), tmp_path)
-    with pytest.raises(CellbookError, match="smoke, quick, long, lease, lease2, lease3, paper"):
+    with pytest.raises(CellbookError, match="smoke, quick, long, wide, lease, lease2, lease3, paper"):
         choose_preset(caicedo2018.PRESETS, "fast")

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from executing import execute
 from scipy.spatial.distance import cdist
 
 from cellbook import claims
-from cellbook.book import build, results
+from cellbook.book import build, fragments, freshness, notebooks, results
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.features import transferred
@@ -18,7 +19,7 @@ from cellbook.figures import caicedo2018 as plots
 from cellbook.methods import weakly_supervised
 from cellbook.pages import caicedo2018
 from cellbook.pages.caicedo2018 import genes, making, measures, shown
-from cellbook.pages.caicedo2018.config import Config, judged, trainings
+from cellbook.pages.caicedo2018.config import Config, judged, trainings, with_genes
 from cellbook.pages.caicedo2018.models import (
     AS_DESCRIBED,
     BASELINE,
@@ -91,7 +92,7 @@ def test_every_preset_can_be_trained_and_the_largest_train_every_model():
     for name, config in caicedo2018.PRESETS.items():
         names = [(one.variant, one.repeat) for one in trainings(config)]
         assert len(set(names)) == len(names), name
-    for name in ("lease3", "paper"):
+    for name in ("wide", "lease3", "paper"):
         there = {one.variant for one in trainings(caicedo2018.PRESETS[name])}
         assert there >= {*MODELS, *map(of_genes, SWEPT)}
     whole = caicedo2018.PRESETS["lease3"]
@@ -100,6 +101,33 @@ def test_every_preset_can_be_trained_and_the_largest_train_every_model():
     two = caicedo2018.PRESETS["lease2"]
     assert {one.config for one in trainings(caicedo2018.PRESETS["lease"])} < {one.config for one in trainings(two)}
     assert [one.repeat for one in making.plain_encoders(two) if one.encoder == UNTRAINED] == [0, 1, 2]
+
+
+def test_the_page_of_genes_adds_the_models_that_are_judged_on_the_genetic_screen_and_nothing_else():
+    for name, config in caicedo2018.PRESETS.items():
+        there = name in ("wide", "lease3", "paper")
+        assert with_genes(config) == (config if there else replace(config, genetic=config.models)), name
+    quick = caicedo2018.PRESETS["quick"]
+    added = [one.variant for one in trainings(with_genes(quick)) if one not in trainings(quick)]
+    assert added == ["baseline CNN, genes", "mixup, genes"]
+    with pytest.raises(CellbookError, match="genes=True needs screen=simulated, not bbbc021-sample: drop it"):
+        with_genes(replace(quick, screen=named.SAMPLE))
+
+
+def test_the_pages_of_the_paper_differ_by_their_cells_and_genes_and_name_every_preset():
+    pages = {
+        page: notebooks.parameters(page) for page, of in notebooks.pages().items() if of["notebook"] == "caicedo2018"
+    }
+    assert {page: (of["screen"].default, of["genes"].default) for page, of in pages.items()} == {
+        "caicedo2018": (named.SIMULATED, False),
+        "caicedo2018-sample": (named.SAMPLE, False),
+        "caicedo2018-genes": (named.SIMULATED, True),
+    }
+    assert all(page == of["page"].default for page, of in pages.items())
+    assert len({fragments.titles()[page] for page in pages}) == len(pages)
+    listed = pages["caicedo2018"]["preset"].help.partition(": ")[2]
+    assert listed.replace(" or ", ", ").split(", ") == list(caicedo2018.PRESETS)
+    assert freshness.version_now("baseline-genes", "caicedo2018-genes") == genes.VERSION
 
 
 def test_models_that_are_not_known_or_trained_anyway_are_refused():
@@ -261,8 +289,14 @@ def test_every_figure_and_table_is_drawn_of_what_was_trained(run, numbers, table
         for model, strengths in (("recurrent", ["3", "5"]), ("mixup", ["0.2"]))
     }
     assert shown.not_swept(numbers, shown.GENES).startswith(
-        "For figure 5, genes, these trainings are missing: recurrent, T 8, genes; mixup, alpha 0.05, genes;"
+        "For figure 5, genes, these are missing: recurrent, T 8, genes; mixup, alpha 0.05, genes;"
     )
+    shared = shown.regularised_table(goals)
+    assert len(shared) == len(goals) / 2
+    mixed = shared[(shared["screen"] == "genes") & (shared["strength"] == "0.2")].iloc[0]
+    line = rows.one(numbers, setting="mixup, genes, mean, whitened", protocol=genes.PROTOCOL, measure=genes.GENE)
+    assert mixed["gene"].startswith(f"{100 * line['value']:.1f}")
+    assert mixed["mechanism, NSCB"] == "–"
     further = shown.further_table(numbers, ALL)
     assert further["model"].tolist() == [
         SETS3,
@@ -280,11 +314,24 @@ def test_every_figure_and_table_is_drawn_of_what_was_trained(run, numbers, table
     assert set(tables["claims"]["verdict"]) == {claims.INCOMPARABLE}
 
 
+def test_the_box_at_the_top_tells_screens_and_networks_apart(run):
+    said = shown.warning(ALL, run, "caicedo2018-genes")
+    assert "of BBBC021 and, 4 of them, on a simulated genetic screen, on CPU: 14 trainings, of a narrower" in said
+    assert "was not trained" not in said
+    assert "EfficientNet" not in said
+    told = run.table("trainings").assign(variant=[PRETRAINED, *run.table("trainings")["variant"][1:]])
+    said = shown.warning(ALL, SimpleNamespace(table=lambda name: told), "caicedo2018-genes")
+    assert "a narrower network than the paper's but for 1 of EfficientNet-Lite0, each on 16 cell views" in said
+    budget = shown.budget_table(ALL, run).set_index("")["here"]
+    assert budget["treated wells of the genetic screen"] == "52"
+
+
 def test_the_notebook_shows_every_figure(run, store, monkeypatch):
     monkeypatch.setitem(caicedo2018.PRESETS, "smoke", ALL)
-    space = execute("caicedo2018", {"results": str(store)}, monkeypatch)
+    given = {"page": "caicedo2018-genes", "genes": True, "results": str(store)}
+    space = execute("caicedo2018-genes", given, monkeypatch, "caicedo2018")
     assert space["run"].key == run.key
-    drawn = {path.stem for path in (store / "pages" / "caicedo2018" / "figures").glob("*.csv")}
+    drawn = {path.stem for path in (store / "pages" / "caicedo2018-genes" / "figures").glob("*.csv")}
     assert drawn == {"accuracies", "layers", "goals", "cells", "course"}
 
 

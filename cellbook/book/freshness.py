@@ -66,10 +66,11 @@ def stale(folder: Path) -> list[str]:
 def version_now(method: str, page: str) -> int | None:
     """The present version of what makes runs of this name for a page; None if nobody says.
 
-    A run of the name of a page's notebook, alone or with a part behind it, is made by the page.
+    A run of the name of a page's notebook, alone or with a part behind it, is made by the page; so is a baseline with a
+    part behind it.
     """
     study = f"cellbook.pages.{notebooks.page_entry(page)['notebook']}"
-    part = method.removeprefix(study.rpartition(".")[2]).lstrip("-") or "config"
+    part = method.removeprefix(study.rpartition(".")[2]).removeprefix("baseline").lstrip("-") or "config"
     homes = (f"{study}.{part}", f"{study}.config") if method != "baseline" else ("cellbook.study.transferred",)
     for home in homes:
         with suppress(ImportError, AttributeError):

@@ -89,8 +89,8 @@ def measure(page: str, runs: list[Run]) -> dict[str, pd.DataFrame]:
     code = study_of(page)
     tables: dict[str, pd.DataFrame] = dict(code.evaluate(runs))
     published = claims.load(claims_path(page))
-    screens = sorted({run.record["config"]["screen"] for run in runs})
-    other = "" if screens == [published["screen"]] else f"measured on {', '.join(screens)}, not on the papers' data"
+    screen = runs[0].record["config"]["screen"]  # of the page's own run; further ones stand beside it
+    other = "" if screen == published["screen"] else f"measured on {screen}, not on the papers' data"
     tables["verdicts"] = claims.judge_numbers(published.get("numbers", []), tables["numbers"], other)
     tables["claims"], parts = claims.judge_claims(published.get("claims", []), code.PREDICATES, tables["numbers"])
     if len(parts):

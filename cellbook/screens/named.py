@@ -25,6 +25,7 @@ from cellbook.screens.simulator.simulate import screen_tables
 log = logging.getLogger(__name__)
 
 SIMULATED, SAMPLE = "simulated", "bbbc021-sample"  # cells; the name of a folder is a cell set of one's own
+IN_WORDS = {SIMULATED: "simulated cells", SAMPLE: "real crops of BBBC021"}
 FEATURES, PLANTED = "bbbc021-features", "planted"  # well profiles
 CROPS = ("crops_all_treatments.npz", "crops_all_treatments.csv")
 TABLES = (bbbc021.IMAGE_TABLE, bbbc021.MOA_TABLE, bbbc021.LJOSA_TABLE)

@@ -23,6 +23,11 @@ CHUNK = 2048  # cells
 BLOCK, ON_A_GPU = 512, 4096  # cells of a screen that are encoded at once, in each process or on a GPU
 
 
+def of_layer(variant: str, layer: str) -> str:
+    """Name of the features of one layer of a network."""
+    return f"{variant}, layer {layer}"
+
+
 def encode(
     name: str,
     cells: CellSet,

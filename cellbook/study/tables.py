@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from cellbook.claims import KEYS
+from cellbook.screens.named import IN_WORDS
 from cellbook.study.judging import CHANGE, PAPERS_VIEWS, PREMISE, VIEWS
 from cellbook.study.rows import one, pick
 from cellbook.study.show import SPACE, percent, plain
@@ -77,6 +78,9 @@ def verdict_table(verdicts: pd.DataFrame) -> pd.DataFrame:
         return verdicts
     is_share = ~(verdicts["protocol"].eq("silhouette") | verdicts["measure"].eq("silhouette"))
     lines = verdicts[["measured", "low", "high"]].itertuples(index=False)
+    why = verdicts["why"]
+    for screen, words in IN_WORDS.items():
+        why = why.str.replace(f"measured on {screen},", f"measured on {words},", regex=False)
     prints = zip(is_share, verdicts.iterrows(), strict=True)
     return pd.DataFrame(
         {
@@ -84,7 +88,7 @@ def verdict_table(verdicts: pd.DataFrame) -> pd.DataFrame:
             "published": [printed(verdict, None if share else 3) for share, (_, verdict) in prints],
             "measured": [(percent if share else plain)(*line) for share, line in zip(is_share, lines, strict=True)],
             "verdict": verdicts["verdict"],
-            "why": verdicts["why"],
+            "why": why,
         }
     )
 

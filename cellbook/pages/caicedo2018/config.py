@@ -23,7 +23,7 @@ from cellbook.pages.caicedo2018.models import (
 from cellbook.runs import ADDED, seeds
 from cellbook.screens.named import SAMPLE, SIMULATED
 from cellbook.screens.simulator import SimulatedScreen
-from cellbook.study.encoding import CLASSICAL, PIXELS, UNTRAINED
+from cellbook.study.encoding import CLASSICAL, PIXELS, UNTRAINED, of_layer
 from cellbook.study.trainings import Training
 
 VERSION = 1
@@ -202,15 +202,17 @@ def views(config: Config) -> int:
     return config.iterations * config.batch
 
 
-def of_layer(variant: str, layer: str) -> str:
-    """Name of the features of one layer of a network."""
-    return f"{variant}, layer {layer}"
-
-
 def layer_parts(config: Config) -> dict[str, dict[str, str]]:
     """Network and layer of every name of `of_layer`."""
     networks = (*judged(config), UNTRAINED)
     return {of_layer(name, layer): {"network": name, "layer": layer} for name in networks for layer in LAYERS}
+
+
+def with_genes(config: Config) -> Config:
+    """The configuration with the genetic screen beside it: of what is judged, unless it names models for genes."""
+    if config.screen != SIMULATED:
+        raise CellbookError(f"genes=True needs screen={SIMULATED}, not {config.screen}: drop it, as no genes are there")
+    return config if config.genetic else replace(config, genetic=config.models)
 
 
 def resize(config: Config, iterations: int) -> Config:

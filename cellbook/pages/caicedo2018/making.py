@@ -22,7 +22,6 @@ from cellbook.pages.caicedo2018.config import (
     Config,
     judged,
     layer_parts,
-    of_layer,
     trainings,
 )
 from cellbook.pages.caicedo2018.models import GENETIC, LABELS, PRETRAINED, of_genes
@@ -30,7 +29,7 @@ from cellbook.profiles import to_wells
 from cellbook.runs import Run, choose_device, obtain, to_float32
 from cellbook.screens import named
 from cellbook.study import course, profile
-from cellbook.study.encoding import CLASSICAL, IMAGENET, UNTRAINED, begun, encode, standardise
+from cellbook.study.encoding import CLASSICAL, IMAGENET, UNTRAINED, begun, encode, of_layer, standardise
 from cellbook.study.measured import optional
 from cellbook.study.processes import one_thread
 from cellbook.study.trainings import (

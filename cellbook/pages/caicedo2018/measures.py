@@ -22,14 +22,13 @@ from cellbook.pages.caicedo2018.config import (
     Config,
     judged,
     layer_parts,
-    of_layer,
     views,
 )
 from cellbook.pages.caicedo2018.models import AGAINST, BASELINE, MIXUP, PRETRAINED, RECURRENT, of_genes, without
 from cellbook.runs import Run
 from cellbook.study import course, measured, premises
 from cellbook.study.course import MEANS
-from cellbook.study.encoding import IMAGENET, UNTRAINED
+from cellbook.study.encoding import IMAGENET, UNTRAINED, of_layer
 from cellbook.study.rows import Draws, Votes, average, by_repeat, counts, difference, numbers, pick, row, spread
 
 OURS = metrics.PROTOCOLS[PROTOCOL]

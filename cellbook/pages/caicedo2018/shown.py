@@ -15,6 +15,7 @@ from cellbook.pages.caicedo2018.models import (
     BASELINE,
     LABELS,
     MODELS,
+    PRETRAINED,
     SIGNS,
     STRENGTHS,
     SWEPT,
@@ -84,10 +85,12 @@ def further_table(numbers: pd.DataFrame, config: Config) -> pd.DataFrame:
 
 
 def missing(numbers: pd.DataFrame, names: Sequence[str], what: str) -> str:
-    """Which trainings are not there, as a sentence; empty if all are."""
+    """Which profiles are not there, as a sentence; empty if all are, short where the whole genetic screen is."""
     there = set(numbers["variant"].dropna())
     lost = [name for name in names if name not in there]
-    return f"For {what} these trainings are missing: {'; '.join(lost)}." if lost else ""
+    if lost == list(names) and all(map(genes.is_genetic, names)):
+        return f"For {what} the genetic screen is missing, which parameter `genes` adds to simulated cells."
+    return f"For {what} these are missing: {'; '.join(lost)}." if lost else ""
 
 
 def exclusions(run: Run, config: Config) -> str:
@@ -170,8 +173,19 @@ def regularised_rows(numbers: pd.DataFrame) -> pd.DataFrame:
     return rows[trained].reset_index(drop=True)
 
 
+def regularised_table(goals: pd.DataFrame) -> pd.DataFrame:
+    """The same as a table, one row a screen, model and strength, one column a goal."""
+    names = {"sign": "strength of"}
+    return tables.wide(
+        goals.rename(columns=names),
+        ["screen", "model", *names.values(), "strength"],
+        lambda line: percent(line["value"], line["low"], line["high"]),
+        "goal",
+    )
+
+
 def not_swept(numbers: pd.DataFrame, screen: str) -> str:
-    """Which trainings figure 5 lacks on a screen, as a sentence."""
+    """What figure 5 lacks on a screen, as a sentence."""
     names = [BASELINE, *SWEPT]
     return missing(numbers, [of_genes(name) for name in names] if screen == GENES else names, f"figure 5, {screen},")
 
@@ -219,17 +233,20 @@ def budget_table(config: Config, run: Run) -> pd.DataFrame:
     """How large this run is beside the paper's."""
     paper, size = PRESETS["paper"], run.table("size").iloc[0]
     minutes = run.table("trainings")["seconds"].sum() / 60
+    votes = optional(run, "genes")
+    genetic = [votes.groupby(["variant", "repeat", "summary", "measure"]).size().max()] if len(votes) else []
     rate = "0.001" if config.rate is None else f"{config.rate:g}"
     return tables.budget_table(
         [
             ("cells", f"{size['cells']:,}", "not said"),
+            *(("treated wells of the genetic screen", f"{wells:,}", "not said") for wells in genetic),
             ("steps of a training", f"{config.iterations:,}", f"{paper.iterations:,} (code of 2019)"),
-            ("cells in a batch", f"{config.batch}", f"{paper.batch} (code of 2019)"),
+            ("cells, pairs or sets in a batch", f"{config.batch}", f"{paper.batch} (code of 2019)"),
             ("cell views of a training", f"{views(config):,}", f"{PAPERS_VIEWS:,}"),
             ("channels of the first stage", f"{config.width}", f"{paper.width}"),
             ("optimiser, first learning rate", f"Adam, {rate}", "Adam, not printed; SGD, 0.01 (code of 2019)"),
             ("pixels of a crop", f"{config.crop} x {config.crop}", "96 x 96 (code of 2019)"),
-            ("trainings of each model", f"{config.repeats}", "1"),
+            ("trainings of each model of the paper's tables", f"{config.repeats}", "1"),
             ("minutes of training, all together", f"{minutes:.0f}", "not said"),
         ]
     )
@@ -243,8 +260,13 @@ def warning(config: Config, run: Run, page: str) -> str:
     untrained = [label for label in LABELS.values() if label not in set(trained["variant"])]
     cells = CELLS.get(config.screen, Path(config.screen).name)
     devices = ", ".join(sorted(trained["device"].unique()))
+    genetic = trained["variant"].map(genes.is_genetic)
+    also = f" and, {genetic.sum()} of them, on a simulated genetic screen" if genetic.any() else ""
+    other = trained["variant"].isin([PRETRAINED, of_genes(PRETRAINED)]).sum()
+    but = f" but for {other} of EfficientNet-Lite0" if other else ""
     lines = [
-        f"Trained on {cells}, on {devices}: {len(trained)} trainings of {own}, each on {views(config):,} cell views. "
+        f"Trained on {cells}{also}, on {devices}: {len(trained)} trainings, of {own}{but}, each on {views(config):,} "
+        "cell views, where a pair or a set of cells counts as one. "
         f"The code behind the paper asks for {PAPERS_VIEWS:,}: this is {100 * share:.2g} % of them.",
         *(f"The {name} model was not trained." for name in untrained),
         "Numbers from other data than the paper's are *not comparable*, and claims about networks that still learn are "

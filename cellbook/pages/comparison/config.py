@@ -171,11 +171,6 @@ def label(variant: str, paper: str) -> str:
     return f"{variant}, {NAMES[paper]}"
 
 
-def of_layer(variant: str, layer: str) -> str:
-    """Name of another layer of a network than the one that its method takes for its codes."""
-    return f"{variant}, layer {layer}"
-
-
 def untrained(paper: str) -> str:
     """Name of the first network of a paper before its first step."""
     return label(UNTRAINED, paper)

@@ -34,7 +34,6 @@ from cellbook.pages.comparison.config import (
     VERSION,
     Config,
     label,
-    of_layer,
     untrained,
 )
 from cellbook.pages.comparison.corrected import RIDGE, corrected
@@ -46,7 +45,7 @@ from cellbook.runs import Run, choose_device, obtain, obtain_page, save_table, t
 from cellbook.screens import named
 from cellbook.screens.simulator import SimulatedScreen
 from cellbook.study import course, profile
-from cellbook.study.encoding import CLASSICAL, IMAGENET, begun, encode
+from cellbook.study.encoding import CLASSICAL, IMAGENET, begun, encode, of_layer
 from cellbook.study.known import probe
 from cellbook.study.processes import one_thread, side_by_side
 from cellbook.study.profile import base
