@@ -130,8 +130,8 @@ PRESETS = {
         permutations=50,
         genetic_wells=2,
     ),
-    # A look at the page: one training of each model, and ImageNet features of few cells.
-    "quick": Config(iterations=200, repeats=1, photographs=4, resamples=2_000),
+    # A look at the page: one training of each model, and ImageNet features of few cells; few wells of the variants.
+    "quick": Config(iterations=200, repeats=1, photographs=4, resamples=2_000, genetic_wells=4),
     # The paper's network on crops of 68 pixels, as a core of a CPU trains it on real crops, about 97 a second: half an
     # hour for what is judged, of which sets take most, and five minutes for the rest.
     "long": Config(
