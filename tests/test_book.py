@@ -81,27 +81,29 @@ def test_the_command_ends_with_a_built_book_and_leaves_the_checkout_as_it_was(ch
     assert build.verify(site / "book") == []
 
 
-def test_pages_side_by_side_take_their_share_of_the_cores_and_one_that_reads_others_comes_last(monkeypatch):
-    known = notebooks.pages()
-    first = [page for page in known if not known[page].get("last")]
-    assert all(page.startswith("comparison") == (page not in first) for page in known)
-    groups = []
-    monkeypatch.setattr(build, "side_by_side", lambda given, *_: groups.append(given) or dict.fromkeys(given))
-    assert list(build.execute_all({"preset": "quick", "nonsense": "1"})) == list(known)
-    assert [list(group) for group in groups] == [first, [page for page in known if page not in first]]
-    assert all(values == {"preset": "quick"} for group in groups for values in group.values())
+def test_a_page_that_reads_others_comes_after_them(monkeypatch):
+    after = {page: set(entry.get("after", [])) for page, entry in notebooks.pages().items()}
+    assert after["comparison"] >= {"lafarge2019", "glastonbury2018"}
+    assert set().union(*after.values()) <= after.keys()
+    begun = []
+    monkeypatch.setattr(build, "worker_count", lambda: 1)
+    monkeypatch.setattr(build, "run_or_skip", lambda page, values, *_: begun.append((page, values)))
+    assert list(build.execute_all({"preset": "quick", "nonsense": "1"})) == list(after)
+    order = [page for page, _ in begun]
+    assert all(order.index(first) < order.index(page) for page, firsts in after.items() for first in firsts)
+    assert all(values == {"preset": "quick"} for _, values in begun)
 
 
 @pytest.mark.slow
-def test_pages_are_executed_by_other_processes_whose_errors_come_back(tmp_path, monkeypatch):
+def test_pages_are_executed_by_other_processes_whose_errors_come_back(tmp_path):
     results = str(tmp_path / "runs")
-    given = {PAGE: {"preset": "smoke", "screen": "planted", "results": results}}
-    given["cells"] = {"preset": "smoke", "real": False, "results": results}
-    monkeypatch.setattr(build, "worker_count", lambda: 2)
-    with pytest.raises(CellbookError, match=r"page 'cells' did not run to its end: .*'vast'"):
-        build.side_by_side(given | {"cells": given["cells"] | {"preset": "vast"}})
-    found = build.side_by_side(given)
+    given = {"cells": {"preset": "smoke", "real": False, "results": results}}
+    given[PAGE] = {"preset": "smoke", "screen": "planted", "results": results}
     folders = {page: tmp_path / "runs" / "pages" / page for page in given}
+    after = {"cells": {PAGE}, PAGE: set()}
+    with pytest.raises(CellbookError, match=r"page 'cells' did not run to its end: .*'vast'"):
+        build.side_by_side(given | {"cells": given["cells"] | {"preset": "vast"}}, after, 2)
+    found = build.side_by_side(given, after, 2)
     assert found == {PAGE: (folders[PAGE], False), "cells": (folders["cells"], True)}  # the first was done by then
-    for page, folder in folders.items():
-        assert build.run_page(page, given[page]) == (folder, False)
+    stamps = [(folder / "stamp.json").read_text(encoding="utf-8") for folder in folders.values()]
+    assert all("executed" in stamp for stamp in stamps)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from datetime import UTC, datetime
 from multiprocessing import get_context
@@ -249,35 +250,46 @@ def execute_all(
 ) -> dict[str, tuple[Path, bool] | DataNotFound]:
     """Execute all pages, as many side by side as cores and memory bear; what `run_page` returns, or why it could not.
 
-    A page that reads what others have trained comes after them (`last` in `notebooks/pages.yml`).
+    A page comes after those that `after` names in `notebooks/pages.yml`; those that others come after are the first.
     """
-    known = notebooks.pages()
-    found = {}
-    for last in (False, True):
-        group = [page for page in known if known[page].get("last", False) == last]
-        own = [{name: value for name, value in given.items() if name in notebooks.parameters(p)} for p in group]
-        found |= side_by_side(dict(zip(group, own, strict=True)), force, echo)
-    return {page: found[page] for page in known}
+    after = {page: set(entry.get("after", [])) for page, entry in notebooks.pages().items()}
+    order = sorted(after, key=lambda page: -sum(page in first for first in after.values()))
+    own = {p: {name: value for name, value in given.items() if name in notebooks.parameters(p)} for p in order}
+    lanes = min(len(own), worker_count())
+    if lanes < 2:
+        order = sorted(order, key=lambda page: bool(after[page]))
+        found = {page: run_or_skip(page, own[page], force, echo) for page in order}
+    else:
+        found = side_by_side(own, after, lanes, force, echo)
+    return {page: found[page] for page in after}
 
 
 def side_by_side(
-    given: dict[str, dict[str, Any]], force: bool = False, echo: bool = False
+    given: dict[str, dict[str, Any]], after: dict[str, set[str]], lanes: int, force: bool = False, echo: bool = False
 ) -> dict[str, tuple[Path, bool] | DataNotFound]:
-    """Execute pages with these parameters side by side, each on its share of the cores."""
-    lanes = min(len(given), worker_count())
-    if lanes < 2:
-        return {page: run_or_skip(page, values, force, echo) for page, values in given.items()}
-    found, bar = {}, tqdm(total=len(given), desc="pages", disable=not echo)
-    # Started afresh: a forked child of a process with running threads can hang.
+    """Execute pages with these parameters in several processes, each on its share of the cores."""
+    found, running, waiting = {}, {}, list(given)
     share = max(1, cpu_count() // lanes)
-    with bar, ProcessPoolExecutor(lanes, get_context("spawn"), begin_lane, (share,)) as pool:
-        running = {pool.submit(run_or_skip, page, values, force): page for page, values in given.items()}
+    # Started afresh: a forked child of a process with running threads can hang.
+    with (
+        tqdm(total=len(given), desc="pages", disable=not echo) as bar,
+        ProcessPoolExecutor(lanes, get_context("spawn"), begin_lane, (share,)) as pool,
+    ):
         try:
-            while running:
-                bar.set_postfix_str(", ".join(page for one, page in running.items() if one.running()))
+            while waiting or running:
+                ready = [page for page in waiting if after[page] <= found.keys()][: lanes - len(running)]
+                for page in ready:
+                    waiting.remove(page)
+                    running[pool.submit(run_or_skip, page, given[page], force)] = page
+                bar.set_postfix_str(", ".join(running.values()))
                 for one in wait(running, 1, FIRST_COMPLETED).done:
                     found[running.pop(one)] = one.result()
                     bar.update()
+        except BrokenProcessPool as error:
+            raise CellbookError(
+                f"a process that executes one of the pages {', '.join(running.values())} ended abruptly, most likely "
+                "for want of memory: finished runs are kept, so run it again with more"
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

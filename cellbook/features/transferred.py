@@ -122,24 +122,29 @@ def grey_range(cells: CellSet, controls: str = "DMSO", seed: int = 0, n: int = 5
 def last_map(x: Tensor, folded: Sequence[Layer]) -> Tensor:
     """Images (N, C, H, W) in the network's range, -1 to 1 -> the map that it pools, (N, 1280, H / 32, W / 32)."""
     rest = iter(folded)
-    x = F.relu6(_convolve(x, next(rest), stride=2))
+    x = _relu6(_convolve(x, next(rest), stride=2))
     for stage, (blocks, first) in enumerate(STAGES):
         for block in range(blocks):
-            y = x if stage == 0 else F.relu6(_convolve(x, next(rest)))  # widened six times
-            y = F.relu6(_convolve(y, next(rest), first if block == 0 else 1))  # channel by channel
+            y = x if stage == 0 else _relu6(_convolve(x, next(rest)))  # widened six times
+            y = _relu6(_convolve(y, next(rest), first if block == 0 else 1))  # channel by channel
             y = _convolve(y, next(rest))
-            x = y if block == 0 else x + y
-    return F.relu6(_convolve(x, next(rest)))
+            x = y if block == 0 else y.add_(x)
+    return _relu6(_convolve(x, next(rest)))
 
 
 def _convolve(x: Tensor, layer: Layer, stride: int = 1) -> Tensor:
     """Convolution padded as TensorFlow's "same": the larger half at the right and the bottom."""
     weight, bias = layer
     kernel, groups = weight.shape[-1], x.shape[1] // weight.shape[1]
-    if kernel > 1:
-        height, width = (max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in x.shape[-2:])
-        x = F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
-    return F.conv2d(x, weight, bias, stride, groups=groups)
+    height, width = (max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in x.shape[-2:])
+    around = (height // 2, width // 2)
+    if height % 2 or width % 2:  # else the convolution pads by itself, which is faster
+        x = F.pad(x, (around[1], width - around[1], around[0], height - around[0]))
+        around = (0, 0)
+    return F.conv2d(x, weight, bias, stride, around, groups=groups)
+
+
+_relu6 = partial(F.relu6, inplace=True)
 
 
 @cache

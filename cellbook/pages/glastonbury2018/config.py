@@ -139,8 +139,17 @@ PRESETS = {
         components=5,
         resamples=200,
     ),
-    # A look at the page: one training of each model.
-    "quick": Config(per_well=4, pretraining=200, teaching=200, rounds=40, repeats=1, probed=2_000, resamples=2_000),
+    # A look at the page: one training of each model, and few weights of the adversary.
+    "quick": Config(
+        per_well=4,
+        pretraining=200,
+        teaching=200,
+        rounds=40,
+        lams=(0.0, 0.1, 1.0, 50.0),
+        repeats=1,
+        probed=2_000,
+        resamples=2_000,
+    ),
     # What a core does in about an hour: networks of a quarter of the width and the code, all of the published rounds.
     "long": replace(
         Config(**LARGE),

@@ -122,7 +122,8 @@ PRESETS = {
         permutations=50,
         probe_folds=2,
     ),
-    "quick": Config(per_well=4, repeats=1, resamples=2_000),  # a look at the page: one training of each model
+    # A look at the page: one training of each model that is judged.
+    "quick": Config(per_well=4, repeats=1, once=(), betas=(), resamples=2_000),
     # The largest run of both screens that two CPU cores finish in about two hours, every cell of the screen used. The
     # learning rate was chosen among 0.001, 0.003 and 0.01 as above: mean squared errors of .0180, .0149 and .0208.
     "long": Config(
