@@ -279,6 +279,11 @@ if bad == "slow":
     time.sleep(2)
 if bad == "killed":
     os.kill(os.getpid(), 9)
+if bad == "told":
+    import subprocess
+    print("of the page", file=sys.stderr, flush=True)
+    subprocess.run([sys.executable, "-c", "import sys; print('of a worker', file=sys.stderr)"], check=True)
+    time.sleep(0.5)
 ```
 """
 
@@ -365,6 +370,13 @@ def test_a_kernel_that_dies_is_one_sentence(tiny):
     with pytest.raises(CellbookError, match=r"does not answer .*finished runs are kept"):
         build.run_page("tiny", {"bad": "killed"})
     assert len(list((tiny / "runs").glob("tiny-*/run.json"))) == 1
+
+
+def test_what_a_page_and_its_workers_warn_of_is_told_once(tiny, monkeypatch, capfd):
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # under which kernels do not forward what workers write
+    build.run_page("tiny", {"bad": "told"})
+    err = capfd.readouterr().err
+    assert [err.count(line) for line in ("of the page\n", "of a worker\n")] == [1, 1], err
 
 
 def test_two_at_once_on_one_page_execute_it_once(tiny):

@@ -391,6 +391,8 @@ def test_a_training_that_is_only_followed_has_a_course_and_no_other_number(run, 
     assert set(shown.followed(more).values()) == {LABELS[model] for model in more.models}
     assert "with 3 channels a hidden layer in place of 2" in shown.followed_words(more, lafarge.run(more, store))
     assert not shown.followed_words(config, run)
+    with pytest.raises(CellbookError, match="followed=2 is the width of the judged models"):
+        replace(more, followed=config.width)
 
 
 def test_premises_are_of_every_training_beside_the_network_of_its_own_seed(run, tables):

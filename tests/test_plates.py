@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 
 import numpy as np
@@ -20,7 +21,7 @@ from cellbook.screens import bbbc021, extraction
 from cellbook.screens.crops import make_settings
 from cellbook.screens.simulator import preset, simulate_fields
 from cellbook.study import plates
-from cellbook.study.cluster import answers
+from cellbook.study.cluster import crew
 from cellbook.study.encoders import Encoder
 from cellbook.study.plates import PROFILES, RECORD, REPORT, folder_of, make_plates
 
@@ -171,12 +172,12 @@ def test_damaged_plates_are_named_at_the_end_and_made_once_they_are_mended(image
 def test_a_plate_that_its_workers_do_not_survive_is_named_and_the_others_are_made(
     fields, serial, tmp_path, monkeypatch
 ):
-    def lost(work, names, *_):
+    def lost(work, names):
         yield from (
             (name, MemoryError("all workers died") if name == "Week1_2" else work(name)) for name in names[::-1]
         )
 
-    monkeypatch.setattr(plates, "answers", lost)
+    monkeypatch.setattr(plates, "crew", lambda *_: nullcontext(lost))
     report = make_plates(fields, tmp_path / "out", SETTINGS, CLASSICAL).set_index("Metadata_plate")
     assert list(report.index) == NAMES
     assert report.loc["Week1_2", ["status", "note"]].tolist() == ["failed", "MemoryError: all workers died"]
@@ -255,12 +256,13 @@ def test_what_would_mix_or_cannot_be_is_refused(fields, serial, tmp_path, monkey
     with pytest.raises(CellbookError, match="pip install distributed"):
         make_plates(fields, tmp_path / "out", SETTINGS, CLASSICAL, workers=2)
     assert (serial / "plates" / "Week1_1" / RECORD).is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
 def test_a_device_that_is_not_there_is_refused_before_a_cell_is_cut(fields, tmp_path):
     with pytest.raises(CellbookError, match="device 'tpu' is not available"):
         make_plates(fields, tmp_path / "out", SETTINGS, Encoder(device="tpu"))
-    assert not list((tmp_path / "out").rglob("*cells*"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_workers_with_several_threads_are_refused(fields, tmp_path):
@@ -286,5 +288,8 @@ def test_a_scheduler_that_goes_away_is_one_sentence():
     command = [sys.executable, "-c", SCHEDULER]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         address = process.stdout.readline().strip()
-        with pytest.raises(CellbookError, match="scheduler is gone"):  # its worker, and the task, are in its process
-            list(answers(os._exit, [1], scheduler=address))
+        with (
+            pytest.raises(CellbookError, match="scheduler is gone"),  # its worker, and the task, are in its process
+            crew(scheduler=address) as answers,
+        ):
+            list(answers(os._exit, [1]))

@@ -147,10 +147,12 @@ def test_no_premise_is_asked_where_nothing_is_judged_and_every_claim_names_its_o
 
     asked = judging.needs(["AE", "VAE"], ["NSC"])(claim)
     assert asked(trained(1, [], [])) == Verdict(INCOMPARABLE, "not trained")
-    table = rules({"a": asked, "b": claim}).set_index("id")
-    assert table["rule"].tolist() == ["It holds."] * 2
+    plain = judging.needs(["AE", "VAE"], [])(claim)
+    table = rules({"a": asked, "b": claim, "c": plain}).set_index("id")
+    assert table["rule"].tolist() == ["It holds."] * 3
     assert table.loc["a", "premise"].endswith("of AE, VAE; NSC")
     assert table.loc["b", "premise"].startswith("none")
+    assert table.loc["c", "premise"].endswith("an objective that has flattened, of AE, VAE")
 
 
 def test_change_of_an_objective_is_that_of_its_weighted_terms_in_the_last_two_tenths():

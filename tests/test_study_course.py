@@ -1,5 +1,7 @@
 """The course of learning: the week of wells against a slow loop, what is stored and read back, lines, table, figure."""
 
+from itertools import pairwise
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -7,6 +9,7 @@ import pytest
 
 from cellbook import metrics, profiles
 from cellbook.figures.course import course as draw
+from cellbook.figures.course import log_ticks
 from cellbook.runs import save_table
 from cellbook.study import course, profile, rows
 from cellbook.training.codes import course_steps
@@ -187,6 +190,22 @@ def test_table_of_a_course_has_a_row_a_checkpoint(panels):
     assert list(table) == ["model", "cell views", *names, "pixel term", "features"]
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (6.0, 8.9, [6, 7, 8]),
+        (5.4, 44, [10, 20, 30, 40]),
+        (0.9, 60, [1, 3, 10, 30]),
+        (15, 250, [20, 50, 100, 200]),
+        (0.002, 30, [0.01, 0.1, 1, 10]),
+        (1e-6, 2e3, [1e-6, 1e-4, 1e-2, 1, 1e2]),
+        (1.02, 1.09, [1.02, 1.04, 1.06, 1.08]),
+    ],
+)
+def test_few_numbers_stand_beside_a_log_axis(low, high, ticks):
+    np.testing.assert_allclose(log_ticks(low, high), ticks)
+
+
 def test_figure_of_a_course_shows_every_panel_from_step_zero_to_the_papers_budget(panels):
     references = pd.DataFrame({"variant": ["untrained"], "panel": ["NSC, mean"], "value": [0.25]})
     figure = draw(panels, references, 5000, {"VAE": "#ff0000"})
@@ -203,6 +222,13 @@ def test_figure_of_a_course_shows_every_panel_from_step_zero_to_the_papers_budge
     assert first.get_xlim()[0] == 0
     assert first.get_xscale() == "symlog"
     assert shown[2].lines[1].get_ydata()[0] == pytest.approx(20)  # chance of the week
+    figure.canvas.draw()
+    for axes in (axes for axes in shown if axes.get_yscale() == "log"):
+        beside = [text for text in axes.get_yticklabels(which="both") if text.get_text()]
+        assert 2 <= len(beside) <= 5
+        assert [text.get_text() for text in beside] == [f"{tick:,g}" for tick in axes.get_yticks()]
+        ends = sorted((box.y0, box.y1) for box in (text.get_window_extent() for text in beside))
+        assert all(below[1] < above[0] for below, above in pairwise(ends))
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["VAE", "untrained", "cell views in the paper", "chance"]
     plt.close(figure)

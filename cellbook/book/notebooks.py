@@ -21,7 +21,7 @@ import tokenize
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from unittest.mock import patch
 
 import yaml
@@ -147,14 +147,15 @@ def execute(page: str, given: dict[str, Any], kept: Path, *, echo: bool = False)
     """Execute a page's notebook from its text source and return it, uncleaned, with the wall time in seconds.
 
     The kernel is the interpreter that runs this, whatever kernels are installed, and knows no settings of the user's.
-    What the notebook's code writes to standard error goes to ours. Of a notebook that fails, what came of it until
-    then is written to `kept`.
+    What the notebook's code writes to standard error goes to ours, once: what the kernel forwards of its workers it
+    also writes to its own, which is shown only if the kernel dies. Of a notebook that fails, what came of it until then
+    is written to `kept`.
     """
     import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, Path(folder, "kernel.log").open("w+", encoding="utf-8") as said:
         source, target = Path(folder, "source.ipynb"), Path(folder, "executed.ipynb")
         nbformat.write(read_source(source_path(page)), source)
         start = time.perf_counter()
@@ -165,7 +166,7 @@ def execute(page: str, given: dict[str, Any], kept: Path, *, echo: bool = False)
                     target,
                     given,
                     kernel_name="python3",
-                    kernel_manager_class=_kernel_class(),
+                    kernel_manager_class=_kernel_class(said),
                     cwd=root(),
                     progress_bar=echo,
                     log_output=False,
@@ -186,6 +187,8 @@ def execute(page: str, given: dict[str, Any], kept: Path, *, echo: bool = False)
         except RuntimeError as error:  # a dead kernel, or one that never answered
             if not isinstance(error, DeadKernelError) and "ernel d" not in str(error):
                 raise
+            said.seek(0)
+            sys.stderr.write(said.read())
             raise CellbookError(
                 f"the process that executes page {page!r} does not answer ({str(error).rstrip('.')}), most likely for "
                 "want of memory: finished runs are kept, so run it again with more memory or at a smaller preset"
@@ -193,12 +196,16 @@ def execute(page: str, given: dict[str, Any], kept: Path, *, echo: bool = False)
         return nbformat.read(target, as_version=4), time.perf_counter() - start
 
 
-def _kernel_class() -> type:
+def _kernel_class(said: IO[str]) -> type:
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
     class Kernel(AsyncKernelManager):
         """A kernel of this interpreter: another one would run other code under this code's stamp."""
+
+        async def start_kernel(self, **how: Any) -> None:
+            """Start it with a standard error of its own."""
+            await self._async_start_kernel(**how, stderr=said)
 
         @property
         def kernel_spec(self) -> KernelSpec:

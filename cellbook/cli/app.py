@@ -69,6 +69,7 @@ def train(
     force: Annotated[bool, typer.Option(help="train anew although the run is there")] = False,
     checkpoint_seconds: Annotated[float, typer.Option(min=0, help="least time between two checkpoints")] = 60.0,
     compiled: Annotated[bool, typer.Option("--compile", help="compile the networks first")] = False,
+    end_at_collapse: Annotated[bool, typer.Option(help="end a CytoGAN that draws one cell again and again")] = True,
 ) -> None:
     """Train one method, or go on where it was stopped; -p preset=quick or any field of its configuration."""
     from cellbook.cells import CellSet
@@ -82,6 +83,7 @@ def train(
     more = [] if confounder is None else [f"confounder={confounder}"]
     config = configure(module, parse_given([*(given or []), *more]))
     how: dict[str, Any] = {"force": force, "checkpoint_seconds": checkpoint_seconds, "compiled": compiled}
+    how["end_at_collapse"] = end_at_collapse
     known = bbbc021_sample() if str(cells) == SAMPLE else CellSet.open(cells)
     print(train_run(module, config, known, store, device, **how).folder)
 
@@ -170,6 +172,7 @@ def in_words_of_the_shell(message: str) -> str:
         "drop them with drop_unusable(df)": "leave them out with --drop-unusable",
         "drop_unusable=True": "--drop-unusable",
         "pass overwrite=True": "pass --force",
+        "end_at_collapse=False": "--no-end-at-collapse",
         "drop_unlabelled=True": "--drop-unlabelled",
         "controls=": "--controls ",
         "feature=": "--feature ",

@@ -33,12 +33,16 @@ def sample(
     store: Store = Path("runs"),
     device: Device = "auto",
     force: Force = False,
+    cells: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="of an unfinished MODEL: the cells it is trained on")
+    ] = None,
 ) -> None:
     """Draw cells with a trained model, as a cell set that says where each comes from."""
-    from cellbook.cells import save_parts
+    from cellbook.cells import CellSet, save_parts
     from cellbook.methods.cytogan.stored import drawn
 
-    made = save_parts(drawn(find(model, store), n, seed, compound, concentration, device), out, force)
+    run, own = find(model, store), None if cells is None else CellSet.open(cells)
+    made = save_parts(drawn(run, n, seed, compound, concentration, device, own), out, force)
     print(f"cells: {len(made)}")
     print(f"fingerprint: {made.fingerprint}")
     print(f"folder: {out}")
@@ -84,9 +88,10 @@ def interpolate(
 def find(model: str, store: Path):
     """The run that a word names: its folder, or its key in the store."""
     from cellbook.runs import Run
+    from cellbook.training.state import CHECKPOINT
 
     for folder in (Path(model), store / model):
-        if (folder / "run.json").is_file():
+        if any((folder / name).is_file() for name in ("run.json", CHECKPOINT)):
             return Run(folder)
     there = sorted(path.parent.name for path in store.glob("cytogan-*/run.json"))
     raise CellbookError(

@@ -12,6 +12,24 @@ from matplotlib.figure import Figure
 from cellbook.figures.panels import DASHES, SERIES
 
 GREY = "#777777"
+TICKS = 5
+
+
+def log_ticks(low: float, high: float) -> np.ndarray:
+    """At most `TICKS` numbers to be written beside a log axis: 1, 2 and 5 of each decade, or fewer of more decades.
+
+    Where fewer than three of them lie between the ends, numbers at equal distances.
+    """
+    tens = 10.0 ** np.arange(np.floor(np.log10(low)), np.log10(high) + 1)
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        found = np.outer(tens, digits).ravel()
+        found = found[(found >= low) & (found <= high)]
+        if len(found) <= TICKS:
+            break
+    if len(found) < 3:
+        found = plt.MaxNLocator(TICKS, steps=[1, 2, 5, 10]).tick_values(low, high)
+        found = found[(found >= low) & (found <= high)]
+    return found[:: -(-len(found) // TICKS)]
 
 
 def course(
@@ -68,6 +86,9 @@ def course(
         axes.set_title(names[place] + (" (%)" if scale == 100 else ""), fontsize=10)
         if scale == 1:
             axes.set_yscale("log")
+            ticks = log_ticks(*axes.get_ylim())
+            axes.set_yticks(ticks, [f"{tick:,.9f}".rstrip("0").rstrip(".") for tick in ticks])
+            axes.yaxis.set_minor_formatter(plt.NullFormatter())
     for axes in panels[-1]:
         axes.set_xlabel("cell views")
     handles = [plt.Line2D([], [], ms=4, label=name, **marks[name]) for name in variants]

@@ -5,17 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from cellbook.errors import CellbookError
 
+Work = Callable[[str], Any]
 
-def answers(
-    work: Callable[[str], Any], names: Sequence[str], workers: int | None = None, scheduler: str | None = None
-) -> Iterator[tuple[str, Any]]:
-    """Each name with what `work` says of it, as they come; in this process without workers or a scheduler.
 
-    Where a worker cannot do it, which is no answer of `work`, the answer is the exception.
+@contextmanager
+def crew(
+    workers: int | None = None, scheduler: str | None = None
+) -> Iterator[Callable[[Work, Sequence[str]], Iterator[tuple[str, Any]]]]:
+    """Who works: a function of `work` and names, which gives each name with what `work` says of it, as they come.
+
+    In this process without workers or a scheduler. Where a worker cannot do it, which is no answer of `work`, the
+    answer is the exception.
 
     Raises
     ------
@@ -23,16 +28,20 @@ def answers(
         threads.
     """
     if scheduler is None and (workers or 1) == 1:
-        yield from ((name, work(name)) for name in names)
+        yield lambda work, names: ((name, work(name)) for name in names)
         return
     with _client(workers, scheduler) as client:
-        from distributed import as_completed
+        yield partial(_answers, client)
 
-        futures = {client.submit(work, name, pure=False): name for name in names}
-        for future in as_completed(list(futures)):
-            if future.cancelled():
-                raise CellbookError("the Dask scheduler is gone: start it and call again; what is done is kept")
-            yield futures.pop(future), future.exception() or future.result()
+
+def _answers(client: Any, work: Work, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    from distributed import as_completed
+
+    futures = {client.submit(work, name, pure=False): name for name in names}
+    for future in as_completed(list(futures)):
+        if future.cancelled():
+            raise CellbookError("the Dask scheduler is gone: start it and call again; what is done is kept")
+        yield futures.pop(future), future.exception() or future.result()
 
 
 @contextmanager

@@ -129,15 +129,15 @@ def needs(variants: Sequence[str], measures: Sequence[str]) -> Callable[[Predica
             without = [f"{variant}: {why}" for variant in variants if (why := lacking(of[variant], measures))]
             return Verdict(UNDECIDED, "; ".join([*without, f"measured: {found.evidence}"])) if without else found
 
-        return with_premise(gated, f"{', '.join(variants)}; {', '.join(measures)}")
+        return with_premise(gated, ", ".join(variants), measures)
 
     return premised
 
 
-def with_premise(predicate: Predicate, of: str) -> Predicate:
+def with_premise(predicate: Predicate, of: str, measures: Sequence[str]) -> Predicate:
     """A predicate that says for which models and measures it needs a premise, for `claims.rules`."""
+    asked = f" and a gain over the untrained network, of {of}; {', '.join(measures)}" if measures else f", of {of}"
     predicate.premise = (  # type: ignore[attr-defined]
-        f"the paper's cell views; or with fewer, in every training, an objective that has flattened and a gain over "
-        f"the untrained network, of {of}"
+        f"the paper's cell views; or with fewer, in every training, an objective that has flattened{asked}"
     )
     return predicate

@@ -32,7 +32,7 @@ from cellbook.runs import choose_device, save_table, to_float32
 from cellbook.screens import extraction
 from cellbook.screens.crops import Settings
 from cellbook.screens.named import without_place
-from cellbook.study.cluster import answers
+from cellbook.study.cluster import crew
 from cellbook.study.encoders import Encoder, measure
 from cellbook.study.processes import one_thread
 
@@ -180,13 +180,15 @@ def make_plates(
     _check(fields, settings, encoder)
     out, scratch = Path(out).resolve(), Path(scratch).resolve() if scratch else None
     how = {"version": VERSION, "settings": asdict(settings), "encoder": encoder.known_by()}
-    with files.alone(out, wait=False):
+    if scheduler is None:
+        choose_device(encoder.device)
+    with files.alone(out, wait=False), crew(workers, scheduler) as answers:  # found before anything is written
         _settle(fields, out, how)
         names = list(fields["Metadata_plate"].unique())
         task = partial(plate_of, out=out, settings=settings, encoder=encoder, scratch=scratch)
         found: dict[str, dict[str, Any]] = {}
         with tqdm(total=len(names), disable=not progress, unit="plate") as bar:
-            for name, answer in answers(task, names, workers, scheduler):
+            for name, answer in answers(task, names):
                 found[name] = failed(answer) if isinstance(answer, BaseException) else answer
                 bar.update()
         report = pd.DataFrame([{"Metadata_plate": name} | found[name] for name in names])

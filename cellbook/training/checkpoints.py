@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cellbook.errors import CellbookError
 from cellbook.files import write_atomically
-from cellbook.runs import Run
+from cellbook.runs import Run, known_by
 from cellbook.training import replicas
 from cellbook.training.history import History
 from cellbook.training.state import CHECKPOINT, State
@@ -85,6 +85,7 @@ def save_checkpoint(state: State, history: History, identity: str) -> None:
     noise = replicas.gather_bytes(_noise(state.device))
     content = {
         "identity": identity,
+        "config": known_by(state.config),
         "device": state.device.type,
         "bf16": state.bf16,
         "networks": {name: network.state_dict() for name, network in state.networks.items()},
@@ -107,7 +108,7 @@ def resume(state: State, history: History, identity: str) -> None:
     path = history.folder / CHECKPOINT
     if not path.exists():
         return
-    content = _read(path)
+    content = read_checkpoint(path)
     here = (identity, state.device.type, replicas.world())
     if (content["identity"], content["device"], len(content["noise"])) != here:
         raise CellbookError(
@@ -127,12 +128,16 @@ def resume(state: State, history: History, identity: str) -> None:
 
 def steps_done(path: Path) -> int:
     """Steps after which a checkpoint was written."""
-    content = _read(path)
+    return steps_in(read_checkpoint(path))
+
+
+def steps_in(content: dict[str, Any]) -> int:
+    """Steps after which the content of a checkpoint was written."""
     before = content["history"][-1, 0] if len(content["history"]) else content.get("start", 0)
     return int(before) + len(content["recent"])
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
     """What a checkpoint holds, on the CPU."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -19,13 +19,23 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cellbook.cells import CellSet
+from cellbook.configure import restore
 from cellbook.errors import CellbookError, Stopped
 from cellbook.files import digest
 from cellbook.machine import kept_memory
 from cellbook.pixels import gather
 from cellbook.runs import Run, choose_device, known_by, obtain, run_key, show_progress
 from cellbook.training import replicas
-from cellbook.training.checkpoints import WEIGHTS, go_on, load_weights, resume, save_checkpoint, save_weights
+from cellbook.training.checkpoints import (
+    WEIGHTS,
+    go_on,
+    load_weights,
+    read_checkpoint,
+    resume,
+    save_checkpoint,
+    save_weights,
+    steps_in,
+)
 from cellbook.training.codes import check_wells, course_steps, follow, join_course, write_codes
 from cellbook.training.history import History
 from cellbook.training.recorded import Recorded
@@ -65,6 +75,7 @@ def train(
     compiled: bool = False,
     course: bool = False,
     begun: tuple[Run, int] | None = None,
+    end_at_collapse: bool = False,
 ) -> State:
     """Train a method to its last iteration and write `history.parquet` and `weights.safetensors` into `folder`.
 
@@ -92,6 +103,8 @@ def train(
         see `codes.follow`.
     begun : Run and int
         Of another training and how many of its steps are taken as done, see `Method`; the first step is then the next.
+    end_at_collapse : bool
+        Look at what is drawn before each checkpoint is written, and end once it has collapsed: `Watch` of the `Method`.
 
     Returns
     -------
@@ -101,8 +114,8 @@ def train(
     Raises
     ------
     CellbookError
-        A loss or a weight that is not finite (the last good checkpoint is kept), a checkpoint of another run, or a
-        batch that cannot be split over the processes.
+        A loss or a weight that is not finite, or a collapse (the last good checkpoint is kept), a checkpoint of another
+        run, or a batch that cannot be split over the processes.
     Stopped
         Ctrl-C or SIGTERM, after a checkpoint.
     """
@@ -113,7 +126,7 @@ def train(
     if world > 1 and not getattr(method, "PARALLEL", False):
         raise CellbookError(f"method {name!r} needs its batch as a whole: start one process instead of {world}")
     on = replicas.own_device(torch.device(choose_device(device)))
-    identity = digest([name, method.VERSION, known_by(config), cells.fingerprint])
+    identity = _identity(method, known_by(config), cells)
     interval, history = max(1, config.iterations // LINES), History(Path(folder))
     with kept_memory(), _seeded(config.seed, on), stop_signals() as asked:
         state = method.begin(config, cells, on)
@@ -131,6 +144,9 @@ def train(
             watched = {history.start + step for step in course_steps(config.iterations - history.start)}
         if history.step == history.start and watched:
             follow(method, state, cells, history)
+        watch = method.Watch() if end_at_collapse and hasattr(method, "Watch") else None
+        if watch and history.step:  # what it goes on from has been looked at before, by another
+            watch.check(state, cells, history)
         written = time.monotonic()
         with _bar(name, history.step, config.iterations) as bar:
             for losses in steps(method, state, cells.to(on), history.step):
@@ -145,6 +161,8 @@ def train(
                     continue
                 stop = replicas.first_says(bool(asked), on)
                 if replicas.first_says(stop or last or time.monotonic() - written >= checkpoint_seconds, on):
+                    if watch:
+                        watch.check(state, cells, history)
                     save_checkpoint(state, history, identity)
                     written = time.monotonic()
                 if stop:
@@ -172,10 +190,12 @@ def train_run(
     checkpoint_seconds: float = SECONDS,
     compiled: bool = False,
     course: bool = False,
+    end_at_collapse: bool = False,
 ) -> Run:
     """The run of this method, configuration and cells from `store`, trained only if it is not there; see `train`."""
     name, device = method.__name__.rpartition(".")[2], choose_device(device)
-    how = {"checkpoint_seconds": checkpoint_seconds, "compiled": compiled, "course": course}
+    how: dict[str, Any] = {"checkpoint_seconds": checkpoint_seconds, "compiled": compiled, "course": course}
+    how["end_at_collapse"] = end_at_collapse
 
     def train_in(folder: Path) -> State:
         return train(method, config, cells, folder, device, begun=first_part(), **how)
@@ -223,6 +243,30 @@ def load_run(method: Method, config: Any, cells: CellSet, run: Run, device: str 
     with _seeded(config.seed, on):
         state = method.begin(config, cells, on)
     return load_weights(state, run.path(WEIGHTS))
+
+
+def load_kept(method: Method, cells: CellSet, folder: str | Path, device: str = "auto") -> tuple[State, int]:
+    """The state that an unfinished training has kept in `folder`, for pictures or codes, and its step.
+
+    `cells` as it is trained on. A training of another method, of another version of it or on other cells is refused.
+    """
+    path, on = Path(folder) / CHECKPOINT, torch.device(choose_device(device))
+    content = read_checkpoint(path)
+    told = content.get("config", {})
+    if content.get("identity") != _identity(method, told, cells):
+        name = method.__name__.rpartition(".")[2]
+        raise CellbookError(f"{path} is of no training of {name} on these cells: give those that it is trained on")
+    config = restore(method.Config, told)
+    with _seeded(config.seed, on):
+        state = method.begin(config, cells, on)
+    for name, network in state.networks.items():
+        network.load_state_dict(content["networks"][name])
+    return state, steps_in(content)
+
+
+def _identity(method: Method, told: dict[str, Any], cells: CellSet) -> str:
+    """What a checkpoint is known by: its method, what `known_by` tells of its configuration, its cells."""
+    return digest([method.__name__.rpartition(".")[2], method.VERSION, told, cells.fingerprint])
 
 
 @contextmanager

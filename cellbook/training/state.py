@@ -112,12 +112,13 @@ class State:
 class Method(Protocol):
     """What a module must have to be trained.
 
-    Six things it may have: ``finish(state, cells, folder)`` writes its own products when the last step is done,
+    Seven things it may have: ``finish(state, cells, folder)`` writes its own products when the last step is done,
     ``FOLLOWED`` names networks whose weights are kept at every checkpoint of a course, to draw images with later,
     ``PARALLEL = True`` says that the N cells of a batch may be split over several devices, ``phase(config, t)`` returns
     a number or name that is the same for steps which do the same, ``resize(config, iterations)`` a configuration of
-    another length, of which every phase keeps its share, and ``begins_with(config)`` another configuration and how many
-    of its steps this one begins with, or None: trainings that share their first phases share one that ends there.
+    another length, of which every phase keeps its share, ``begins_with(config)`` another configuration and how many
+    of its steps this one begins with, or None: trainings that share their first phases share one that ends there, and
+    ``Watch``, a class whose ``check(state, cells, history)`` is an error if a training should not be gone on with.
     """
 
     __name__: str

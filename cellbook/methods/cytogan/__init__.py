@@ -19,7 +19,7 @@ from cellbook.methods.cytogan.codes import (
     slerp,
     straight,
 )
-from cellbook.methods.cytogan.collapse import duplicates, finish
+from cellbook.methods.cytogan.collapse import Watch, duplicates, finish
 from cellbook.methods.cytogan.config import CONDITIONS, MODELS, PRESETS, Config, paper
 from cellbook.methods.cytogan.objective import begin, draw, step
 

@@ -15,7 +15,8 @@ from cellbook.methods.cytogan import codes as of
 from cellbook.methods.cytogan.config import Config
 from cellbook.runs import Run
 from cellbook.screens.fields import CHANNELS, PIXEL_UM
-from cellbook.training import State, load_run
+from cellbook.training import State, load_kept, load_run
+from cellbook.training.state import CHECKPOINT
 
 PATHS = {"slerp": of.slerp, "straight": of.straight}
 BLOCK = 2048  # cells that are drawn at a time
@@ -36,7 +37,8 @@ def load(run: Run, device: str = "auto") -> tuple[State, CellSet]:
     """
     fault = run.fault()
     if fault:
-        raise CellbookError(f"{run.folder} is no finished run ({fault}): give the folder of one, or its key")
+        more = "; samples of an unfinished one need its cells (--cells)" if (run.folder / CHECKPOINT).is_file() else ""
+        raise CellbookError(f"{run.folder} is no finished run ({fault}): give the folder of one, or its key{more}")
     record = run.record
     made_by = record["method"], record["method_version"]
     if made_by != ("cytogan", cytogan.VERSION):
@@ -61,19 +63,28 @@ def drawn(
     compound: str | None = None,
     concentration: float | None = None,
     device: str = "auto",
+    cells: CellSet | None = None,
 ) -> Iterator[CellSet]:
     """`n` cells of a trained model, in parts; see `codes.sample`.
 
-    Their table says run, model, seed and number of the draw, and the treatment that a conditional model was told. Grey
+    `run` may also be the folder of an unfinished training, whose last checkpoint draws: with `cells`, which it is
+    trained on.
+
+    Their table says run, model, seed and number of the draw, and the treatment that a conditional model was told; of an
+    unfinished training also the step. Grey
     values are relative to the brightest of each channel of each crop, as the model sees cells: 65,535 is 1.
     """
-    state, like = load(run, device)
+    at: dict[str, int] = {}
+    if cells is not None and (run.folder / CHECKPOINT).is_file():
+        (state, at["Metadata_step"]), like = load_kept(cytogan, cells, run.folder, device), cells
+    else:
+        state, like = load(run, device)
     z = of.noise(state, n, seed)
     for start in range(0, n, BLOCK):
         images = of.decode(state, z[start : start + BLOCK], compound, concentration)
         table = pd.DataFrame({"Metadata_draw": np.arange(start, start + len(images))})
         told = {"compound": compound, "concentration": concentration} if state.config.condition != "none" else {}
-        yield _cells(run, state, like, images, table.assign(Metadata_seed=seed), told)
+        yield _cells(run, state, like, images, table.assign(Metadata_seed=seed, **at), told)
 
 
 def between(

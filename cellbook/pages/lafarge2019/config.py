@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from cellbook.errors import CellbookError
 from cellbook.methods import vae_plus
 from cellbook.methods.vae_plus.config import resize as resize
 from cellbook.runs import ADDED, seeds
@@ -69,6 +70,13 @@ class Config:
     resamples: int = 10_000  # of compounds, behind every interval
     permutations: int = 1_000  # of labels, behind chance
     probe_folds: int = 5  # of the linear probe, plates held out
+
+    def __post_init__(self) -> None:
+        if self.followed == self.width:
+            raise CellbookError(
+                f"followed={self.followed} is the width of the judged models: give another one, or course=True to look "
+                "at these on their way"
+            )
 
     @property
     def simulated(self) -> SimulatedScreen:

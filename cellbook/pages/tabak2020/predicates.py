@@ -61,7 +61,7 @@ def needs_learning(predicate: Predicate) -> Predicate:
         }
         return together(judged) if judged else found
 
-    return with_premise(gated, f"codes of VAE+; {', '.join(MEASURES)}")
+    return with_premise(gated, "codes of VAE+", MEASURES)
 
 
 def gains(numbers: pd.DataFrame, pairs: Collection[tuple[str, str]], **where: str) -> pd.DataFrame:
