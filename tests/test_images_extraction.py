@@ -244,6 +244,32 @@ def test_ctrl_c_ends_the_workers_and_keeps_their_fields(tmp_path):
     assert (result.done, result.failed) == (80, 0)
 
 
+SLOW = """
+import time
+from cellbook.screens.workers import Pool
+if __name__ == "__main__":
+    with Pool(2) as run:
+        for key, _ in run((time.sleep, (1.5,), i) for i in range(40)):
+            print(key, flush=True)
+"""
+
+
+def test_a_further_ctrl_c_while_workers_end_leaves_no_worker_and_no_semaphore(tmp_path):
+    (tmp_path / "run.py").write_text(SLOW)
+    how = {"start_new_session": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = os.environ | {"PYTHONPATH": "."}
+    process = subprocess.Popen([sys.executable, str(tmp_path / "run.py")], env=environment, **how)
+    assert process.stdout.readline()
+    for _ in range(3):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.2)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    assert said.startswith("interrupted: finished fields are kept")
+    assert said.count("Traceback") == 1, said  # the one of the first
+    assert "leaked" not in said
+
+
 def test_a_full_disk_stops_with_one_sentence(screen, monkeypatch):
     table, images, out = screen
 

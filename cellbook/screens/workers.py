@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -32,10 +33,11 @@ class Pool:
         return self._run
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self.executor is not None:
-            self.executor.shutdown(wait=True, cancel_futures=True)
         if kind is KeyboardInterrupt:
             log.warning("interrupted: finished fields are kept, and the same call goes on with them")
+        if self.executor is not None:
+            with _no_interrupt():
+                self.executor.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, tasks: Any) -> Iterator[tuple[Any, Any]]:
         if self.executor is None:
@@ -74,6 +76,18 @@ def _interrupt_later() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Ignore a further Ctrl-C: one that meets the end of the workers leaves these waiting, and their semaphores."""
+    here = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if here else None
+    try:
+        yield
+    finally:
+        if here:
+            signal.signal(signal.SIGINT, before)
 
 
 def _quiet_worker() -> None:
