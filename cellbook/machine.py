@@ -166,7 +166,10 @@ class PeakMemory:
 
 
 def _memory_of_processes(proc: Path = Path("/proc")) -> list[tuple[int, int]]:
-    """Bytes in memory and those of them that can be shared, of this process and of all below it; empty if not known."""
+    """Bytes in memory and those of them that can be shared, of this process and of all below it; empty if not known.
+
+    Without those that are just being started: until they are another program they have the memory of who starts them.
+    """
     started: dict[int, list[int]] = {}
     names: list[str] = []
     with suppress(OSError):
@@ -176,12 +179,14 @@ def _memory_of_processes(proc: Path = Path("/proc")) -> list[tuple[int, int]]:
             parent = (proc / name / "stat").read_bytes().rpartition(b")")[2].split()[1]
             started.setdefault(int(parent), []).append(int(name))
     found, page = [], os.sysconf("SC_PAGE_SIZE") if names else 0
-    family = [os.getpid()]
-    for process in family:
-        family += started.get(process, [])
+    family = [(os.getpid(), "")]
+    for process, of_parent in family:
         with suppress(OSError, ValueError, IndexError):
-            _, resident, shared, *_ = map(int, (proc / str(process) / "statm").read_text().split())
-            found.append((resident * page, shared * page))
+            text = (proc / str(process) / "statm").read_text()
+            family += [(child, text) for child in started.get(process, [])]
+            if text != of_parent:
+                _, resident, shared, *_ = map(int, text.split())
+                found.append((resident * page, shared * page))
     return found
 
 

@@ -171,6 +171,8 @@ def test_the_whole_tree_is_counted_what_it_shares_once_and_others_not(tmp_path):
     for pid, parent, name in ((me, 1, "py"), (71, me, "a) S 1 (b"), (72, 71, "c"), (73, 1, "other")):
         write(tmp_path, {f"{pid}/stat": f"{pid} ({name}) S {parent} 0 0", f"{pid}/statm": f"99 {pid % 50 + 9} 4 0"})
     write(tmp_path, {"74/stat": f"74 (gone) S {me}", "75/stat": "", "self": "", "76/stat": "76 (z) Z x"})
+    # One that is being started still is its parent, which is counted already.
+    write(tmp_path, {"77/stat": "77 (c) S 72 0 0", "77/statm": f"99 {72 % 50 + 9} 4 0"})
     pages = [(me % 50 + 9, 4), (71 % 50 + 9, 4), (72 % 50 + 9, 4)]
     assert machine._memory_of_processes(tmp_path) == [(page * a, page * b) for a, b in pages]
     assert machine._memory_of_processes(tmp_path / "none") == []

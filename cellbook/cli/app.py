@@ -292,14 +292,17 @@ def book(
 
     from cellbook.book import notebooks
     from cellbook.book.build import remake
+    from cellbook.machine import PeakMemory
 
     start = time.perf_counter()
-    done: dict[str, Any] = remake(notebooks.root() / out, parse_given(given), force=force, echo=sys.stderr.isatty())
+    with PeakMemory() as memory:
+        done: dict[str, Any] = remake(notebooks.root() / out, parse_given(given), force=force, echo=sys.stderr.isatty())
     for page, seconds in done["ran"].items():
         print(f"executed: {page} ({seconds})")
     for page, reason in done["skipped"].items():
         print(f"not executed: {page}: {reason}")
-    print(f"built in {time.perf_counter() - start:.0f} s; the first page is {done['index']}")
+    took = f"{time.perf_counter() - start:.0f} s and at most {memory.mib / 1024:.1f} GiB of memory"
+    print(f"built in {took}; the first page is {done['index']}")
 
 
 @app.command()
