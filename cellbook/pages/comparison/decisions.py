@@ -5,15 +5,20 @@ from __future__ import annotations
 import pandas as pd
 
 from cellbook.pages.comparison.config import (
+    CENTRED,
     CHANGES,
     CHOICE,
+    CONSISTENCY,
     EVERYTHING,
     GAINS,
     MEASURED,
     NONE,
     NSC,
     NSCB,
+    PRECISION,
     PREDICTS,
+    RESTORED,
+    SILHOUETTE,
     TRUTH,
     UNTRAINED_ONLY,
     WEEK,
@@ -26,6 +31,15 @@ from cellbook.study.words import points
 WITHOUT_GPU, WITH_GPU, CONFOUNDED = "Controls and no GPU", "Controls and a GPU", "Weeks confounded"
 LEARNED, RANKS, PREDICTED = "What training gains", "How far to trust a ranking", "What ranks as the truth does"
 SURE = 0.95  # probability of a rank
+NOUNS = {WHITENED: "whitening", CENTRED: "centring by week"}
+BIOLOGY = {  # what a correction may cost, in words
+    NSC: NSC,
+    NSCB: NSCB,
+    PRECISION[CONSISTENCY]: "mAP of consistency",
+    SILHOUETTE: SILHOUETTE,
+    TRUTH: "agreement with the truth",
+    RESTORED: "distances as without weeks",
+}
 FIRST = (WITHOUT_GPU, CONFOUNDED, RANKS)  # those of the first page
 
 
@@ -122,35 +136,36 @@ def with_gpu(numbers: pd.DataFrame, choices: pd.DataFrame) -> str:
 
 
 def confounded(numbers: pd.DataFrame) -> str:
-    """Which correction takes most of the week without surely costing biology, and which ones cost."""
+    """Which correction surely takes of the week at no sure cost of biology, and which ones cost."""
     weeks = pick(numbers, protocol=CHANGES, measure=WEEK)
     if weeks.empty:
         return ""
-    costs = [cost(numbers, name) for name in weeks["summary"]]
-    safe, dear = (weeks[[bool(text) == costly for text in costs]] for costly in (False, True))
-    safe = safe[safe["value"] < 0]
-    text = (
-        "Where compounds are confounded with weeks, no correction takes any of the week without surely costing biology"
-    )
+    costs = weeks["summary"].map(lambda name: cost(numbers, name))
+    safe = weeks[(costs == "") & (weeks["high"] < 0)]
+    where = "Where compounds are confounded with weeks"
+    text = f"{where}, no correction surely takes of the week at no sure cost of biology"
     if len(safe):
-        best = safe.iloc[safe["value"].argmin()]
+        goal = TRUTH if TRUTH in set(numbers["measure"]) else NSCB
+        gains = pick(numbers, protocol=CHANGES, measure=goal).set_index("summary")["value"]
+        best = safe.iloc[gains.reindex(safe["summary"], fill_value=0).argmax()]
         text = (
-            f"Where compounds are confounded with weeks, take {best['summary']}. Of the corrections that do not surely "
-            f"cost biology it takes most of the week: averaged over {best['representations']:.0f} representations, the "
-            f"share of {best['kind']} wells nearest to one of their own week changes by {points(best)} "
-            f"({certainty(best)}), {NSCB} by {change(numbers, best['summary'], NSCB)}"
+            f"{where}, take {NOUNS.get(best['summary'], best['summary'])}. Of the corrections that surely "
+            f"take of the week at no sure cost of biology it does most for {BIOLOGY[goal]}: "
+            f"averaged over {best['representations']:.0f} representations, the "
+            f"share of {best['kind']} wells nearest to one of their own week changes by {points(best)}, "
+            f"{NSCB} by {change(numbers, best['summary'], NSCB)}"
         )
-        if TRUTH in set(numbers["measure"]):
-            text += f", agreement with the truth by {change(numbers, best['summary'], TRUTH)}"
-    told = [f"{name} ({cost(numbers, name)})" for name in dear.sort_values("value")["summary"]]
+        if goal == TRUTH:
+            text += f", {BIOLOGY[TRUTH]} by {change(numbers, best['summary'], TRUTH)}"
+    told = [f"{name} ({text})" for name, text in zip(weeks["summary"], costs, strict=True) if text]
     return f"{text}." + (f" Surely at a cost: {'; '.join(told)}." if told else "")
 
 
 def cost(numbers: pd.DataFrame, correction: str) -> str:
-    """What a correction surely lowers of NSC, NSCB and agreement with the truth, in words; empty if nothing."""
-    lines = pick(numbers, protocol=CHANGES, summary=correction, measure=[NSC, NSCB, TRUTH])
+    """What a correction surely lowers of all that is measured of biology, in words; empty if nothing."""
+    lines = pick(numbers, protocol=CHANGES, summary=correction, measure=[*BIOLOGY])
     lower = [line for _, line in lines.iterrows() if line["high"] < 0]
-    return ", ".join(f"{line['measure']} {difference(line)}" for line in lower)
+    return ", ".join(f"{BIOLOGY[line['measure']]} {difference(line)}" for line in lower)
 
 
 def change(numbers: pd.DataFrame, correction: str, measure: str) -> str:
@@ -160,8 +175,8 @@ def change(numbers: pd.DataFrame, correction: str, measure: str) -> str:
 
 
 def difference(line: pd.Series) -> str:
-    """A difference of accuracies in points, or of correlations as it is, with its interval."""
-    if line["measure"] != TRUTH:
+    """A difference of accuracies in points, or of other measures as it is, with its interval."""
+    if line["measure"] in (NSC, NSCB, WEEK):
         return points(line)
     return f"{line['value']:+.3f} [{line['low']:+.3f}, {line['high']:+.3f}]"
 
