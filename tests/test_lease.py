@@ -106,12 +106,12 @@ def test_the_plan_of_a_lease_is_read_from_its_report(tmp_path):
 
 
 def test_of_a_page_all_parts_are_jobs_and_kinds_leave_seeds_and_lengths_out():
-    entry = Entry(page="lafarge2019", given={"preset": "quick", "repeats": 2})
+    entry = Entry(page="lafarge2019", given={"preset": "long", "repeats": 2})
     jobs = jobs_of([entry, replace(entry, given=entry.given | {"seed": 9, "iterations": 5000})])
-    parts = making.parts(replace(lafarge2019.PRESETS["quick"], repeats=2))
+    parts = making.parts(replace(lafarge2019.PRESETS["long"], repeats=2))
     assert {job.part for job in jobs} <= parts.keys()
     kinds = [{job.kind for job in jobs if job.part.startswith(f"{name},")} for name in ("VAE+", "VAE", "AE")]
-    assert [len(kind) for kind in kinds] == [1, 2, 1]  # beside the VAE the one of another beta
+    assert [len(kind) for kind in kinds] == [1, 3, 1]  # beside the VAE those of other betas
     assert {job.kind for job in jobs if job.training is None} == {""}
 
 
