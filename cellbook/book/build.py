@@ -12,6 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from datetime import UTC, datetime
+from graphlib import TopologicalSorter
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -252,43 +253,47 @@ def execute_all(
 
     A page comes after those that `after` names in `notebooks/pages.yml`; those that others come after are the first.
     """
-    after = {page: set(entry.get("after", [])) for page, entry in notebooks.pages().items()}
-    order = sorted(after, key=lambda page: -sum(page in first for first in after.values()))
-    own = {p: {name: value for name, value in given.items() if name in notebooks.parameters(p)} for p in order}
+    after = {page: entry.get("after", []) for page, entry in notebooks.pages().items()}
+    read = sorted(after, key=lambda page: -sum(page in first for first in after.values()))
+    order = TopologicalSorter({page: after[page] for page in read})
+    own = {p: {name: value for name, value in given.items() if name in notebooks.parameters(p)} for p in after}
     lanes = min(len(own), worker_count())
     if lanes < 2:
-        order = sorted(order, key=lambda page: bool(after[page]))
-        found = {page: run_or_skip(page, own[page], force, echo) for page in order}
+        found = {page: run_or_skip(page, own[page], force, echo) for page in order.static_order()}
     else:
-        found = side_by_side(own, after, lanes, force, echo)
+        found = in_lanes(own, order, lanes, force, echo)
     return {page: found[page] for page in after}
 
 
-def side_by_side(
-    given: dict[str, dict[str, Any]], after: dict[str, set[str]], lanes: int, force: bool = False, echo: bool = False
+def in_lanes(
+    given: dict[str, dict[str, Any]],
+    order: TopologicalSorter[str],
+    lanes: int,
+    force: bool = False,
+    echo: bool = False,
 ) -> dict[str, tuple[Path, bool] | DataNotFound]:
     """Execute pages with these parameters in several processes, each on its share of the cores."""
-    found, running, waiting = {}, {}, list(given)
+    found, running = {}, {}
     share = max(1, cpu_count() // lanes)
+    order.prepare()
     # Started afresh: a forked child of a process with running threads can hang.
     with (
         tqdm(total=len(given), desc="pages", disable=not echo) as bar,
         ProcessPoolExecutor(lanes, get_context("spawn"), begin_lane, (share,)) as pool,
     ):
         try:
-            while waiting or running:
-                ready = [page for page in waiting if after[page] <= found.keys()][: lanes - len(running)]
-                for page in ready:
-                    waiting.remove(page)
-                    running[pool.submit(run_or_skip, page, given[page], force)] = page
-                bar.set_postfix_str(", ".join(running.values()))
+            while order.is_active():
+                running |= {pool.submit(run_or_skip, page, given[page], force): page for page in order.get_ready()}
+                bar.set_postfix_str(", ".join(page for one, page in running.items() if one.running()))
                 for one in wait(running, 1, FIRST_COMPLETED).done:
-                    found[running.pop(one)] = one.result()
+                    page = running.pop(one)
+                    found[page] = one.result()
+                    order.done(page)
                     bar.update()
         except BrokenProcessPool as error:
             raise CellbookError(
-                f"a process that executes one of the pages {', '.join(running.values())} ended abruptly, most likely "
-                "for want of memory: finished runs are kept, so run it again with more"
+                "a process that executes a page ended abruptly, most likely for want of memory: finished runs are "
+                "kept, so run it again with more"
             ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)

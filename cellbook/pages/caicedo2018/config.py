@@ -142,7 +142,7 @@ PRESETS = {
         untrained=3,
         once=(SHUFFLED, PRETRAINED),
     ),
-    # All that the page shows, the genetic screen as well, trained as long: two hours of a core for each screen's half.
+    # All that the page shows, the genetic screen as well, with as many steps: three and a half hours of a core.
     "wide": replace(EVERYTHING, cells=22, crop=68, iterations=250, batch=32, norm_momentum=0.1),
     # The paper's networks on as many cells as a GPU looks at in a minute.
     "lease": replace(FULL, iterations=1_600, photographs=30),

@@ -157,7 +157,7 @@ def confounded(numbers: pd.DataFrame) -> str:
         )
         if goal == TRUTH:
             text += f", {BIOLOGY[TRUTH]} by {change(numbers, best['summary'], TRUTH)}"
-    told = [f"{name} ({text})" for name, text in zip(weeks["summary"], costs, strict=True) if text]
+    told = [f"{name} ({paid})" for name, paid in zip(weeks["summary"], costs, strict=True) if paid]
     return f"{text}." + (f" Surely at a cost: {'; '.join(told)}." if told else "")
 
 
