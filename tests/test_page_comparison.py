@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from executing import execute
+from scipy.spatial.distance import squareform
 from scipy.stats import spearmanr
+from sklearn.metrics import silhouette_samples
 
 from cellbook import metrics, profiles
 from cellbook.book import fragments, front, notebooks
@@ -17,10 +19,11 @@ from cellbook.errors import CellbookError
 from cellbook.methods import weakly_supervised
 from cellbook.pages import comparison
 from cellbook.pages.comparison import config as configs
-from cellbook.pages.comparison import corrected, decisions, found, making, measures, ranking, shown
+from cellbook.pages.comparison import corrected, decisions, found, judged, making, ranking, shown
 from cellbook.profiles.centre import Centre
 from cellbook.runs import Run, known_by
 from cellbook.screens import named
+from cellbook.study import measured as study_measured
 from cellbook.study import models, profile, rows
 from cellbook.study.rows import Draws, Votes
 from cellbook.study.trainings import Place
@@ -329,8 +332,8 @@ def test_all_layers_of_the_first_weakly_supervised_network_are_compared_if_its_w
     assert not [name for name in left if name.startswith("baseline")]
 
 
-def test_real_cells_are_compared_by_the_trainings_that_a_cpu_has_made_on_them():
-    for screen, preset, steps in (("bbbc021-sample", "long", 250), ("simulated", "lease", 1600)):
+def test_weak_supervision_is_compared_by_the_trainings_that_a_cpu_has_made():
+    for screen, preset, steps in (("bbbc021-sample", "long", 250), ("simulated", "wide", 250)):
         config = replace(comparison.PRESETS["quick"], screen=screen)
         assert configs.preset_of("caicedo2018", config) == preset
         assert configs.of_page("caicedo2018", config).iterations == steps
@@ -386,17 +389,38 @@ def test_measures_have_their_chance_and_the_truth_agrees_with_itself(tables):
     assert clean["value"].between(-1, 1).all()
 
 
-def test_a_screen_without_weeks_is_restored_by_itself(run):
-    distances = measures.stored(run)
-    for point in [
-        (PLUS, "without weeks"),
-        (PLUS, "without weeks, whitened"),
-        (PLUS, "without weeks, whitened by cells"),
-    ]:
-        distances[PLUS, "none"] = distances[point]
-        distances[PLUS, "without weeks"] = distances[point]
-        scores = measures.all_scores(run, {key: distances[key] for key in [(PLUS, "none"), (PLUS, "without weeks")]})
-        assert scores["without weeks"][PLUS, "none"][0].share == pytest.approx(1)
+def test_what_is_asked_of_all_distances_is_what_slow_loops_find(treatments):
+    rng = np.random.default_rng(7)
+    line, other, true = (metrics.distance_matrix(rng.normal(size=(len(treatments), 4))) for _ in range(3))
+    given = {name: squareform(square, checks=False) for name, square in (("none", line), ("without weeks", other))}
+    found_ = judged.judged(given | {"Harmony": given["without weeks"]}, treatments, true)
+    values = {key: part["value"].to_numpy() for key, part in found_.groupby(["summary", "measure"])}
+    np.testing.assert_allclose(values["Harmony", "without weeks"], 1)  # a screen without weeks is restored by itself
+    expected = silhouette_samples(line, treatments["Metadata_moa"], metric="precomputed")
+    np.testing.assert_allclose(values["none", "silhouette"], expected, atol=1e-4)
+    compound = treatments["Metadata_compound"].to_numpy()
+    for i, mine in enumerate(compound):
+        away = compound != mine
+        for measure, square in (("truth", true), ("without weeks", other)):
+            agreed = spearmanr(line[i, away], square[i, away])[0]
+            assert values["none", measure][i] == pytest.approx(agreed, abs=1e-4)
+    assert set(judged.judged({"none": given["none"]}, treatments, None)["measure"]) == {"silhouette"}
+
+
+def test_distances_to_the_nearest_alone_score_and_choose_as_all_of_them_do(treatments):
+    rng = np.random.default_rng(8)
+    squares = np.stack([metrics.distance_matrix(rng.normal(size=(len(treatments), 5))) for _ in range(6)])
+    lines = {str(i): squareform(square, checks=False) for i, square in enumerate(squares)}
+    kept = profile.nearest_alone(lines, treatments, configs.MEASURES, second=True)
+    few = np.stack([squareform(line) for line in kept.values()])
+    assert (few < few.max(axis=(1, 2), keepdims=True)).mean() < 0.5 < (squares < 2).mean()
+    for measure in configs.MEASURES:
+        given = [study_measured.matched(treatments, of, measure).correct for of in (squares, few)]
+        np.testing.assert_array_equal(*given)
+    choices = [ranking.chosen_without(treatments, of, configs.MEASURES) for of in (squares, few)]
+    assert choices[0] == choices[1]
+    once = [squareform(line) for line in profile.nearest_alone(lines, treatments, configs.MEASURES).values()]
+    assert not np.array_equal(np.stack(once), few)
 
 
 def test_ranks_add_up_and_choices_cover_all_compounds(tables):

@@ -200,21 +200,30 @@ def save_distances(found: Mapping[str, np.ndarray], folder: Path) -> None:
 
 
 def nearest_alone(
-    distances: Mapping[Key, np.ndarray], treatments: pd.DataFrame, measures: Iterable[metrics.Measure]
+    distances: Mapping[Key, np.ndarray],
+    treatments: pd.DataFrame,
+    measures: Iterable[metrics.Measure],
+    *,
+    second: bool = False,
 ) -> dict[Key, np.ndarray]:
     """Condensed distances of which those to the nearest candidates are kept, and all others are the largest.
 
     For pages whose numbers all ask for the nearest candidate alone: hundreds of settings and checkpoints with all their
-    distances take ten times the room.
+    distances take ten times the room. `second` also keeps the nearest candidate of another compound than that one, for
+    what is asked when a compound is not there.
     """
     allowed = [metrics.measure_design(treatments, measure).eligible for measure in measures]
+    compounds = treatments["Metadata_compound"].to_numpy()
     found = {}
     for key, line in distances.items():
         square = squareform(line)
         kept = np.zeros(square.shape, bool)
         for eligible in allowed:
-            asks = eligible.any(axis=1)
-            kept[asks, np.where(eligible, square, np.inf).argmin(axis=1)[asks]] = True
+            for _ in range(1 + second):
+                asks = eligible.any(axis=1)
+                nearest = np.where(eligible, square, np.inf).argmin(axis=1)
+                kept[asks, nearest[asks]] = True
+                eligible = eligible & (compounds != compounds[nearest][:, None])
         kept |= kept.T
         found[key] = squareform(np.where(kept, square, square.max()), checks=False) if kept.any() else line
     return found

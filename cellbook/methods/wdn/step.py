@@ -117,6 +117,8 @@ class Wdn:
             elif now - best >= PATIENCE:
                 self.stopped_ = f"the distance between held-out controls fell no more at {PATIENCE} checkpoints"
                 break
+        if self.step is None and not best:
+            self.stopped_ = f"none of {parts[0].training.map_done} steps brought held-out controls closer"
         self.steps_ = parts[0].training.steps[best]
         self.distances_ = {"before": before, "start": course[0], "after": course[best]}
 

@@ -9,12 +9,14 @@ from cellbook.pages.comparison.config import (
     CHANGES,
     CHOICE,
     CONSISTENCY,
+    CORRECTIONS,
     EVERYTHING,
     GAINS,
     MEASURED,
     NONE,
     NSC,
     NSCB,
+    PLAINLY,
     PRECISION,
     PREDICTS,
     RESTORED,
@@ -48,7 +50,7 @@ def sentences(
 ) -> pd.DataFrame:
     """Sentences by situation: situation, first (whether it stands on the first page), sentence."""
     found = {
-        WITHOUT_GPU: without_gpu(numbers, choices),
+        WITHOUT_GPU: without_gpu(numbers, choices) + by_truth(numbers, choices, compared),
         WITH_GPU: with_gpu(numbers, choices),
         CONFOUNDED: confounded(numbers),
         LEARNED: learned(numbers),
@@ -101,6 +103,24 @@ def without_gpu(numbers: pd.DataFrame, choices: pd.DataFrame) -> str:
         f"If all others choose for each compound, {best['compounds']} of {best['of']} get this one, and "
         f"choices made so score NSC {share(nsc)} and NSCB {share(nscb)} per cent on the compounds that had no say."
         f"{week_of(numbers, best)}"
+    )
+
+
+def by_truth(numbers: pd.DataFrame, choices: pd.DataFrame, compared: pd.DataFrame) -> str:
+    """What the truth would have chosen there, as a sentence; empty where it is not known."""
+    lines, best = pick(numbers, protocol=MEASURED, measure=TRUTH), top(choices, UNTRAINED_ONLY)
+    plain = compared.index[compared["kind"] == PLAINLY]
+    lines = lines[lines["variant"].isin(plain) & lines["summary"].isin(CORRECTIONS)]
+    if lines.empty or best is None:
+        return ""
+    first = lines.iloc[lines["value"].argmax()]
+    if (first["variant"], first["summary"]) == (best["variant"], best["summary"]):
+        return f" The known truth chooses the same, with an agreement of {plainly(first)}."
+    chosen = one(lines, variant=best["variant"], summary=best["summary"])
+    here = "" if chosen is None else f", and {plainly(chosen)} here"
+    return (
+        f" The known truth, which no real screen has, agrees best with {first['variant']}, "
+        f"{in_words(first['summary'])}: {plainly(first)}{here}."
     )
 
 

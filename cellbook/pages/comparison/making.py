@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.spatial.distance import squareform
 
 from cellbook import metrics, profiles
 from cellbook.cells import CellSet
@@ -26,6 +27,7 @@ from cellbook.pages.comparison.config import (
     CLEAN_WHITENED,
     CONSISTENCY,
     KNOWN,
+    MEASURES,
     NONE,
     PLAIN,
     PLAINLY,
@@ -38,6 +40,7 @@ from cellbook.pages.comparison.config import (
 )
 from cellbook.pages.comparison.corrected import RIDGE, corrected
 from cellbook.pages.comparison.found import Source
+from cellbook.pages.comparison.judged import judged
 from cellbook.profiles import Whitening
 from cellbook.profiles.aggregate import TREATMENT
 from cellbook.profiles.centre import Nothing
@@ -199,8 +202,14 @@ def of_weeks(simulated: SimulatedScreen, weeks: bool) -> SimulatedScreen:
 # --- what is measured of one representation -------------------------------------------------------------------------
 
 
-def measured(one: Representation, run: Run, config: Config, device: str) -> tuple[Tables, dict[str, np.ndarray]]:
-    """What is kept of a representation: distances between treatments by correction, weeks left, and retrieval."""
+def measured(
+    one: Representation, run: Run, config: Config, device: str, treatments: pd.DataFrame, true: np.ndarray | None
+) -> tuple[Tables, dict[str, np.ndarray]]:
+    """What is kept of a representation, by correction.
+
+    These are the distances of treatments to their nearest candidates, what was asked of all distances (see `judged`),
+    weeks left, and retrieval.
+    """
     one_unit, kept = one.name != CLASSICAL, run.products()
     start = base(run.table("wells"), config.components, one_unit)
     controls = start(run.table("controls")) if "controls.parquet" in kept else None
@@ -220,8 +229,14 @@ def measured(one: Representation, run: Run, config: Config, device: str) -> tupl
     if "clean.parquet" in kept:
         distances |= without_weeks(run, config.components, one_unit)
         tables.append({"truth": run.table("probe").assign(variant=one.name, repeat=one.repeat)})
-    head = f"{one.name}|{one.repeat}"
-    return under_one_another(tables), {f"{head}|{name}|cosine": line for name, line in distances.items()}
+    tables.append({"judged": judged(distances, treatments, true).assign(variant=one.name, repeat=one.repeat)})
+    return under_one_another(tables), nearest(distances, treatments, f"{one.name}|{one.repeat}")
+
+
+def nearest(distances: dict[str, np.ndarray], treatments: pd.DataFrame, head: str) -> dict[str, np.ndarray]:
+    """Distances to the nearest candidates alone, also when a compound is left out, as they are named in their file."""
+    kept = profile.nearest_alone(distances, treatments, MEASURES, second=True)
+    return {f"{head}|{name}|cosine": line for name, line in kept.items()}
 
 
 def without_weeks(run: Run, components: int, one_unit: bool) -> dict[str, np.ndarray]:
@@ -296,22 +311,28 @@ def make_products(
             made.append((one, wells_of(one, config, store, device, force)))
         except CellbookError as error:  # a network that does not fit these cells
             refused.append({"representation": one.name, "why": str(error), "command": "–"})
-    tasks = [(*pair, config, "cpu") for pair in made]
-    parts = side_by_side(measured, tasks, worth=config.wdn_iterations >= LONG)
-    tables = under_one_another(part for part, _ in parts)
-    distances = {name: line for _, some in parts for name, line in some.items()}
-    treated = cells.table[~named.is_positive(cells.table)]
     units = treatments_of(cells)
-    if config.screen == named.SIMULATED:
-        true = true_profiles(treated)
-        keys = [tuple(key) for key in units[TREATMENT].itertuples(index=False)]
-        distances[f"{KNOWN}|0|{NONE}|cosine"] = profile.condensed(true.loc[keys].reset_index(), "cosine")
+    known = {NONE: between_truths(cells, units)} if config.screen == named.SIMULATED else {}
+    true = squareform(known[NONE]) if known else None
+    tasks = [(*pair, config, "cpu", units, true) for pair in made]
+    parts = side_by_side(measured, tasks, worth=config.wdn_iterations >= LONG)
+    distances = {name: line for _, some in parts for name, line in some.items()}
+    distances |= nearest(known, units, f"{KNOWN}|0")
+    truth = [{"judged": judged(known, units, None).assign(variant=KNOWN, repeat=0)}] if known else []
+    tables = under_one_another([*(part for part, _ in parts), *truth])
     tables |= {"treatments": units, "size": profile.size(cells, len(units))}
     tables["missing"] = pd.concat([missing, pd.DataFrame(refused)], ignore_index=True)
     tables["compared"] = pd.DataFrame([compared(*pair) for pair in made])
     tables["trainings"] = found.own_trainings([one.source for one, _ in made if "training" in one.about])
     save_products({name: table for name, table in tables.items() if len(table)}, folder)
     profile.save_distances(distances, folder)
+
+
+def between_truths(cells: CellSet, units: pd.DataFrame) -> np.ndarray:
+    """Distances between the known changes of the cells of treatments, condensed, in the order of a table of these."""
+    true = true_profiles(cells.table[~named.is_positive(cells.table)])
+    keys = [tuple(key) for key in units[TREATMENT].itertuples(index=False)]
+    return profile.condensed(true.loc[keys].reset_index(), "cosine")
 
 
 def treatments_of(cells: CellSet) -> pd.DataFrame:

@@ -10,9 +10,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from cellbook import metrics
 from cellbook.configure import restore
-from cellbook.metrics.neighbours import candidates
 from cellbook.metrics.scores import measure_design
 from cellbook.pages.comparison import decisions
 from cellbook.pages.comparison.config import (
@@ -23,16 +21,15 @@ from cellbook.pages.comparison.config import (
     GAINS,
     KNOWN,
     MEASURED,
+    MEASURES,
     NONE,
     NSC,
     NSCB,
     PLAINLY,
     PRECISION,
     PREDICTS,
-    PROTOCOL,
     RESTORED,
     SILHOUETTE,
-    TARGETS,
     TRAINED,
     TRUTH,
     UNTRAINED_ONLY,
@@ -50,9 +47,7 @@ from cellbook.pages.comparison.ranking import (
 from cellbook.runs import Run
 from cellbook.study import measured
 from cellbook.study.rows import Draws, Votes, average, by_repeat, counts, difference, mean, numbers, row
-from cellbook.study.truth import agreeing
 
-BENCHMARK = metrics.PROTOCOLS[PROTOCOL]
 WITHOUT_TRUTH = (NSC, NSCB, *PRECISION.values(), SILHOUETTE)  # what a screen without a truth can be ranked by
 RANKED = (NSC, NSCB, TRUTH)
 Point = tuple[str, str]  # representation and correction
@@ -111,23 +106,18 @@ def all_scores(run: Run, distances: Mapping[Point, list[np.ndarray]]) -> dict[st
     Those of a treatment are grouped by compound, those of a control well (`WEEK`) by plate.
     """
     treatments = run.table("treatments")
-    compounds = treatments["Metadata_compound"].to_numpy()
-    others = candidates(treatments)
     found: dict[str, Scores] = {}
 
     def add(name: str, point: Point, votes: Votes) -> None:
         found.setdefault(name, {}).setdefault(point, []).append(votes)
 
     for point, squares in distances.items():
-        for repeat, square in enumerate(squares):
-            for measure in BENCHMARK.measures:
-                add(measure.name, point, measured.matched(treatments, square, measure))
-            add(SILHOUETTE, point, Votes.of(metrics.silhouettes(treatments, distances=square), compounds))
-            if (KNOWN, NONE) in distances and point[0] != KNOWN:
-                add(TRUTH, point, agreeing(square, distances[KNOWN, NONE][0], others, compounds))
-            target = distances.get((point[0], TARGETS.get(point[1], "")), [])
-            if repeat < len(target):
-                add(RESTORED, point, agreeing(square, target[repeat], others, compounds))
+        for square, measure in product(squares, MEASURES):
+            add(measure.name, point, measured.matched(treatments, square, measure))
+    for (variant, summary, name), repeats in by_repeat(run.table("judged"), "variant", "summary", "measure").items():
+        for part in repeats:
+            known = part["value"].notna()
+            add(name, (variant, summary), Votes.of(part["value"].fillna(0), part["compound"], known))
     for (variant, summary, kind), repeats in by_repeat(run.table("precision"), "variant", "summary", "kind").items():
         for part in repeats:
             add(PRECISION[kind], (variant, summary), Votes.of(part["value"], part["compound"]))
@@ -170,7 +160,7 @@ def chances(run: Run) -> dict[str, float]:
     """What each measure is of a random order of neighbours or candidates; of agreements 0."""
     treatments = run.table("treatments")
     found = {TRUTH: 0.0, RESTORED: 0.0}
-    for measure in BENCHMARK.measures:
+    for measure in MEASURES:
         plan = measure_design(treatments, measure)
         found[measure.name] = float((plan.positives / np.maximum(plan.eligible.sum(axis=1), 1))[plan.scored].mean())
     found |= run.table("precision").groupby("kind")["chance"].mean().rename(PRECISION).astype(np.float64).to_dict()
@@ -275,7 +265,7 @@ def choosing(
         if not points:
             continue
         squares = np.stack([distances[point][0] for point in points])
-        choice = chosen_without(treatments, squares, BENCHMARK.measures)
+        choice = chosen_without(treatments, squares, MEASURES)
         for place, n in pd.Series(choice).value_counts().items():
             rows.append((among, *points[place], int(n), len(choice)))  # type: ignore[call-overload]
         for name in (NSC, NSCB):

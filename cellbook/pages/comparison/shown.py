@@ -15,6 +15,7 @@ from cellbook.pages.comparison.config import (
     CORRECTIONS,
     GAINS,
     KNOWN,
+    LEFT_OUT,
     MEASURED,
     NONE,
     NSC,
@@ -58,6 +59,9 @@ def result_table(numbers: pd.DataFrame) -> pd.DataFrame:
     lines = pd.concat([lines[~last], lines[last]]).rename(columns={"variant": "representation"})
     order = {name: place for place, name in enumerate(COLUMNS)}
     table = tables.wide(lines.rename(columns={"summary": "correction"}), ["representation", "correction"], text)
+    chance = lines.groupby("measure")["null"].first().dropna()
+    chance = chance[chance.index.isin(SHARES)].map(percent)
+    table = pd.concat([table, pd.DataFrame([{"representation": "chance", **chance}])], ignore_index=True).fillna("–")
     return table[[*table.columns[:2], *sorted(table.columns[2:], key=order.__getitem__)]]
 
 
@@ -122,13 +126,16 @@ def truth_table(numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def compared_table(run: Run) -> pd.DataFrame:
-    """What is compared, and where it comes from."""
+    """What is compared, and where it comes from; of several trainings of a network the first."""
     table = run.table("compared")
+    trained = table.groupby("variant")["training"].transform("size").where(table["training"] != "", 0)
+    table = table.assign(trainings=trained).drop_duplicates("variant")
     return pd.DataFrame(
         {
             "representation": table["variant"],
             "kind": table["kind"],
-            "run of its training": [f"`{key}`" if key else "–" for key in table["training"]],
+            "trainings": [f"{n}" if n else "–" for n in table["trainings"]],
+            "run of its first training": [f"`{key}`" if key else "–" for key in table["training"]],
             "trained on": [name or "–" for name in table["device"]],
             "seconds of training": ["–" if np.isnan(t) else f"{t:,.0f}" for t in table["trained"]],
             "seconds of encoding": table["seconds"].map("{:,.0f}".format),
@@ -169,6 +176,12 @@ def missing_table(run: Run) -> pd.DataFrame:
     commands = [name if name == "–" else f"`{name}`" for name in table["command"]]
     names = table["representation"].replace(PAPERS)
     return pd.DataFrame({"representation": names, "why it is not compared": table["why"], "command": commands})
+
+
+def on_purpose(config: Config) -> str:
+    """Which trainings of the papers are left out on purpose, by name, as a sentence."""
+    of = [f"{PAPERS[paper]} ({'; '.join(LEFT_OUT[paper])})" for paper, _ in config.pages if paper in LEFT_OUT]
+    return f"Left out on purpose: {', '.join(of)}." if of else ""
 
 
 def printed_table(entries: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -242,12 +255,12 @@ def warning(config: Config, run: Run, page: str) -> str:
     size, compared = run.table("size").iloc[0], run.table("compared")
     per_treatment = (size["cells"] - size["control_cells"]) / size["treatments"]
     screen = SCREENS.get(config.screen, f"the cells of {config.screen}")
-    missing = missing_table(run)
+    missing, several = missing_table(run), compared.groupby("variant").size().max()
     lines = [
-        f"Compared on {size['cells']:,} {screen}, about {per_treatment:.0f} a treatment: {len(compared)} "
-        f"representations, each made from the same cells.",
-        "Each network is one training, and a second one would land elsewhere; the intervals here are over compounds "
-        "and plates alone.",
+        f"Compared on {size['cells']:,} {screen}, about {per_treatment:.0f} a treatment: "
+        f"{compared['variant'].nunique()} representations, each made from the same cells.",
+        f"Each network is the mean of {several} training{'s' if several > 1 else ''} at most, and another one would land "
+        "elsewhere; the intervals here are over compounds and plates alone.",
     ]
     if len(missing):
         lines.append(f"Not there today: {len(missing)} more, see the end of the page for the commands.")
