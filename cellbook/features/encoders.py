@@ -26,7 +26,7 @@ from cellbook.features.families import (
 from cellbook.features.masks import find_masks
 from cellbook.pixels import channel_max, in_threads
 
-_BATCH, _ON_A_GPU = 128, 1024  # cells
+_BATCH, _ON_A_GPU = 32, 1024  # cells
 _WIDTHS = (32, 64, 128, 64)  # channels of the random network; of the last the mean and the deviation are features
 
 
