@@ -1,6 +1,6 @@
 """Time training steps of AE, VAE and VAE+: bf16, channels-last and compiled networks, each on and off, side by side.
 
-    python benchmarks/train_step.py --steps 3 --json steps.json
+    python benchmarks/train_step.py --steps 3 --threads 1 --csv
     python benchmarks/train_step.py --device cuda --steps 50 --settings all
 
 A step includes drawing and gathering its batches from images that lie on the device. Cells are random numbers: the work
@@ -9,13 +9,12 @@ is the same. Times are medians over steps, on CUDA by events; compiling falls in
 
 import argparse
 import itertools
-import json
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from table import add_option, write
 
 from cellbook.cells import CellSet
 from cellbook.methods import vae_plus
@@ -77,6 +76,20 @@ def measure(cells, device, model, bf16, channels_last, compiled, args) -> dict[s
     }
 
 
+def named(row: dict[str, object]) -> str:
+    """A setting in words."""
+    parts = ["bf16" if row["bf16"] else "float32", "channels last" if row["channels_last"] else "channels first"]
+    return ", ".join([str(row["model"]), *parts, *["compiled"] * bool(row["compiled"])])
+
+
+def line(row: dict[str, object], first: dict[str, object]) -> dict[str, object]:
+    """A setting for the table of all benchmarks, beside the first of its model; on a CPU by processor time."""
+    measure = "cpu_seconds" if row["peak_mib"] is None else "seconds"
+    unit = "processor s a step" if row["peak_mib"] is None else "s a step"
+    about = {"what": named(row), "value": row[measure], "unit": unit}
+    return about | {"faster": first[measure] / row[measure], "beside": named(first)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto")
@@ -87,7 +100,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--json", type=Path)
+    add_option(parser, __file__)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -96,23 +109,23 @@ def main() -> None:
     if cuda:
         torch.backends.cudnn.benchmark = True
     cells = random_cells(4 * 104)
-    settings = [(bf16, True, False) for bf16 in sorted({has_bf16(device), False})]
+    settings = [(bf16, True, False) for bf16 in sorted({has_bf16(device, on_cpu=True), False})]
     if args.settings == "all":
         settings = list(itertools.product((False, True), repeat=3))
-    rows = []
+    rows, lines = [], []
     print(f"{device_name(str(device))}, {torch.get_num_threads()} threads, batch {args.batch}, width {args.width}")
     print(f"{'model':16} bf16 ch.last compile  s/step   spread  CPU s/step  images/s")
     for model, (bf16, channels_last, compiled) in itertools.product(args.models, settings):
         row = measure(cells, device, model, bf16, channels_last, compiled, args)
+        first = next((one for one in rows if one["model"] == model), row)
         rows.append(row)
+        lines.append(line(row, first))
         print(
             f"{model:16} {bf16!s:5} {channels_last!s:5} {compiled!s:6} {row['seconds']:9.4f} {row['spread']:8.4f}"
             f" {row['cpu_seconds']:9.3f} {row['images_per_second']:10.1f}",
             flush=True,
         )
-    if args.json:
-        facts = {"device": device_name(str(device)), "threads": torch.get_num_threads(), "torch": torch.__version__}
-        args.json.write_text(json.dumps({**facts, "batch": args.batch, "width": args.width, "rows": rows}, indent=1))
+    write(args.csv, lines, str(device), torch.get_num_threads())
 
 
 if __name__ == "__main__":
