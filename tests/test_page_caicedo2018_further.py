@@ -22,6 +22,7 @@ from cellbook.pages.caicedo2018 import genes, making, measures, shown
 from cellbook.pages.caicedo2018.config import Config, judged, trainings, with_genes
 from cellbook.pages.caicedo2018.models import (
     AS_DESCRIBED,
+    ATTENDED,
     BASELINE,
     GENETIC,
     LABELS,
@@ -45,7 +46,7 @@ ALL = replace(
     caicedo2018.PRESETS["smoke"],
     models=tuple(LABELS),
     iterations=2,
-    once=(SETS3, *AS_DESCRIBED.values(), POOLED, SHUFFLED),
+    once=(SETS3, *AS_DESCRIBED.values(), POOLED, ATTENDED, SHUFFLED),
     weeks_left_out=("Week1", "Week3"),
     genetic=tuple(LABELS),
     genetic_once=(SETS3,),
@@ -302,6 +303,7 @@ def test_every_figure_and_table_is_drawn_of_what_was_trained(run, numbers, table
         SETS3,
         *AS_DESCRIBED.values(),
         POOLED,
+        ATTENDED,
         SHUFFLED,
         "without Week1",
         "without Week3",
@@ -316,7 +318,7 @@ def test_every_figure_and_table_is_drawn_of_what_was_trained(run, numbers, table
 
 def test_the_box_at_the_top_tells_screens_and_networks_apart(run):
     said = shown.warning(ALL, run, "caicedo2018-genes")
-    assert "of BBBC021 and, 4 of them, on a simulated genetic screen, on CPU: 14 trainings, of a narrower" in said
+    assert "of BBBC021 and, 4 of them, on a simulated genetic screen, on CPU: 15 trainings, of a narrower" in said
     assert "was not trained" not in said
     assert "EfficientNet" not in said
     told = run.table("trainings").assign(variant=[PRETRAINED, *run.table("trainings")["variant"][1:]])

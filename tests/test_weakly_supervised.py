@@ -17,6 +17,7 @@ from cellbook.methods import weakly_supervised as method
 from cellbook.methods.weakly_supervised import LAYERS, PRESETS, Config
 from cellbook.methods.weakly_supervised.augmentation import augment, moved, ranged, scaled
 from cellbook.methods.weakly_supervised.networks import (
+    AttentionClassifier,
     Block,
     Classifier,
     Convolution,
@@ -46,6 +47,7 @@ KINDS = [
     {"labels": "shuffled", "control_class": True},
     {"model": "pooled"},
     {"model": "pooled", "partners": "apart"},
+    {"model": "attended"},
 ]
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: " ".join(map(str, kind.values())) or "baseline")
 
@@ -105,10 +107,15 @@ def test_the_networks_have_the_published_numbers_of_parameters():
 
 
 def test_a_configuration_builds_the_published_networks(cells):
-    for changes, count in (({}, 512 * 256 + 512), ({"head": "direct"}, 0), ({"model": "recurrent"}, 590_592)):
+    for changes, count in (
+        ({}, 512 * 256 + 512),
+        ({"head": "direct"}, 0),
+        ({"model": "recurrent"}, 590_592),
+        ({"model": "attended"}, 512 * 256 + 256),
+    ):
         state = method.begin(Config(batch=2, **changes), cells, CPU)
         classes = 3
-        dense = (256 if count else 512) * classes + classes
+        dense = (256 if count in (131_584, 590_592) else 512) * classes + classes
         assert size(*state.networks.values()) == 11_180_736 + count + dense
 
 
@@ -526,7 +533,7 @@ def test_an_interrupted_training_ends_like_an_undisturbed_one(cells, tmp_path, m
         assert (tmp_path / "cut" / product).read_bytes() == (tmp_path / "whole" / product).read_bytes()
 
 
-@pytest.mark.parametrize("model", ["baseline", "recurrent", "mixup", "pooled"])
+@pytest.mark.parametrize("model", ["baseline", "recurrent", "mixup", "pooled", "attended"])
 def test_a_short_training_tells_treatments_of_cells_it_never_saw(cells, tmp_path, model):
     settings = {"width": 4, "batch": 16, "iterations": 60, "rate": 5e-3, "norm_momentum": 0.2, "shift": 0.1}
     state = train(method, Config(model=model, **settings), cells, tmp_path, "cpu")
@@ -585,6 +592,27 @@ def test_the_mean_of_a_set_knows_no_order(cells):
     one = method.probabilities(state, cells)
     state.config = replace(state.config, set_size=1)
     np.testing.assert_allclose(method.probabilities(state, cells), one, rtol=1e-5)  # copies of a cell are that cell
+
+
+def test_attention_weights_the_cells_of_a_set_whatever_their_order(cells):
+    head = AttentionClassifier(6, 4, 3)
+    assert size(head) == 6 * 3 + 3 + 6 * 4 + 4
+    pool = torch.randn(5, 2, 6)
+    found = head(pool)
+    torch.testing.assert_close(head(pool[[3, 1, 4, 0, 2]]), found)
+    inner, outer = (head.score[i].weight.detach().numpy() for i in (0, 2))
+    w, b = (parameter.detach().numpy() for parameter in (head.dense.weight, head.dense.bias))
+    for j, one in enumerate(pool.numpy().transpose(1, 0, 2)):
+        raw = np.exp([outer[0] @ np.tanh(inner @ h) for h in one])
+        mean = sum(share * h for share, h in zip(raw / raw.sum(), one, strict=True))
+        np.testing.assert_allclose(found[j].detach().numpy(), w @ mean + b, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        head.score[2].weight.zero_()
+        torch.testing.assert_close(head(pool), head.dense(pool.mean(dim=0)))  # none is preferred: the plain mean
+    state = started(cells, model="attended", set_size=4)
+    one = method.probabilities(state, cells)
+    state.config = replace(state.config, set_size=1)
+    np.testing.assert_allclose(method.probabilities(state, cells), one, rtol=1e-5)
 
 
 PHOTOGRAPHS = {"trunk": "efficientnet_lite0", "scale": "signed", "layer": "pool"}
@@ -662,7 +690,7 @@ def test_dark_crops_take_no_part_and_dark_channels_are_no_nan(cells):
 
 def test_what_cannot_be_meant_is_refused_in_one_sentence(cells):
     for values, message in (
-        ({"model": "rnn"}, "model='rnn' is none of baseline, recurrent, mixup, pooled"),
+        ({"model": "rnn"}, "model='rnn' is none of baseline, recurrent, mixup, pooled, attended"),
         ({"model": "pooled", "partners": "label"}, "takes any or apart"),
         ({"trunk": "resnet50"}, "trunk='resnet50' is none of resnet18, efficientnet_lite0"),
         ({"trunk": "efficientnet_lite0", "layer": "pool"}, "scale='unit': trunk 'efficientnet_lite0' takes 'signed'"),

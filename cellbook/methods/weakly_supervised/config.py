@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from cellbook.errors import CellbookError
 from cellbook.runs import ADDED
 
-Model = Literal["baseline", "recurrent", "mixup", "pooled"]
+Model = Literal["baseline", "recurrent", "mixup", "pooled", "attended"]
 Trunk = Literal["resnet18", "efficientnet_lite0"]
 Head = Literal["embedded", "direct"]
 Partners = Literal["any", "apart", "label", "label_apart"]
@@ -18,7 +18,7 @@ Optimiser = Literal["adam", "sgd"]
 
 STAGES = ("2a", "2b", "3a", "3b", "4a", "4b", "5a", "5b")  # blocks of the trunk
 LAYERS = (*STAGES, "embedding")  # the pooled output of 5b is what the paper calls pool5
-SETS = ("recurrent", "pooled")  # models of several cells at once
+SETS = ("recurrent", "pooled", "attended")  # models of several cells at once
 PRETRAINED = ("pool", "embedding")  # layers of a network that begins as photographs have taught it
 LEAST = 32  # pixels of a crop: the trunk halves its side five times
 
@@ -39,7 +39,8 @@ class Config:
         If a value cannot be meant.
     """
 
-    # One cell at a time, a GRU over sets of cells, mixed pairs of cells; or, not in the paper, the mean over a set.
+    # One cell at a time, a GRU over sets of cells, mixed pairs of cells; or, not in the paper, the mean over a set,
+    # plain or weighted by attention.
     model: Model = "baseline"
     seed: int = 0  # of weights, batches, augmentation and shuffled labels
     # The paper prints neither; 300 epochs of 5,000 steps and 128 cells are the configuration of 2019.

@@ -150,6 +150,22 @@ class PooledClassifier(nn.Module):
         return self.dense(pool.mean(dim=0))
 
 
+class AttentionClassifier(nn.Module):
+    """Features of the cells of a set -> logits of the set, whatever their order: a dense layer of a weighted mean.
+
+    How much a cell counts is a softmax over the set of w' tanh(V h), as Ilse, Tomczak and Welling (2018) pool bags.
+    """
+
+    def __init__(self, features: int, classes: int, units: int) -> None:
+        super().__init__()
+        self.score = nn.Sequential(nn.Linear(features, units, bias=False), nn.Tanh(), nn.Linear(units, 1, bias=False))
+        self.dense = dense(features, classes)
+
+    def forward(self, pool: Tensor) -> Tensor:
+        """(T, B, 512) -> (B, K)."""
+        return self.dense((self.score(pool).softmax(dim=0) * pool).sum(dim=0))
+
+
 class PretrainedTrunk(nn.Module):
     """EfficientNet-Lite0 up to its pooled features, as photographs have taught it; all of its 3.35 M weights learn.
 

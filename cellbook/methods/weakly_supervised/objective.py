@@ -13,6 +13,7 @@ from cellbook.errors import CellbookError
 from cellbook.methods.weakly_supervised.augmentation import augment, ranged
 from cellbook.methods.weakly_supervised.config import LEAST, RATES, SETS, Config
 from cellbook.methods.weakly_supervised.networks import (
+    AttentionClassifier,
     Classifier,
     PooledClassifier,
     PretrainedTrunk,
@@ -66,6 +67,8 @@ def begin(config: Config, cells: CellSet, device: torch.device) -> State:
         head: nn.Module = SetClassifier(trunk.features, k, embedding)
     elif config.model == "pooled":
         head = PooledClassifier(trunk.features, k)
+    elif config.model == "attended":
+        head = AttentionClassifier(trunk.features, k, embedding)
     else:
         between = embedding if config.head == "embedded" else None
         head = Classifier(trunk.features, k, between, config.dropout, config.norm_momentum)

@@ -8,6 +8,7 @@ from cellbook.errors import CellbookError, some
 from cellbook.methods import weakly_supervised
 from cellbook.pages.caicedo2018.models import (
     AS_DESCRIBED,
+    ATTENDED,
     BASELINE,
     GENETIC,
     LABELS,
@@ -110,7 +111,7 @@ EVERYTHING = replace(
     FULL,
     models=tuple(LABELS),
     untrained=3,
-    once=(*STRENGTHS, *AS_DESCRIBED.values(), POOLED, SHUFFLED, PRETRAINED),
+    once=(*STRENGTHS, *AS_DESCRIBED.values(), POOLED, ATTENDED, SHUFFLED, PRETRAINED),
     weeks_left_out=("Week1", "Week3", "Week4"),  # those with most treatments, 60 of 103
     genetic=tuple(LABELS),
     genetic_once=STRENGTHS,
