@@ -15,7 +15,7 @@ from cellbook.errors import CellbookError
 from cellbook.figures import caicedo2018 as plots
 from cellbook.methods import weakly_supervised
 from cellbook.pages import caicedo2018
-from cellbook.pages.caicedo2018 import alleles, genes, making, measures, shown
+from cellbook.pages.caicedo2018 import alleles, genes, layers, measures, shown
 from cellbook.pages.caicedo2018.config import LAYERS, PAPERS_VIEWS, VERSION, judged, resize, trainings
 from cellbook.pages.caicedo2018.models import LABELS, TRAINED, of_genes
 from cellbook.runs import Run, known_by, obtain, run_key, save_table
@@ -124,7 +124,7 @@ def test_the_papers_layer_is_one_of_all_layers(numbers):
 
 def test_the_layers_of_a_training_are_told_apart_by_their_columns(store, run):
     key = run.table("trainings")["key"].iloc[0]
-    names = making.features_of(Run(store / key).table("layers"))
+    names = layers.features_of(Run(store / key).table("layers"))
     width = TWICE.width
     assert {layer: len(found) for layer, found in names.items()} == dict(
         zip(LAYERS, width * np.array([1, 1, 2, 2, 4, 4, 8, 8, 4]), strict=True)

@@ -6,7 +6,7 @@ name of its model, and a `repeat`. A line carries what its names are made of in 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -22,6 +22,7 @@ from cellbook.study.rows import Draws, Votes, average, by_repeat, counts, differ
 PARTS = ("variant", "summary", "distance", "channel", "kind")
 Setting = tuple[str, str, str]  # variant, summary, distance
 Matched = dict[tuple[Setting, str], list[Votes]]  # by setting and measure, one set of votes a training
+REMOVED = {"as many removed at random": False, "as many right and wrong": True}  # candidates, see `fall`
 BY_CHANNEL = ("MSE", "SSIM", "sharpness")  # measures of images that are also stored channel by channel
 
 
@@ -75,6 +76,34 @@ def per_training(found: Matched, protocols: Mapping[str, str]) -> pd.DataFrame:
         for repeat, votes in enumerate(repeats)
     ]
     return pd.DataFrame(rows, columns=["variant", "summary", "protocol", "measure", "repeat", "accuracy"])
+
+
+def fall(
+    setting: str,
+    treatments: pd.DataFrame,
+    squares: Sequence[np.ndarray],
+    votes: Mapping[str, Sequence[Votes]],
+    thinnings: Draws,
+    draws: Draws,
+    **more: Any,
+) -> Iterator[dict[str, Any]]:
+    """Lines of NSC and NSCB on the queries of NSCB, and of NSC with as many candidates removed as NSCB excludes.
+
+    Parameters
+    ----------
+    setting, more : what the lines are called
+    treatments : (n rows)
+    squares : distances between them, (n, n), one a training
+    votes : "NSC" and "NSCB", one set a training
+    thinnings : random removals, see `metrics.thinned`
+    draws : of compounds
+    """
+    for name, repeats in votes.items():
+        kept = [one.where(asked.counted > 0) for one, asked in zip(repeats, votes["NSCB"], strict=True)]
+        yield average(setting, "drop", name, kept, draws, **counts(kept), **more)
+    for name, alike in REMOVED.items():
+        left = [metrics.thinned(treatments, d, alike=alike, n=thinnings.n, seed=thinnings.seed) for d in squares]
+        yield random(setting, "drop", name, np.mean(left, axis=0), **more)
 
 
 def without_profile(

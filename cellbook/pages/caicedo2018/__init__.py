@@ -5,8 +5,8 @@ profiles of wells that a training keeps, of the paper's layer and of all others,
 """
 
 from cellbook.pages.caicedo2018.config import PRESETS, Config
-from cellbook.pages.caicedo2018.making import baseline, run
+from cellbook.pages.caicedo2018.making import baseline, look_closer, run
 from cellbook.pages.caicedo2018.measures import evaluate
 from cellbook.pages.caicedo2018.predicates import PREDICATES
 
-__all__ = ["PREDICATES", "PRESETS", "Config", "baseline", "evaluate", "run"]
+__all__ = ["PREDICATES", "PRESETS", "Config", "baseline", "evaluate", "look_closer", "run"]

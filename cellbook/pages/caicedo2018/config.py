@@ -28,6 +28,7 @@ from cellbook.study.encoding import CLASSICAL, PIXELS, UNTRAINED, of_layer
 from cellbook.study.trainings import Training
 
 VERSION = 1
+OWN = {"page": "caicedo2018", "version": 2}  # rises when what is measured of trainings or plain encoders changes
 METHOD = "weakly_supervised"
 PROTOCOL = "caicedo2018"
 PLAIN = (CLASSICAL, PIXELS)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from cellbook import metrics, profiles
@@ -13,25 +12,16 @@ from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.features.transferred import PACKAGE, WIDTH, installed
 from cellbook.methods import weakly_supervised
-from cellbook.pages.caicedo2018 import genes
-from cellbook.pages.caicedo2018.config import (
-    LAYER,
-    PLAIN,
-    PROTOCOL,
-    VERSION,
-    Config,
-    judged,
-    layer_parts,
-    trainings,
-)
+from cellbook.pages.caicedo2018 import closer, genes
+from cellbook.pages.caicedo2018.config import OWN, PROTOCOL, VERSION, Config, judged, layer_parts, trainings
+from cellbook.pages.caicedo2018.layers import by_layer, distances, named_by_layer, prefixed
 from cellbook.pages.caicedo2018.models import GENETIC, LABELS, PRETRAINED, of_genes
-from cellbook.profiles import to_wells
-from cellbook.runs import Run, choose_device, obtain, to_float32
+from cellbook.pages.caicedo2018.plain import Plain, plain, plain_encoders
+from cellbook.runs import Run, choose_device
 from cellbook.screens import named
 from cellbook.study import course, profile
-from cellbook.study.encoding import CLASSICAL, IMAGENET, UNTRAINED, begun, encode, of_layer, standardise
+from cellbook.study.encoding import IMAGENET
 from cellbook.study.measured import optional
-from cellbook.study.processes import one_thread
 from cellbook.study.trainings import (
     LONG,
     Arrays,
@@ -41,18 +31,12 @@ from cellbook.study.trainings import (
     contents,
     measured,
     obtain_trainings,
-    save_contents,
     save_products,
     told,
     train_all,
     under_one_another,
 )
 from cellbook.study.transferred import transferred
-from cellbook.training.codes import kept_rows
-from cellbook.training.loop import keyed
-
-OWN = {"page": "caicedo2018", "version": 2}  # rises when `measure` or `plain` find something else
-DISTANCE = profile.DISTANCES[:1]
 
 
 def run(config: Config, store: str | Path, **how: Any) -> Run:
@@ -73,6 +57,13 @@ def baseline(config: Config, store: str | Path, device: str = "auto") -> list[Ru
     return [run for screen in screens for run in photographed(config, screen, place)]
 
 
+def look_closer(run: Run, config: Config, store: str | Path, device: str = "auto") -> Run:
+    """The run of what is looked at closer of the trainings behind the page's run, see `closer`."""
+    return closer.obtain_closer(
+        run, config, lambda place: load(config, place.store, place.device), Place(store, choose_device(device))
+    )
+
+
 def photographed(config: Config, screen: str | None, place: Place) -> list[Run]:
     """The run of the ImageNet features of one of the page's screens."""
     cells = load(config, place.store, place.device, screen, config.photographs)
@@ -91,27 +82,6 @@ def load(
 
 
 # --- its parts ------------------------------------------------------------------------------------------------------
-
-
-class Plain(NamedTuple):
-    """An encoder that is not trained, on one of the page's screens."""
-
-    encoder: str
-    repeat: int  # whose seed it has
-    screen: str | None
-
-    @property
-    def variant(self) -> str:
-        """Its name in tables."""
-        return of_genes(self.encoder) if self.screen == GENETIC else self.encoder
-
-
-def plain_encoders(config: Config) -> list[Plain]:
-    """All encoders that are not trained, but for that of photographs; untrained networks of several seeds."""
-    own = dict.fromkeys((one.cells, one.repeat) for one in trainings(config))
-    names = [*((name, None) for name in PLAIN), (CLASSICAL, GENETIC)]
-    found = [Plain(name, 0, screen) for name, screen in names if (screen, 0) in own]
-    return found + [Plain(UNTRAINED, repeat, screen) for screen, repeat in own if repeat < config.untrained]
 
 
 def pieces(config: Config) -> dict[str, Training | Plain | str | None]:
@@ -142,9 +112,11 @@ def make_part(config: Config, name: str, place: Place) -> list[Run]:
     if not isinstance(one, Training | Plain):
         return photographed(config, one, place)
     cells = part_cells(config, name, place)
+    near = closer.worth_it(one, config)
     if isinstance(one, Plain):
-        return [plain(one, config, cells, place)]
-    return [measured(one, cells, place, measure, config, OWN)]
+        return [of(one, config, cells, place) for of in (plain, *[closer.closer_plain] * near)]
+    looks = [(measure, OWN), *[(closer.measure, closer.SETTINGS)] * near]
+    return [measured(one, cells, place, look, config, settings) for look, settings in looks]
 
 
 def part_cells(config: Config, name: str, place: Place) -> CellSet:
@@ -221,92 +193,3 @@ def with_compound(table: pd.DataFrame, cells: CellSet) -> pd.DataFrame:
     known = cells.table[["Metadata_compound", "Metadata_concentration"]].drop_duplicates()
     compound = {f"{name} {dose:g}": name for name, dose in known.itertuples(index=False)}
     return table.assign(compound=table["treatment"].map(compound))
-
-
-# --- profiles -------------------------------------------------------------------------------------------------------
-
-
-def distances(wells: pd.DataFrame) -> Arrays:
-    """Distances between treatments by "summary|distance": of mean profiles, as they are and whitened by DMSO wells.
-
-    Wells of the positive control are part of no profile.
-    """
-    used = wells[~named.is_positive(wells)].reset_index(drop=True)
-    varying = profiles.drop_unusable(used)[0]
-    found = dict(zip(course.MEANS, (varying, profile.whiten(varying)[0]), strict=True))
-    return profile.distances(found, PROTOCOL, DISTANCE)
-
-
-def by_layer(wells: pd.DataFrame) -> Arrays:
-    """The same of every layer, by "layer|summary|distance"; wells as a training keeps them of all its layers."""
-    found: Arrays = {}
-    for layer, names in features_of(wells).items():
-        found |= prefixed(distances(wells[[*profiles.metadata(wells), *names]]), layer)
-    return found
-
-
-def features_of(wells: pd.DataFrame) -> dict[str, list[str]]:
-    """Columns of each layer, in the order of the network."""
-    names: dict[str, list[str]] = {}
-    for column in wells.columns.difference(profiles.metadata(wells), sort=False):
-        names.setdefault(str(column).rpartition("_")[0], []).append(str(column))
-    return names
-
-
-def prefixed(found: Arrays, head: str) -> Arrays:
-    """Arrays with another word in front of their names."""
-    return {f"{head}|{name}": values for name, values in found.items()}
-
-
-def named_by_layer(found: Arrays) -> Arrays:
-    """Arrays by "variant|repeat|summary|distance": the name of a layer goes into that of the variant."""
-    named_: Arrays = {}
-    for name, values in found.items():
-        variant, repeat, *layer, summary, distance = name.split("|")
-        named_["|".join([of_layer(variant, *layer) if layer else variant, repeat, summary, distance])] = values
-    return named_
-
-
-# --- what is not of one training ------------------------------------------------------------------------------------
-
-
-def plain(one: Plain, config: Config, cells: CellSet, place: Place) -> Run:
-    """What is measured of a plain encoder, of all cells: tables, and distances as of a training.
-
-    Pixels and classical features are standardised by DMSO cells; of a network before its first step, that of the seed
-    of a repeat, all layers are measured as a trained one's are.
-    """
-    like = next(of for of in trainings(config) if (of.cells, of.repeat) == (one.screen, one.repeat))
-    seed, replicates = like.config.seed, like.config.validation
-    about: dict[str, Any] = {**OWN, "encoder": one.encoder, "seed": seed, "validation": list(replicates)}
-    about |= {"like": keyed(like.config)} if one.encoder == UNTRAINED else {"n": config.components}
-
-    def make(folder: Path) -> None:
-        found: Arrays = {}
-        if one.encoder == UNTRAINED:
-            codes = table_of(cells, weakly_supervised.layers(begun(like, cells, seed, place.device), cells))
-            found = {} if one.screen == GENETIC else by_layer(to_float32(to_wells(codes)))
-            codes = codes[[*profiles.metadata(codes), *features_of(codes)[LAYER]]]
-        else:
-            codes = standardise(encode(one.encoder, cells, seed, n=config.components, device=place.device))
-        wells = to_float32(to_wells(codes))
-        tables = {"dimensions": pd.DataFrame([{"dimension": len(profiles.features(wells))}])}
-        if one.screen == GENETIC:
-            tables["genes"] = genes.votes(wells)
-            if one.repeat == 0:
-                tables["cells"] = genes.held_out_cells(codes.iloc[kept_rows(cells.table)], replicates)
-        else:
-            found |= distances(wells)
-            units = profile.treatments(wells[~named.is_positive(wells)], PROTOCOL)
-            tables["treatments"] = units[profiles.metadata(units)]
-        save_contents(tables, found, folder)
-
-    data = cells.fingerprint
-    with one_thread():
-        return obtain(place.store, "plain", OWN["version"], about, data, make, device=place.device, force=place.force)
-
-
-def table_of(cells: CellSet, layers: dict[str, np.ndarray]) -> pd.DataFrame:
-    """Features of cells from several layers as a table, in columns 4a_0, 4a_1 and so on."""
-    columns = [f"{layer}_{i}" for layer, x in layers.items() for i in range(x.shape[1])]
-    return named.without_place(cells.feature_table(np.concatenate(list(layers.values()), axis=1), columns))

@@ -17,7 +17,7 @@ from cellbook.pages.classical.making import transforms
 from cellbook.pages.classical.retrieving import retrieval
 from cellbook.runs import Run
 from cellbook.study import rows
-from cellbook.study.measured import matched, without_profile
+from cellbook.study.measured import fall, matched, without_profile
 from cellbook.study.rows import Draws, Votes
 
 BENCHMARK = metrics.PROTOCOLS["ljosa2013"]
@@ -147,15 +147,11 @@ def paired(config: Config, whole: Matched, draws: Draws) -> Iterator[Line]:
 
 
 def drop(treatments: pd.DataFrame, squares: dict[str, np.ndarray], whole: Matched, config: Config) -> Iterator[Line]:
-    """NSC and NSCB on the queries of NSCB, and NSC with as many random candidates removed as NSCB excludes."""
-    draws = Draws(config.resamples, config.seed)
+    """What of the fall from NSC to NSCB fewer candidates explain, of the settings looked at closer."""
     for setting in [name for name in config.closer if name in squares]:
-        for name in ("NSC", "NSCB"):
-            votes = whole[setting, name].where(whole[setting, "NSCB"].counted > 0)
-            yield rows.average(setting, "drop", name, [votes], draws, **rows.counts([votes]))
-        for name, alike in (("as many removed at random", False), ("as many right and wrong", True)):
-            left = metrics.thinned(treatments, squares[setting], alike=alike, n=config.thinnings, seed=config.seed)
-            yield rows.random(setting, "drop", name, left)
+        votes = {name: [whole[setting, name]] for name in ("NSC", "NSCB")}
+        how = Draws(config.thinnings, config.seed), Draws(config.resamples, config.seed)
+        yield from fall(setting, treatments, [squares[setting]], votes, *how)
 
 
 def single_properties(wells: pd.DataFrame, treatments: pd.DataFrame) -> dict[str, np.ndarray]:
