@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cellbook.figures.panels import distinct, entry, grid, in_two_columns, legend
+from cellbook.figures.panels import DASHES, distinct, entry, grid, in_two_columns, legend
 from cellbook.figures.style import ACCENT
 
 COLOURS = {
@@ -74,6 +74,33 @@ def layers(rows: pd.DataFrame) -> Figure:
     handles = [entry(name, color=COLOURS.get(name, OTHER), marker="o") for name in networks]
     handles += [entry("whitened", color="black"), entry("not whitened", color="black", ls="--")]
     legend(figure, handles, len(handles))
+    return figure
+
+
+def known(rows: pd.DataFrame) -> Figure:
+    """What every layer knows: the parameters of cells and the week, a panel each, one colour a network.
+
+    `rows` has the columns network, layer, panel, line, value, low, high, null, in the order of the layers.
+    """
+    names, networks = distinct(rows["layer"]), distinct(rows["network"])
+    panels = list(rows.groupby("panel", sort=False))
+    figure, grid_ = grid(1, len(panels), 3.4)
+    for axes, (panel, drawn) in zip(grid_[0], panels, strict=True):
+        share, lines = drawn["null"].notna().any(), sorted(set(drawn["line"]), reverse=True)
+        for (network, line), part in drawn.groupby(["network", "line"], sort=False):
+            x, shade = [names.index(layer) for layer in part["layer"]], COLOURS.get(str(network), OTHER)
+            dash = DASHES[lines.index(line)]
+            axes.plot(x, (100 if share else 1) * part["value"], color=shade, ls=dash, marker="o", ms=3)
+        axes.axhline(100 * drawn["null"].mean() if share else 0, color="black", lw=0.8)
+        axes.set_xticks(range(len(names)), [name.replace("embedding", "emb.") for name in names])
+        axes.set_title(f"{panel} ({'%' if share else 'R²'})", fontsize=11)
+        axes.set_xlabel("layer")
+        kinds = [
+            entry(line.removeprefix("mean, "), color="black", ls=dash)
+            for line, dash in zip(lines, DASHES, strict=False)
+        ]
+        axes.legend(handles=kinds, fontsize=9)
+    legend(figure, [entry(name, color=COLOURS.get(name, OTHER), marker="o") for name in networks], 2)
     return figure
 
 

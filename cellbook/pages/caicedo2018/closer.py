@@ -6,7 +6,8 @@ It is a run beside the page's, made of the same trainings, so that nothing of th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from cellbook import metrics, profiles
 from cellbook.cells import CellSet
 from cellbook.features.transferred import grey_range, installed
 from cellbook.methods import weakly_supervised
-from cellbook.pages.caicedo2018.config import PROTOCOL, Config, judged
+from cellbook.pages.caicedo2018.config import LAYERS, PROTOCOL, Config, judged
 from cellbook.pages.caicedo2018.layers import DISTANCE, known
 from cellbook.pages.caicedo2018.models import BASELINE
 from cellbook.pages.caicedo2018.plain import Plain, encoded, like, obtain_plain, plain_encoders
@@ -25,9 +26,13 @@ from cellbook.profiles import to_wells
 from cellbook.runs import Run, obtain, save_table, to_float32
 from cellbook.screens import named
 from cellbook.study import profile
+from cellbook.study.course import MEANS
 from cellbook.study.encoding import CLASSICAL, IMAGENET, UNTRAINED, begun, encode, of_layer
-from cellbook.study.measured import optional
+from cellbook.study.measured import Matched, optional, truth
 from cellbook.study.processes import one_thread
+from cellbook.study.rows import Draws, Votes, average, by_repeat, difference, pick, row
+from cellbook.study.show import percent
+from cellbook.study.tables import wide
 from cellbook.study.trainings import (
     LONG,
     Arrays,
@@ -39,6 +44,7 @@ from cellbook.study.trainings import (
     train_all,
     under_one_another,
 )
+from cellbook.study.words import accuracy, points
 from cellbook.training.codes import kept_rows
 
 VERSION = 1
@@ -46,6 +52,7 @@ METHOD = "caicedo2018-closer"
 SETTINGS = {"page": "caicedo2018", "closer": VERSION}
 TVN, BY_CELLS = "mean, TVN", "mean, whitened by cells"
 TIMED = 512  # cells behind a speed
+SPEED, PAIRED, READ, WEEK = "speed", "whitenings, paired", "parameters", "week of positive controls"
 
 
 # --- whitenings -----------------------------------------------------------------------------------------------------
@@ -172,3 +179,105 @@ def obtain_closer(run: Run, config: Config, load: Callable[[Place], CellSet], pl
     about = {"screen": config.screen, "page": run.key, "photographs": photographs}
     data = run.record["fingerprint"]
     return obtain(place.store, METHOD, VERSION, about, data, make, device=place.device, force=place.force)
+
+
+# --- what is shown of it --------------------------------------------------------------------------------------------
+
+
+def lines(run: Run, draws: Draws) -> Iterator[dict[str, Any]]:
+    """Lines of speeds, of what layers know of cells, and of how often they tell the week of a positive control."""
+    for line in run.table("speed").itertuples():
+        yield row(str(line.variant), SPEED, "cells a second", line.cells / line.seconds, variant=line.variant)
+    yield from truth(run)
+    weeks = optional(run, "weeks")
+    for (variant, summary), repeats in by_repeat(weeks, "variant", "summary").items() if len(weeks) else ():
+        told = [Votes.of(part["correct"], part["plate"]) for part in repeats]
+        about = {"variant": variant, "summary": summary, "null": repeats[0]["chance"].astype(np.float64).mean()}
+        yield average(f"{variant}, {summary}", WEEK, "nearest well", told, draws, **about)
+
+
+def compare(found: Matched, variants: Iterable[str], draws: Draws) -> Iterator[dict[str, Any]]:
+    """Paired differences of the further whitenings from that by wells."""
+    for name, way, measure in product(variants, (TVN, BY_CELLS), metrics.PROTOCOLS[PROTOCOL].measures):
+        sides = [found.get(((name, summary, "cosine"), measure.name), []) for summary in (way, MEANS[1])]
+        if all(sides):
+            about = {"variant": name, "summary": way}
+            yield difference(f"{name}: {way} - {MEANS[1]}", PAIRED, measure.name, *sides, draws, **about)
+
+
+def whitening_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of every profile that was whitened in several ways, and its differences from the whitening by wells."""
+    ways = [*MEANS, TVN, BY_CELLS]
+    own = pick(numbers, protocol=PROTOCOL, summary=ways, measure=[m.name for m in metrics.PROTOCOLS[PROTOCOL].measures])
+    own = own[own["variant"].isin(own.loc[own["summary"].isin(ways[2:]), "variant"])]
+    order = own["variant"].map({name: place for place, name in enumerate(dict.fromkeys(own["variant"]))})
+    own = own.assign(order=order, way=own["summary"].map(ways.index)).sort_values(["order", "way"], kind="stable")
+    gaps = pick(numbers, protocol=PAIRED)
+    gaps = gaps.assign(measure=gaps["measure"] + ", less whitened by wells")
+    both = pd.concat([own, gaps], ignore_index=True)
+
+    def text(line: pd.Series) -> str:
+        return points(line) if line["protocol"] == PAIRED else accuracy(line)
+
+    return wide(both, ["variant", "summary"], text).rename(columns={"variant": "profile"})
+
+
+def no_cells(numbers: pd.DataFrame) -> str:
+    """Whose codes of single cells were not kept, as a sentence; empty if all were."""
+    ways = pick(numbers, protocol=PROTOCOL, summary=[TVN, BY_CELLS])
+    lost = [name for name in dict.fromkeys(ways["variant"]) if not len(pick(ways, variant=name, summary=BY_CELLS))]
+    return f"Codes of single cells were not kept of: {', '.join(lost)}; no whitening is fitted on them." if lost else ""
+
+
+def speed_words(numbers: pd.DataFrame, run: Run) -> str:
+    """What the column of speeds is, as a sentence."""
+    count, device = run.table("speed")["cells"].max(), run.record["device"]
+    core = "one core of a CPU" if device == "CPU" else device
+    return (
+        f"Cells a second are those of {core}, measured once on {count:.0f} crops in memory; the three models are one "
+        "network up to this layer. The paper prints 100 for its networks, 10 for ImageNet features and 0.15 for "
+        "classical ones."
+    )
+
+
+def known_rows(numbers: pd.DataFrame) -> pd.DataFrame:
+    """What every layer knows: network, layer, panel, line, value, low, high, null, in the order of the layers.
+
+    R2 is a mean over the parameters of a kind.
+    """
+    order = {layer: place for place, layer in enumerate(LAYERS)}
+    told = pick(numbers, protocol="truth")
+    mean = told.groupby(["network", "layer", "kind"], sort=False)["value"].mean().reset_index()
+    weeks = pick(numbers, protocol=WEEK).rename(columns={"summary": "line"})
+    found = [mean.assign(panel=READ).rename(columns={"kind": "line"}), weeks.assign(panel=WEEK)]
+    rows = pd.concat([part for part in found if len(part)] or found, ignore_index=True)
+    rows = rows.reindex(columns=["network", "layer", "panel", "line", "value", "low", "high", "null"])
+    return rows.assign(place=rows["layer"].map(order)).sort_values("place", kind="stable").drop(columns="place")
+
+
+def truth_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """R2 of every known parameter by layer, a row a network and parameter."""
+    told = pick(numbers, protocol="truth").rename(columns={"measure": "parameter"})
+    return wide(told, ["network", "kind", "parameter"], lambda line: f"{line['value']:.2f}", "layer")
+
+
+def week_table(numbers: pd.DataFrame) -> pd.DataFrame:
+    """How often every layer tells the week, a row a network and summary."""
+    weeks = pick(numbers, protocol=WEEK)
+    chance = weeks.assign(layer="chance", value=weeks["null"], low=np.nan, high=np.nan)
+
+    def text(line: pd.Series) -> str:
+        return percent(line["value"], line["low"], line["high"])
+
+    return wide(pd.concat([weeks, chance]), ["network", "summary"], text, "layer")
+
+
+def layer_words(numbers: pd.DataFrame) -> str:
+    """Of how many trainings the layers were looked at, as a sentence."""
+    trainings = pick(numbers, protocol=["truth", WEEK]).groupby("network", sort=False)["trainings"].max()
+    if trainings.empty:
+        return (
+            "No training of this run kept the profiles of all its layers where there is a truth or a week to be told."
+        )
+    each = ", ".join(f"{name} {n:.0f}" for name, n in trainings.items())
+    return f"Trainings of which the profiles of all layers are at hand: {each}."

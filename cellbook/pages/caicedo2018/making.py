@@ -13,7 +13,7 @@ from cellbook.errors import CellbookError
 from cellbook.features.transferred import PACKAGE, WIDTH, installed
 from cellbook.methods import weakly_supervised
 from cellbook.pages.caicedo2018 import closer, genes
-from cellbook.pages.caicedo2018.config import OWN, PROTOCOL, VERSION, Config, judged, layer_parts, trainings
+from cellbook.pages.caicedo2018.config import OWN, PLAIN, PROTOCOL, VERSION, Config, judged, layer_parts, trainings
 from cellbook.pages.caicedo2018.layers import by_layer, distances, named_by_layer, prefixed
 from cellbook.pages.caicedo2018.models import GENETIC, LABELS, PRETRAINED, of_genes
 from cellbook.pages.caicedo2018.plain import Plain, plain, plain_encoders
@@ -22,6 +22,7 @@ from cellbook.screens import named
 from cellbook.study import course, profile
 from cellbook.study.encoding import IMAGENET
 from cellbook.study.measured import optional
+from cellbook.study.rows import pick
 from cellbook.study.trainings import (
     LONG,
     Arrays,
@@ -141,7 +142,7 @@ def make_products(config: Config, place: Place, folder: Path, workers: int | Non
         further.append({name: table.assign(variant=one.variant, repeat=one.repeat) for name, table in own.items()})
         arrays |= prefixed(more, f"{one.variant}|{one.repeat}")
     tables = under_one_another([tables, *further])
-    units = tables.pop("treatments").query("variant == @PLAIN[0]").drop(columns=["variant", "repeat"])
+    units = pick(tables.pop("treatments"), variant=PLAIN[0]).drop(columns=["variant", "repeat"])
     cells = screens[None]
     widths = tables["dimensions"].drop_duplicates("variant")
     widths.loc[len(tables["dimensions"])] = {"variant": IMAGENET, "dimension": WIDTH * len(cells.channels)}

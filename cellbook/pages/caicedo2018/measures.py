@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from cellbook import metrics
 from cellbook.configure import restore
 from cellbook.methods.weakly_supervised.config import RATES
-from cellbook.pages.caicedo2018 import alleles, genes
+from cellbook.pages.caicedo2018 import alleles, candidates, closer, genes
 from cellbook.pages.caicedo2018.config import (
     LAYERS,
     PAPERS_VIEWS,
@@ -28,7 +28,7 @@ from cellbook.pages.caicedo2018.models import AGAINST, BASELINE, MIXUP, PRETRAIN
 from cellbook.runs import Run
 from cellbook.study import course, measured, premises
 from cellbook.study.course import MEANS
-from cellbook.study.encoding import IMAGENET, UNTRAINED, of_layer
+from cellbook.study.encoding import CLASSICAL, IMAGENET, UNTRAINED, of_layer
 from cellbook.study.rows import Draws, Votes, average, by_repeat, counts, difference, numbers, pick, row, spread
 
 OURS = metrics.PROTOCOLS[PROTOCOL]
@@ -46,14 +46,18 @@ TRAINED = (BASELINE, RECURRENT, MIXUP)
 def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
     """Every table of the page from the products of its run, and of further ones where they are.
 
-    These are the transferred baselines of both screens, and the outcomes of `alleles`.
+    These are the transferred baselines of both screens, what is looked at closer, and the outcomes of `alleles`.
     """
     run, *more = runs
-    of = {method: [one for one in more if one.record["method"] == method] for method in ("alleles", "baseline-genes")}
+    of = {
+        method: [one for one in more if one.record["method"] == method]
+        for method in ("alleles", "baseline-genes", closer.METHOD)
+    }
     config = restore(Config, run.record["config"])
     draws = Draws(config.resamples, config.seed)
     found = measured.matches(run, OURS)
-    for one in (one for one in more if one.record["method"] == "baseline"):
+    beside = [one for one in more if one.record["method"] == "baseline"]
+    for one in (*beside, *of[closer.METHOD]):
         found |= measured.matches(one, OURS)
     wells = genes_of(run, of["baseline-genes"])
     lines = chain(
@@ -61,7 +65,10 @@ def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
         drops(found, draws),
         compare(found, draws),
         weeks_left_out(run, config, found, draws),
+        candidates.lines([run, *beside], (*TRAINED, *PLAIN, IMAGENET, UNTRAINED), draws),
         layers(found, draws),
+        *(closer.lines(one, draws) for one in of[closer.METHOD]),
+        closer.compare(found, (*TRAINED, CLASSICAL, UNTRAINED), draws),
         auxiliary(run, draws),
         premise(run, config, found | genes.as_matched(wells), draws),
         without_profile(run, config, draws),

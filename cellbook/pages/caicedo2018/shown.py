@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from cellbook.pages.caicedo2018 import genes
+from cellbook.pages.caicedo2018.closer import SPEED
 from cellbook.pages.caicedo2018.config import LAYER, LAYERS, PAPERS_VIEWS, PLAIN, PRESETS, PROTOCOL, Config, views
 from cellbook.pages.caicedo2018.measures import AUXILIARY, DROP, NSC, NSCB, TRAINING, VALIDATION, WHITENED
 from cellbook.pages.caicedo2018.models import (
@@ -56,6 +57,9 @@ def table_2(numbers: pd.DataFrame, verdicts: pd.DataFrame, run: Run) -> pd.DataF
     table = tables.beside_paper(numbers, verdicts, rows, columns)
     widths = run.table("dimensions").set_index("variant")["dimension"]
     table["dimension"] = table["profile"].map(widths).map("{:,.0f}".format)
+    speeds = pick(numbers, protocol=SPEED).set_index("variant")["value"]
+    encoders = table["profile"].replace(dict.fromkeys(LABELS.values(), UNTRAINED))  # one network up to this layer
+    table["cells/s"] = encoders.map(speeds).map("{:,.0f}".format, na_action="ignore")
     missing = [name for name in LABELS.values() if name not in set(table["profile"])]
     lost = pd.DataFrame({"profile": missing, "summary": "not trained"})
     return pd.concat([table, lost], ignore_index=True).fillna("–")
