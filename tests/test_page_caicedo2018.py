@@ -51,7 +51,9 @@ def test_the_lease_has_the_trainings_that_are_published():
     folder = notebooks.root() / "book" / "results" / "caicedo2018"
     if not folder.exists():
         pytest.skip("the page is not published")
-    published = next(Run(path) for path in (folder / "runs").glob("caicedo2018-*"))
+    published = next(
+        run for path in (folder / "runs").iterdir() if (run := Run(path)).record["method"] == "caicedo2018"
+    )
     cells = SimpleNamespace(fingerprint=published.record["fingerprint"])
     wanted = {(one.variant, one.repeat): key_of(one, cells) for one in trainings(caicedo2018.PRESETS["lease"])}
     made = published.table("trainings")

@@ -82,7 +82,7 @@ def probe_wells(wells: pd.DataFrame, cells: pd.DataFrame, folds: int) -> pd.Data
     """
     targets = parameters(cells)
     told = _told(targets, cells.groupby(WELL).ngroup().to_numpy())
-    treated = wells[~(profiles.controls_mask(wells) | is_positive(wells))]
+    treated = wells[~(is_positive(wells) | (wells["Metadata_compound"] == "DMSO"))]
     means = targets.groupby([cells[name] for name in WELL]).mean().loc[pd.MultiIndex.from_frame(treated[WELL])]
     varies = (means.std() > 1e-9).to_numpy()
     r2, _ = read(profiles.matrix(treated), means.loc[:, varies], treated["Metadata_compound"].to_numpy(), folds)
