@@ -77,7 +77,9 @@ def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
         *(alleles.lines(one, draws) for one in of["alleles"]),
     )
     table = numbers(lines, without=("se", "draws"))
-    table = table.reindex(columns=list(dict.fromkeys([*table, "variant", "summary", "distance", *course.COLUMNS])))
+    table = table.reindex(
+        columns=list(dict.fromkeys([*table, "variant", "summary", "distance", "kind", *course.COLUMNS]))
+    )
     parts = pd.DataFrame.from_dict(layer_parts(config), orient="index")
     return {
         "numbers": table.join(parts, on="variant"),
