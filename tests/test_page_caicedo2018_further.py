@@ -18,7 +18,7 @@ from cellbook.features import transferred
 from cellbook.figures import caicedo2018 as plots
 from cellbook.methods import weakly_supervised
 from cellbook.pages import caicedo2018
-from cellbook.pages.caicedo2018 import genes, making, measures, shown
+from cellbook.pages.caicedo2018 import closer, genes, making, measures, shown
 from cellbook.pages.caicedo2018.config import Config, judged, trainings, with_genes
 from cellbook.pages.caicedo2018.models import (
     AS_DESCRIBED,
@@ -129,6 +129,7 @@ def test_the_pages_of_the_paper_differ_by_their_cells_and_genes_and_name_every_p
     listed = pages["caicedo2018"]["preset"].help.partition(": ")[2]
     assert listed.replace(" or ", ", ").split(", ") == list(caicedo2018.PRESETS)
     assert freshness.version_now("baseline-genes", "caicedo2018-genes") == genes.VERSION
+    assert freshness.version_now(closer.METHOD, "caicedo2018-genes") == closer.VERSION
 
 
 def test_models_that_are_not_known_or_trained_anyway_are_refused():
