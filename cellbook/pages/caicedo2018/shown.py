@@ -59,7 +59,7 @@ def table_2(numbers: pd.DataFrame, verdicts: pd.DataFrame, run: Run) -> pd.DataF
     table["dimension"] = table["profile"].map(widths).map("{:,.0f}".format)
     speeds = pick(numbers, protocol=SPEED).set_index("variant")["value"]
     encoders = table["profile"].replace(dict.fromkeys(LABELS.values(), UNTRAINED))  # one network up to this layer
-    table["cells/s"] = encoders.map(speeds).map("{:,.0f}".format, na_action="ignore")
+    table["cells/s"] = encoders.map(speeds).astype(float).map("{:,.0f}".format).replace("nan", "–")
     missing = [name for name in LABELS.values() if name not in set(table["profile"])]
     lost = pd.DataFrame({"profile": missing, "summary": "not trained"})
     return pd.concat([table, lost], ignore_index=True).fillna("–")
