@@ -259,7 +259,7 @@ def warning(config: Config, run: Run, page: str) -> str:
     lines = [
         f"Compared on {size['cells']:,} {screen}, about {per_treatment:.0f} a treatment: "
         f"{compared['variant'].nunique()} representations, each made from the same cells.",
-        f"Each network is the mean of {several} training{'s' if several > 1 else ''} at most, and another one would land "
+        f"Each network is the mean of {several} training{'s' if several > 1 else ''} at most, and another would land "
         "elsewhere; the intervals here are over compounds and plates alone.",
     ]
     if len(missing):
