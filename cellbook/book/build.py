@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from joblib import cpu_count
 from tqdm import tqdm
 
-from cellbook.book import comparing, freshness, notebooks, results
+from cellbook.book import comparing, freshness, notebooks, results, trained
 from cellbook.book.fragments import markdown, stale_fragments, write_fragments
 from cellbook.book.rendering import build_and_print
 from cellbook.claims import KEYS
@@ -174,6 +174,7 @@ def publish(page: str, folder: Path, book: Path | None = None, *, smoke: bool = 
         shutil.copytree(folder, new, ignore=shutil.ignore_patterns("*.ipynb"))
         for key, path in record["runs"].items():
             shutil.copytree(path, new / "runs" / key, ignore=shutil.ignore_patterns(*(f"*{s}" for s in UNVERIFIED)))
+        trained.keep(new, {Path(path).parent for path in record["runs"].values()}, trained.kept(target))
         record["runs"] = {key: f"runs/{key}" for key in record["runs"]}
         record["run_records"] = {key: sha256(new / "runs" / key / "run.json") for key in record["runs"]}
         record["page_sha256"] = sha256(folder / f"{page}.ipynb")
@@ -196,6 +197,7 @@ def verify(book: Path | None = None, *, code: bool = False) -> list[str]:
     faults = [f"{page}: nothing is published for this page" for page in missing]
     for folder in folders:
         faults += results.verify_page(folder)
+        faults += trained.faults(folder)
         faults += [f"{folder.name}: {fault}" for fault in freshness.stale(folder)]
         if code and (change := freshness.change(folder)):
             faults.append(f"{folder.name}: {change}")

@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from cellbook.book import front, notebooks, scale
+from cellbook.book import front, notebooks, scale, trained
 from cellbook.claims import VERDICTS
 from cellbook.files import read_json, sha256, write_atomically
+from cellbook.runs import TRAINED
 
 WORKERS = 1000  # of a cluster for which the costs of a large screen are told
 RUN_PAGES = "_generated/runs"  # of the book; made at every build, see `run_pages`
@@ -49,8 +50,11 @@ def results_json(book: Path) -> str:
 
 
 def records(book: Path) -> str:
-    """A digest of the record of every published page, so that an edit of a record is found as well."""
-    return json.dumps({folder.name: sha256(folder / "page.json") for folder in published_pages(book)}, indent=1) + "\n"
+    """A digest of the record of every published page, and of those of its trainings, so that an edit is found."""
+    folders = published_pages(book)
+    found = {folder.name: sha256(folder / "page.json") for folder in folders}
+    found |= {f"{f.name}/{TRAINED}": sha256(f / TRAINED) for f in folders if (f / TRAINED).exists()}
+    return json.dumps(found, indent=1) + "\n"
 
 
 def columns(table: pd.DataFrame) -> dict[str, list[Any]]:
@@ -101,13 +105,7 @@ def summary(book: Path) -> str:
 
 def trained_on(folder: Path) -> str:
     """Devices on which the trainings of a page were made; empty where it has none."""
-    return devices(trainings(folder))
-
-
-def trainings(folder: Path) -> pd.DataFrame:
-    """Records of the trainings of a page, one row a training, as far as its runs tell of them."""
-    tables = [pd.read_parquet(path) for path in sorted(folder.glob("runs/*/trainings.parquet"))]
-    return pd.concat(tables, ignore_index=True).drop_duplicates("key") if tables else pd.DataFrame()
+    return devices(trained.table(folder))
 
 
 def front_page(book: Path) -> str:
@@ -138,7 +136,7 @@ def costs(book: Path) -> str:
         parts = {"execution": pd.DataFrame([stamp | {"seconds": stamp["wall_seconds"]}])}
         parts |= {f"`{method}`": part for method, part in records.groupby("method", sort=False)}
         name = names.get(folder.name, folder.name)
-        for part, table in (parts | {"trainings": trainings(folder)}).items():
+        for part, table in (parts | {"trainings": trained.table(folder)}).items():
             if len(table):
                 cost = f"{table['seconds'].sum():.0f} s", devices(table) or "–", memory(table)
                 rows.append([name, part, "" if name else len(table), *cost])
@@ -275,6 +273,7 @@ def fragments(book: Path) -> dict[Path, bytes]:
         book / "_generated" / "status.md": status(book),
         book / "_generated" / "costs.md": costs(book),
         book / "_generated" / "runs.md": runs_table(book),
+        book / "_generated" / "weights.sha256": trained.checksums(published_pages(book)),
         book / "_generated" / "versions.md": versions(book),
         book / "_generated" / "protocols.md": protocols(),
         book / "_generated" / "front.md": front_page(book),

@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellbook.book import drawn, freshness, run_pages
-from cellbook.book.fragments import RUN_PAGES, results_json, trainings
+from cellbook.book import drawn, freshness, run_pages, trained
+from cellbook.book.fragments import RUN_PAGES, results_json
 from cellbook.book.rendering import PDF
 from cellbook.files import read_json
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CAPTION = '<p class="table-caption">'
 SPREAD = re.compile("\N{NO-BREAK SPACE}(?=\\[|±)")  # where room is short, what follows is a line of its own
+ROW, CELL = re.compile(r"<tr>.*?</tr>", re.DOTALL), re.compile(r"<td>([^<]+)</td>")
 FEW = 3  # runs that a caption names
 
 
@@ -99,15 +100,16 @@ def with_links(source: str, folder: Path, repository: str, *, one_page: bool = F
     for figure in drawn.figures(notebook):
         about = figure.cell["metadata"]["mystnb"]["figure"]
         about["caption"] = f"{figure.caption.rstrip()} {origin(figure, folder.name, stamp['commit'], repository)}\n"
-    links = run_links(keys, one_page)
+    links, models = run_links(keys, one_page), training_links(folder, one_page)
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):
             html = "".join(output.get("data", {}).get("text/html", ""))
             if CAPTION in html:
                 html = SPREAD.sub(" ", html)
+                html = ROW.sub(lambda row: with_training(row[0], models), html)
                 output["data"]["text/html"] = html.replace("</p>", f" {links}</p>", 1)
         if cell.get("id") == "stamp-end":
-            cell["source"] = linked(drawn.text(cell), keys)
+            cell["source"] = linked(drawn.text(cell), keys) + "\n\n" + downloads(folder)
     place = next((n for n, cell in enumerate(notebook["cells"]) if cell.get("id") == "stamp-cost"), 0)
     told = {
         "cell_type": "markdown",
@@ -121,7 +123,7 @@ def with_links(source: str, folder: Path, repository: str, *, one_page: bool = F
 
 def use_of_models(folder: Path) -> str:
     """How the trained models of a page measure other cells, in Markdown; empty where it has none."""
-    table = trainings(folder)
+    table = trained.table(folder)
     if "variant" not in table:
         return ""
     name = f"{folder.name}/{table['variant'].iloc[0]}"
@@ -149,6 +151,34 @@ def run_links(keys: list[str], one_page: bool) -> str:
         return '<a class="run" href="#how-this-page-was-made">runs</a>'
     address = "#run-{}" if one_page else f"../{RUN_PAGES}/{{}}.html"
     return " ".join(f'<a class="run" href="{escape(address.format(key))}">{key}</a>' for key in keys)
+
+
+def training_links(folder: Path, one_page: bool) -> dict[str, str]:
+    """Addresses of the trainings of a page, by the names that its tables use."""
+    places = run_pages.places(folder.parents[1])
+    found = {name: places[key] for name, key in trained.behind(folder).items() if key in places}
+    return {name: f"#{at}" if one_page else f"../{RUN_PAGES}/{run}.html#{at}" for name, (run, at) in found.items()}
+
+
+def with_training(row: str, links: dict[str, str]) -> str:
+    """A row of a table in HTML, in which the first cell that names a trained model links to its trainings.
+
+    One of a paper's own numbers stays as it is, and so does one that names profiles and not what aligned them.
+    """
+    cells = CELL.findall(row)
+    name = next((cell for cell in cells if unescape(cell) in links), None)
+    if name is None or "paper" in cells or ("#training-wdn-" in links[unescape(name)] and "WDN" not in row):
+        return row
+    link = f'<a class="training" href="{escape(links[unescape(name)])}">{name}</a>'
+    return row.replace(f"<td>{name}</td>", f"<td>{link}</td>", 1)
+
+
+def downloads(folder: Path) -> str:
+    """The tables of a page as files, in Markdown."""
+    files = [
+        f"{{download}}`{path.name} <../results/{folder.name}/{path.name}>`" for path in sorted(folder.glob("*.csv"))
+    ]
+    return f"Every number of this page, with all digits: {', '.join(files)}."
 
 
 def linked(text: str, keys: list[str]) -> str:
