@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 VERSIONED = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "scikit-image", "copairs", "openTSNE", "POT")
 # Of a field (its `metadata`) that came after runs of its configuration were published: see `known_by`.
 ADDED = {"added": True}
-TRAINED = "trainings.json"  # beside the results of a page: records of its trainings, which are not published themselves
 UNVERIFIED = (".safetensors",)  # weights are an optional product: large, and no number is recomputed from them
 
 

@@ -17,7 +17,7 @@ from cellbook.book.fragments import RUN_PAGES
 from cellbook.configure import configure, restore
 from cellbook.files import read_json, sha256
 from cellbook.methods import find_method
-from cellbook.runs import TRAINED, known_by, obtain
+from cellbook.runs import known_by, obtain
 from cellbook.study import models
 
 BOOK = notebooks.root() / "book"
@@ -109,7 +109,7 @@ def test_a_record_of_a_training_that_was_edited_is_found(tmp_path):
     first, second = list(kept)[:2]
     kept[first]["config"]["iterations"] += 1
     kept[second]["seconds"] += 1
-    (folder / TRAINED).write_text(json.dumps(kept), encoding="utf-8")
+    (folder / trained.TRAINED).write_text(json.dumps(kept), encoding="utf-8")
     faults = trained.faults(folder)
     assert [first in fault for fault in faults] == [True, False]
     assert second in faults[1]

@@ -14,7 +14,6 @@ import yaml
 from cellbook.book import front, notebooks, scale, trained
 from cellbook.claims import VERDICTS
 from cellbook.files import read_json, sha256, write_atomically
-from cellbook.runs import TRAINED
 
 WORKERS = 1000  # of a cluster for which the costs of a large screen are told
 RUN_PAGES = "_generated/runs"  # of the book; made at every build, see `run_pages`
@@ -53,7 +52,9 @@ def records(book: Path) -> str:
     """A digest of the record of every published page, and of those of its trainings, so that an edit is found."""
     folders = published_pages(book)
     found = {folder.name: sha256(folder / "page.json") for folder in folders}
-    found |= {f"{f.name}/{TRAINED}": sha256(f / TRAINED) for f in folders if (f / TRAINED).exists()}
+    found |= {
+        f"{f.name}/{trained.TRAINED}": sha256(f / trained.TRAINED) for f in folders if (f / trained.TRAINED).exists()
+    }
     return json.dumps(found, indent=1) + "\n"
 
 

@@ -10,7 +10,6 @@ import pandas as pd
 from cellbook.book import fragments, trained
 from cellbook.book.build import again
 from cellbook.files import read_json, write_text
-from cellbook.runs import TRAINED
 
 TOLD = {
     "method": "method",
@@ -93,7 +92,7 @@ def trainings(folder: Path, run: str) -> list[str]:
     parts = [
         "## Its trainings",
         f"Each of these {len(table)} trainings is a run of its own. Its products stay in the store of whoever trained "
-        f"it; what is kept here is its record ({{download}}`all of them <../../results/{folder.name}/{TRAINED}>`)."
+        f"it; its record is kept here ({{download}}`all of them <../../results/{folder.name}/{trained.TRAINED}>`)."
         if kept
         else "The record of a training on its own is not kept: this is what the run tells of them.",
     ]

@@ -127,9 +127,15 @@ def use_of_models(folder: Path) -> str:
     if "variant" not in table:
         return ""
     name = f"{folder.name}/{table['variant'].iloc[0]}"
+    url = trained.address()
+    at = (
+        f"are fetched from <{url}>"
+        if url
+        else "are not in the repository: they are in the `runs` of whoever trained them"
+    )
     return (
         "The models of this page measure your cells as well, without training: "
-        f"`cellbook features CELLS OUT --encoder '{name}'` ([how](/book/use.md))."
+        f"`cellbook features CELLS OUT --encoder '{name}'` ([how](/book/use.md)). Their weights {at}."
     )
 
 

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
+from cellbook.book import notebooks
 from cellbook.files import read_json, write_text
-from cellbook.runs import TRAINED, Run, run_key
+from cellbook.runs import Run, run_key
 
+TRAINED = "trainings.json"  # beside the results of a page
 LAST = 3  # lines of a history that are kept, beside its first
 WEIGHTS = "weights.safetensors"
 
@@ -97,6 +100,13 @@ def checksums(folders: Iterable[Path]) -> str:
         if WEIGHTS in record["products"]
     }
     return "".join(f"{checksum}  {key}.safetensors\n" for key, checksum in found.items())
+
+
+def address() -> str:
+    """Where the archive of the weights is offered, by `weights: url` in `_config.yml`; empty if nowhere."""
+    path = notebooks.root() / "_config.yml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return str(((config or {}).get("weights") or {}).get("url") or "")
 
 
 def command(record: dict[str, Any]) -> str:
