@@ -111,11 +111,14 @@ def trained_on(folder: Path) -> str:
 
 def front_page(book: Path) -> str:
     """Head of the first page: the answer of the published comparison, if there is one, and the state of all claims."""
-    names, pages = titles(), [folder.name for folder in published_pages(book)]
-    claims = {page: (names.get(page, page), read(book / "results" / page / "claims.csv")) for page in pages}
-    decisions = read(book / "results" / front.PAGE / "decisions.csv")
-    head = front.answer(decisions) + "\n" if len(decisions) and front.picture(book) else ""
-    return head + front.claims_chart({page: both for page, both in claims.items() if len(both[1])})
+    names, claims = titles(), {}
+    for folder in published_pages(book):
+        tables = read(folder / "claims.csv"), read(folder / "numbers.csv")
+        if len(tables[0]):
+            claims[folder.name] = (names.get(folder.name, folder.name), *tables)
+    decisions, real = (read(book / "results" / page / "decisions.csv") for page in (front.PAGE, front.REAL))
+    head = front.answer(decisions, real) + "\n" if len(decisions) else ""
+    return head + front.claims_chart(claims)
 
 
 def status(book: Path) -> str:
@@ -267,7 +270,6 @@ def protocols() -> str:
 
 def fragments(book: Path) -> dict[Path, bytes]:
     """Every generated file and what is in it."""
-    picture = front.picture(book)
     texts = {
         book / "results" / "records.json": records(book),
         book / "_generated" / "summary.md": summary(book),
@@ -283,8 +285,7 @@ def fragments(book: Path) -> dict[Path, bytes]:
         book / "_generated" / "plate_rates.md": plate_rates(),
         book / "_generated" / "screen_costs.md": screen_costs(),
     }
-    found = {path: text.encode() for path, text in texts.items()}
-    return found | ({book / "_generated" / "front.png": picture} if picture else {})
+    return {path: text.encode() for path, text in texts.items()}
 
 
 def write_fragments(book: Path) -> None:

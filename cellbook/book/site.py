@@ -15,7 +15,7 @@ from html import escape, unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellbook.book import drawn, freshness, run_pages, trained
+from cellbook.book import drawn, freshness, front, run_pages, trained
 from cellbook.book.fragments import RUN_PAGES, results_json
 from cellbook.book.rendering import PDF
 from cellbook.files import read_json
@@ -40,8 +40,9 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 
 def prepare(app: Sphinx, config: Config) -> None:
-    """Write the pages of runs, and switch on what needs an address of the repository if there is one."""
+    """Write the pages of runs and the first picture, and switch on what needs an address of the repository."""
     run_pages.write(Path(app.srcdir, "book"))
+    front.draw(Path(app.srcdir, "book"))
     options = config.html_theme_options
     given = bool(options.get("repository_url"))
     options["use_repository_button"] = given
