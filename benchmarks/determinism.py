@@ -69,7 +69,7 @@ def train(names, store, device, steps):
         module = find_method(method)
         config = replace(module.PRESETS["smoke"], **values)
         config = module.resize(config, steps) if hasattr(module, "resize") else replace(config, iterations=steps)
-        train_run(module, config, screens[SIDES.get(method, 64)], store / name, device)
+        train_run(module, config, screens[SIDES.get(method, 64)], store / name, device, end_at_collapse=False)
 
 
 def learned(run):
