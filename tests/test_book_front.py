@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from cellbook.book import fragments, front, notebooks
+from cellbook.figures import comparison
 from cellbook.figures.front import answer as drawn
 from cellbook.study import judging
 
@@ -74,4 +75,33 @@ def test_the_first_picture_has_a_point_a_pair_and_names_what_nothing_beats(tmp_p
     rows.to_csv(tmp_path / "results/comparison/figures/kept.csv")
     front.draw(tmp_path)
     assert (tmp_path / front.PICTURE).read_bytes().startswith(b"\x89PNG")
+    plt.close("all")
+
+
+def test_every_published_number_of_the_comparison_is_named_beside_its_mark():
+    rows = pd.DataFrame(
+        {
+            "representation": ["A", "B"],
+            "correction": "none",
+            "measure": "NSC",
+            "value": [0.9, 0.4],
+            "low": 0.3,
+            "high": 1,
+        }
+        | {
+            "week": [0.1, 0.5],
+            "week_low": 0.0,
+            "week_high": 0.6,
+            "chance": 0.08,
+            "control": "DMSO",
+            "front": [True, False],
+        }
+    )
+    marks = pd.DataFrame(
+        {"measure": ["NSC", "NSC", "NSCB"], "label": ["old", "new", "other"], "value": [0.9, 0.981, 0.7]}
+    )
+    (axes,) = comparison.kept_and_left(rows, {}, marks).axes
+    assert "98.1  new\n90.0  old" in [text.get_text() for text in axes.texts]
+    at_the_edge = [line.get_ydata()[0] for line in axes.lines if line.get_xdata()[0] == 0.97]
+    assert sorted(at_the_edge) == [90.0, 98.1]
     plt.close("all")
