@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from bs4 import BeautifulSoup
 from safetensors.numpy import save_file
 
@@ -234,6 +235,29 @@ def test_buttons_are_there_if_and_only_if_the_address_is_given(tmp_path, url):
     app.connected["config-inited"](app, app.config)
     assert app.html_theme_options["use_repository_button"] == bool(url)
     assert bool(app.html_theme_options["launch_buttons"]) == bool(url)
+
+
+@pytest.mark.parametrize("url", ["", "https://example.org/versions.json"])
+def test_versions_are_offered_if_and_only_if_their_list_is_configured(tmp_path, monkeypatch, url):
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    (tmp_path / "_toc.yml").touch()
+    (tmp_path / "_config.yml").write_text(f"versions:\n  url: '{url}'\n", encoding="utf-8")
+    monkeypatch.setattr(run_pages, "write", lambda book: None)
+    app = App(tmp_path, "")
+    site.prepare(app, app.config)
+    assert app.html_theme_options.get("switcher", {}).get("json_url", "") == url
+    assert ("version-switcher" in app.html_theme_options.get("article_header_end", [])) == bool(url)
+
+
+def test_once_a_week_the_test_command_of_the_readme_is_run_on_a_bare_machine():
+    root = Path(site.__file__).parents[2]
+    workflow = yaml.safe_load((root / ".github" / "workflows" / "install.yml").read_text(encoding="utf-8"))
+    assert [entry["cron"].split()[-1] for entry in workflow[True]["schedule"]] == ["1"]  # YAML reads "on" as true
+    (command,) = (step["run"] for step in workflow["jobs"]["test"]["steps"] if "run" in step)
+    asked = (root / command).read_text(encoding="utf-8").strip().splitlines()[-1]
+    assert f"{asked}    # check everything" in (root / "README.md").read_text(encoding="utf-8")
+    tested = re.search(r"Python 3\.11, 3\.12 or (3\.\d+)", (root / "README.md").read_text(encoding="utf-8"))[1]
+    assert tested in workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
 
 
 def test_pages_of_runs_that_an_earlier_build_has_left_are_removed(tmp_path):

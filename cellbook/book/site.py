@@ -12,6 +12,7 @@ import json
 import re
 import shutil
 from html import escape, unescape
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,10 @@ def prepare(app: Sphinx, config: Config) -> None:
     options["use_repository_button"] = given
     if not given:
         options["launch_buttons"] = {}
+    if versions := trained.address("versions"):
+        options["switcher"] = {"json_url": versions, "version_match": version("cellbook")}
+        options["check_switcher"] = False  # a build needs no network
+        options["article_header_end"] = ["version-switcher", "article-header-buttons"]
 
 
 def read(app: Sphinx, docname: str, content: list[str]) -> None:

@@ -102,11 +102,11 @@ def checksums(folders: Iterable[Path]) -> str:
     return "".join(f"{checksum}  {key}.safetensors\n" for key, checksum in found.items())
 
 
-def address() -> str:
-    """Where the archive of the weights is offered, by `weights: url` in `_config.yml`; empty if nowhere."""
+def address(what: str = "weights") -> str:
+    """Where the archive of weights, or what else is named, is offered: its `url` in `_config.yml`; else empty."""
     path = notebooks.root() / "_config.yml"
     config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return str(((config or {}).get("weights") or {}).get("url") or "")
+    return str(((config or {}).get(what) or {}).get("url") or "")
 
 
 def command(record: dict[str, Any]) -> str:
