@@ -117,12 +117,12 @@ def find(name: str, repeat: int, place: Path, results: Path) -> tuple[Model, byt
     return model, checked(model, next(weights for one, weights in contents if one == model))
 
 
-def unpack(place: Path, name: str | None = None) -> list[tuple[Model, bytes]]:
-    """Models of an archive and their weights, those of a name or of all."""
+def unpack(place: Path, name: str) -> list[tuple[Model, bytes]]:
+    """Models of an archive, and the weights of those of a name."""
     try:
         with zipfile.ZipFile(place) as archive:
             models = [Model(**entry) for entry in json.loads(archive.read(MANIFEST))]
-            return [(model, archive.read(model.file) if name in (None, model.name) else b"") for model in models]
+            return [(model, archive.read(model.file) if model.name == name else b"") for model in models]
     except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         raise CellbookError(f"{place} is no archive of models: make one with `cellbook weights`") from error
 
@@ -135,13 +135,13 @@ def checksums(results: Path) -> dict[str, str]:
 
 def compare(place: Path, results: Path) -> tuple[list[str], int]:
     """How an archive differs from the checksums of the repository, a sentence a model; and how many models it has."""
-    known, contents = checksums(results), unpack(place)
-    found = []
-    for model, weights in contents:
-        if known.get(model.key) != sha256(weights).hexdigest():
-            fault = "other bytes than were published" if model.key in known else "not published"
-            found.append(f"{model.name} (repeat {model.repeat}): {fault}")
-    return found, len(contents)
+    known, models, found = checksums(results), [one for one, _ in unpack(place, "")], []
+    with zipfile.ZipFile(place) as archive:
+        for model in models:  # one at a time: together they may not fit into memory
+            if known.get(model.key) != sha256(archive.read(model.file)).hexdigest():
+                fault = "other bytes than were published" if model.key in known else "not published"
+                found.append(f"{model.name} (repeat {model.repeat}): {fault}")
+    return found, len(models)
 
 
 def choose(name: str, repeat: int, models: list[Model], place: Path) -> Model:
