@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 BIN := .venv/bin
 PAGES ?=
 
-.PHONY: book test publish lock clean
+.PHONY: book test publish release lock clean
 
 # One environment for both doors: the stamp is renewed only when the declaration or the pins change.
 .venv/done: pyproject.toml requirements.lock
@@ -33,6 +33,11 @@ test: .venv/done-test
 # Replace the committed pages and results by those that `make book` executed (PAGES="classical" for some).
 publish: .venv/done
 	$(BIN)/cellbook publish --from _build/book/runs $(PAGES)
+
+# All that is given to readers in _build/release, with checksums; refused while a page is stale. STORE has the weights.
+STORE ?= runs
+release: .venv/done
+	$(BIN)/cellbook release --store $(STORE)
 
 lock: .venv/done-test
 	@{ sed -n '/^#/p' requirements.lock; $(BIN)/python -m pip freeze --exclude-editable | grep -v '^#' | sed 's/+cpu//'; } > .lock

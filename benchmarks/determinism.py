@@ -31,11 +31,21 @@ MODELS = {
     "VAE": ("vae_plus", {"model": "vae"}),
     "VAE+": ("vae_plus", {"model": "vae_plus"}),
     "fair CAE": ("fair_cae", {}),
+    "fair CAE, deep": ("fair_cae", {"model": "deep"}),
+    "fair CAE, conditional": ("fair_cae", {"conditional": True}),
+    "fair CAE, reversal": ("fair_cae", {"penalty": "reversal", "updates": None}),
+    "fair CAE, confusion": ("fair_cae", {"penalty": "confusion"}),
+    "fair CAE, kernel": ("fair_cae", {"penalty": "kernel", "updates": None}),
     "weakly supervised": ("weakly_supervised", {"validation": ()}),
     "mixup": ("weakly_supervised", {"model": "mixup", "validation": ()}),
     "sets": ("weakly_supervised", {"model": "recurrent", "validation": ()}),
+    "VICReg": ("vicreg", {}),
     "WDN": ("wdn", {}),
-    **{name: ("cytogan", {"model": name, "side": 64}) for name in ("dcgan", "lsgan", "wgan_gp", "began", "bigan")},
+    **{
+        name: ("cytogan", {"model": name, "side": 64})
+        for name in ("dcgan", "lsgan", "wgan_gp", "wgan", "began", "bigan")
+    },
+    **{f"CytoGAN's {name.upper()}": ("cytogan", {"model": name, "side": 64}) for name in ("vae", "ae")},
 }
 SIDES = {"vae_plus": 68}
 STEPS = 20
@@ -59,7 +69,7 @@ def train(names, store, device, steps):
         module = find_method(method)
         config = replace(module.PRESETS["smoke"], **values)
         config = module.resize(config, steps) if hasattr(module, "resize") else replace(config, iterations=steps)
-        train_run(module, config, screens[SIDES.get(method, 64)], store / name, device)
+        train_run(module, config, screens[SIDES.get(method, 64)], store / name, device, end_at_collapse=False)
 
 
 def learned(run):

@@ -75,6 +75,8 @@ def test_the_command_ends_with_a_built_book_and_leaves_the_checkout_as_it_was(ch
 
     compared = BeautifulSoup((index.parent / "book" / "this_build.html").read_text(encoding="utf-8"), "html.parser")
     assert "numbers are in both" in compared.get_text()
+    (took,) = (words.text for words in compared.select("p") if words.text.startswith("Executing and building took"))
+    assert 1 < int(took.split()[4]) < 3600
     (link,) = compared.select("a[href*='/this_build/']")
     beside = (index.parent / "book" / link["href"]).resolve().read_text(encoding="utf-8")
     assert "now beside published" in beside

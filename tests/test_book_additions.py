@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from bs4 import BeautifulSoup
 from safetensors.numpy import save_file
 
-from cellbook.book import fragments, notebooks, run_pages, site
+from cellbook.book import fragments, notebooks, run_pages, site, trained
 from cellbook.book.fragments import RUN_PAGES
+from cellbook.configure import configure, restore
 from cellbook.files import read_json, sha256
-from cellbook.runs import obtain
+from cellbook.methods import find_method
+from cellbook.runs import known_by, obtain
 from cellbook.study import models
 
 BOOK = notebooks.root() / "book"
@@ -42,7 +45,9 @@ def test_every_published_run_has_a_page_with_its_command_products_and_checksums(
         for name in record["config"]:
             assert f"| `{name}` |" in text
         for name, product in record["products"].items():
-            assert f"| `{name}` | {product['bytes']:,} | `{product['sha256'][:16]}` |" in text
+            rest = f" | {product['bytes']:,} | `{product['sha256'][:16]}` |"
+            (at,) = re.findall(rf"{{download}}`{re.escape(name)} <(\S+)>`{re.escape(rest)}", text)
+            assert sha256(book / RUN_PAGES / at) == product["sha256"]
     keys = json.loads(fragments.results_json(book))["pages"]
     assert {key for page in keys.values() for key in page["run_pages"]} == {path.parent.name for path in runs}
 
@@ -54,6 +59,119 @@ def test_pages_of_runs_that_are_published_no_more_are_removed_and_others_left_al
     run_pages.write(book)
     assert not stray.exists()
     assert kept.stat().st_mtime_ns == before
+
+
+def test_every_published_training_is_told_of_on_the_page_of_its_run_and_its_record_follows_from_its_parts():
+    book, count = BOOK, 0
+    places = run_pages.places(book)
+    for folder in fragments.published_pages(book):
+        assert trained.faults(folder) == []
+        table, kept = trained.table(folder), trained.kept(folder)
+        for row in table.to_dict("records"):
+            run, at = places[row["key"]]
+            lines = "\n\n".join(run_pages.trainings(folder, run)).splitlines()
+            start = lines.index(f"({at})=")
+            assert lines[start + 1] == f"### {row.get('variant') or row['source']}"
+            text = "\n".join(
+                lines[start : next((n for n in range(start + 1, len(lines)) if lines[n][:1] == "("), None)]
+            )
+            (line,) = (line for line in text.splitlines() if f"`{row['key']}`" in line)
+            assert f"| {row['repeat']} |" in line
+            record = kept.get(row["key"])
+            count += record is not None
+            for what in (record["commit"], record["device"], record["fingerprint"][:12]) if record else ():
+                assert what in line
+            if record and row["repeat"] == 0:  # repeats differ by their seeds alone, so that one list is for all
+                for name, value in record["config"].items():
+                    assert name == "seed" or f"{name} = {run_pages.code(value)}" in text
+                assert f"{record['losses'][-1]['step']:.5g} |" in text
+    assert count > 100
+
+
+def test_what_is_said_to_train_a_model_alone_is_its_configuration():
+    asked = 0
+    for folder in fragments.published_pages(BOOK):
+        for record in trained.kept(folder).values():
+            if command := trained.command(record):
+                given = dict(word.split("=", 1) for word in command.split(" -p ")[1:])
+                module = find_method(record["method"])
+                made = known_by(configure(module, given))
+                assert made == known_by(
+                    restore(module.Config, {n: v for n, v in record["config"].items() if n != "course"})
+                )
+                asked += 1
+    assert asked > 50
+
+
+def test_a_record_of_a_training_that_was_edited_is_found(tmp_path):
+    folder = tmp_path / "lafarge2019"
+    shutil.copytree(BOOK / "results" / "lafarge2019", folder)
+    kept = trained.kept(folder)
+    first, second = list(kept)[:2]
+    kept[first]["config"]["iterations"] += 1
+    kept[second]["seconds"] += 1
+    (folder / trained.TRAINED).write_text(json.dumps(kept), encoding="utf-8")
+    faults = trained.faults(folder)
+    assert [first in fault for fault in faults] == [True, False]
+    assert second in faults[1]
+
+
+def test_records_of_trainings_come_from_the_store_and_stay_where_it_has_none(tmp_path):
+    store, folder = tmp_path / "store", tmp_path / "page"
+
+    def make(place):
+        pd.DataFrame({"step": range(9), "loss": np.arange(9) / 3}).to_parquet(place / "history.parquet")
+
+    run = obtain(store, "m", 1, {"a": 1}, "data", make)
+    (folder / "runs" / "r").mkdir(parents=True)
+    told = pd.DataFrame(
+        {"key": [run.key, "gone"], "variant": "A", "repeat": [0, 1], "seconds": [run.record["seconds"], 1]}
+    )
+    told.to_parquet(folder / "runs" / "r" / "trainings.parquet")
+    trained.keep(folder, [tmp_path / "other", store], {"gone": {"key": "gone"}, "of another page": {}})
+    kept = trained.kept(folder)
+    assert list(kept) == [run.key, "gone"]
+    assert [line["step"] for line in kept[run.key]["losses"]] == [0, 6, 7, 8]
+    assert kept[run.key]["config"] == {"a": 1}
+    trained.keep(folder, [], kept)
+    assert trained.kept(folder) == kept
+
+
+@pytest.mark.parametrize(
+    ("row", "linked"),
+    [
+        ("<td>VAE+</td><td>92.1</td>", "VAE+"),
+        ("<td>mean</td><td>A &amp; B</td>", "A &amp; B"),
+        ("<td>VAE+</td><td>paper</td><td>92.1</td>", ""),  # a number that was not made here
+        ("<td>VAE+, mean</td><td>92.1</td>", ""),
+        ("<td>wells</td><td>CORAL</td>", ""),  # what was aligned, and not by a training
+        ("<td>wells</td><td>WDN, at the end</td>", "wells"),
+    ],
+)
+def test_a_row_links_to_the_trainings_of_the_model_that_it_names(row, linked):
+    links = {"VAE+": "r.html#training-a", "A & B": "r.html#training-b", "wells": "r.html#training-wdn-c"}
+    found = BeautifulSoup(site.with_training(f"<tr>{row}</tr>", links), "html.parser")
+    plain = BeautifulSoup(row, "html.parser")
+    assert [str(link.string) for link in found.select("a.training")] == (
+        [linked.replace("&amp;", "&")] if linked else []
+    )
+    assert [cell.text for cell in found.select("td")] == [cell.text for cell in plain.select("td")]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_trained_model_that_a_table_names_leads_to_its_trainings(page):
+    folder = BOOK / "results" / page
+    made = json.loads(site.with_links((BOOK / "papers" / f"{page}.ipynb").read_text(encoding="utf-8"), folder, ""))
+    html = "".join("".join(o.get("data", {}).get("text/html", "")) for c in made["cells"] for o in c.get("outputs", []))
+    names = trained.behind(folder)
+    places = run_pages.places(BOOK)
+    links = {link.text: link["href"] for link in BeautifulSoup(html, "html.parser").select("a.training")}
+    assert bool(links) == bool(names)
+    for name, address in links.items():
+        run, at = places[names[name]]
+        assert address == f"../{RUN_PAGES}/{run}.html#{at}"
+    for path in folder.glob("*.csv"):
+        assert f"<../results/{page}/{path.name}>" in "".join(made["cells"][-1]["source"])
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -117,6 +235,29 @@ def test_buttons_are_there_if_and_only_if_the_address_is_given(tmp_path, url):
     app.connected["config-inited"](app, app.config)
     assert app.html_theme_options["use_repository_button"] == bool(url)
     assert bool(app.html_theme_options["launch_buttons"]) == bool(url)
+
+
+@pytest.mark.parametrize("url", ["", "https://example.org/versions.json"])
+def test_versions_are_offered_if_and_only_if_their_list_is_configured(tmp_path, monkeypatch, url):
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    (tmp_path / "_toc.yml").touch()
+    (tmp_path / "_config.yml").write_text(f"versions:\n  url: '{url}'\n", encoding="utf-8")
+    monkeypatch.setattr(run_pages, "write", lambda book: None)
+    app = App(tmp_path, "")
+    site.prepare(app, app.config)
+    assert app.html_theme_options.get("switcher", {}).get("json_url", "") == url
+    assert ("version-switcher" in app.html_theme_options.get("article_header_end", [])) == bool(url)
+
+
+def test_once_a_week_the_test_command_of_the_readme_is_run_on_a_bare_machine():
+    root = Path(site.__file__).parents[2]
+    workflow = yaml.safe_load((root / ".github" / "workflows" / "install.yml").read_text(encoding="utf-8"))
+    assert [entry["cron"].split()[-1] for entry in workflow[True]["schedule"]] == ["1"]  # YAML reads "on" as true
+    (command,) = (step["run"] for step in workflow["jobs"]["test"]["steps"] if "run" in step)
+    asked = (root / command).read_text(encoding="utf-8").strip().splitlines()[-1]
+    assert f"{asked}    # check everything" in (root / "README.md").read_text(encoding="utf-8")
+    tested = re.search(r"Python 3\.11, 3\.12 or (3\.\d+)", (root / "README.md").read_text(encoding="utf-8"))[1]
+    assert tested in workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
 
 
 def test_pages_of_runs_that_an_earlier_build_has_left_are_removed(tmp_path):

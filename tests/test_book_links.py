@@ -1,11 +1,12 @@
 """The command that asks for external links: one that answers passes, one that does not is named and ends it with 1."""
 
+import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
 
-from cellbook.book import notebooks
+from cellbook.book import notebooks, rendering
 
 
 @pytest.fixture
@@ -44,3 +45,24 @@ def test_links_that_do_not_answer_are_named(tmp_path, server, monkeypatch, run_m
     assert last == "links: 2, 1 of them do not answer"
     page.write_text(f"# T\n\n[a]({server}/there)\n", encoding="utf-8")
     assert run_main("links")[:2] == (0, "links: 1, 0 of them do not answer\n")
+
+
+def test_without_a_network_one_sentence_says_that_it_needs_one(tmp_path, monkeypatch, run_main):
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    (tmp_path / "_toc.yml").touch()
+
+    def answers(links):
+        def run(folder, words):
+            (folder / "_build" / "linkcheck").mkdir(parents=True, exist_ok=True)
+            lines = (json.dumps({"filename": "a.md", "uri": "u", "status": s, "info": i}) for s, i in links)
+            (folder / "_build" / "linkcheck" / "output.json").write_text("\n".join(lines), encoding="utf-8")
+            return 1, folder / "log"
+
+        monkeypatch.setattr(rendering, "run_jupyter_book", run)
+
+    answers([("broken", "HTTPSConnectionPool: Max retries exceeded"), ("timeout", "no answer"), ("unchecked", "")])
+    code, out, err = run_main("links")
+    assert (code, out) == (2, "")
+    assert err.strip().endswith("none of the 2 addresses can be reached: asking for them needs a network")
+    answers([("broken", "HTTPSConnectionPool: Max retries exceeded"), ("broken", "404 Client Error: Not Found")])
+    assert run_main("links")[0] == 1  # one has answered, though not with a page

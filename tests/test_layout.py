@@ -26,7 +26,7 @@ LEVELS = (
     "lease",
 )
 HEIGHT = {unit: height for height, units in enumerate(LEVELS) for unit in units.split()}
-BESIDE = {"book": {"errors", "files", "configure", "runs", "machine", "claims", "metrics"}, "figures": set()}
+BESIDE = {"book": {"errors", "files", "configure", "runs", "machine", "claims", "metrics", "figures"}, "figures": set()}
 BUILDS_ON = {("tabak2020", "lafarge2019")}  # a page on another's training: it may read that page's configuration
 
 

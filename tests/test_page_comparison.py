@@ -13,7 +13,6 @@ from scipy.stats import spearmanr
 from sklearn.metrics import silhouette_samples
 
 from cellbook import metrics, profiles
-from cellbook.book import fragments, front, notebooks
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
 from cellbook.methods import weakly_supervised
@@ -543,21 +542,3 @@ def test_a_screen_of_ones_own_is_compared_as_far_as_it_goes(tmp_path):
     assert {"truth", "without weeks"}.isdisjoint(numbers["measure"])
     with pytest.raises(CellbookError, match="neither simulated nor"):
         comparison.run(replace(own, screen="nowhere"), tmp_path / "store")
-
-
-def test_the_first_page_shows_every_claim_and_without_a_comparison_no_picture():
-    book = notebooks.root() / "book"
-    claims = [fragments.read(folder / "claims.csv") for folder in fragments.published_pages(book)]
-    text = fragments.front_page(book)
-    assert text.count('<a class="claim ') == sum(map(len, claims)) > 20
-    assert text.count("#judge-the-claims") == sum(map(len, claims))
-    published = (book / "results" / "comparison" / "decisions.csv").exists()
-    assert ("front.png" in text) == published == (front.picture(book) is not None)
-
-
-def test_the_answer_of_the_first_page_is_that_of_the_comparison():
-    told = pd.DataFrame({"situation": ["a", "b"], "first": [True, False], "sentence": ["Take it: 5.", "Not here: 6."]})
-    text = front.answer(told)
-    assert "- Take it: 5." in text
-    assert "Not here" not in text
-    assert "papers/comparison.ipynb" in text

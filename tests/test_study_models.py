@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from cellbook import profiles
+from cellbook.book.trained import TRAINED, address, keep
 from cellbook.cells import CellSet
+from cellbook.cli.measure import place_of
 from cellbook.errors import CellbookError
-from cellbook.files import sha256
+from cellbook.files import read_json, sha256, write_json
 from cellbook.methods import find_method
 from cellbook.study import models
 from cellbook.training import train_run
@@ -126,6 +128,72 @@ def test_weights_that_were_changed_are_refused(page, tmp_path):
         bad.writestr(found[0].file, bytes(content))
     with pytest.raises(CellbookError, match="not those that were trained"):
         models.find("mine/VAE/GAN", 0, tmp_path / "bad.zip", root / "results")
+
+
+@pytest.fixture
+def kept(page, tmp_path):
+    """The results of the page with the records of its trainings, and an archive of its models."""
+    root, *_ = page
+    shutil.copytree(root / "results", tmp_path / "results")
+    folder = tmp_path / "results" / "mine"
+    keep(folder, [root / "store"])
+    models.pack(models.stored(models.published(root / "results"), root / "store"), root / "store", tmp_path / "a.zip")
+    return tmp_path / "results", folder / TRAINED, tmp_path / "a.zip"
+
+
+def test_an_archive_is_compared_with_the_checksums_that_are_published(kept, page, monkeypatch, run_main):
+    results, records, archive = kept
+    assert models.checksums(results) == {page[3].key: page[3].record["products"]["weights.safetensors"]["sha256"]}
+    monkeypatch.setattr("cellbook.book.notebooks.ROOT", results.parent)
+    (results.parent / "_toc.yml").touch()
+    (results.parent / "book").mkdir()
+    results.rename(results.parent / "book" / "results")
+    assert run_main("weights", archive, "--check")[:2] == (0, "models: 1, 0 of them are not as published\n")
+    records = results.parent / "book" / "results" / "mine" / TRAINED
+    content = read_json(records)
+    content[page[3].key]["products"]["weights.safetensors"]["sha256"] = "0" * 64
+    write_json(records, content)
+    code, out, _ = run_main("weights", archive, "--check")
+    assert code == 1
+    assert "mine/VAE/GAN (repeat 0): other bytes than were published" in out
+    with pytest.raises(CellbookError, match="others than those of its page"):
+        models.find("mine/VAE/GAN", 0, archive, records.parents[1])
+
+
+def test_weights_come_from_the_configured_address_where_there_are_no_runs(kept, tmp_path, monkeypatch, capsys):
+    archive, address = kept[2], "https://example.org/models.zip"
+    asked = []
+
+    def fetch(url, target):
+        asked.append(url)
+        shutil.copyfile(archive, target)
+
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr("cellbook.screens.locate.cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("cellbook.screens.download.fetch", fetch)
+    monkeypatch.setenv("CELLBOOK_OFFLINE", "1")
+    assert place_of("runs") == tmp_path / "here" / "runs"  # no address is configured
+    monkeypatch.setattr("cellbook.book.trained.address", lambda: address)
+    with pytest.raises(CellbookError, match=f"CELLBOOK_OFFLINE forbids to fetch {address}"):
+        place_of("runs")
+    monkeypatch.delenv("CELLBOOK_OFFLINE")
+    first, again = place_of("runs"), place_of(address)
+    assert first == again
+    assert first.read_bytes() == archive.read_bytes()
+    assert asked == [address]  # once
+    assert place_of("mine.zip") == tmp_path / "here" / "mine.zip"
+    (tmp_path / "here" / "runs").mkdir()
+    assert place_of("runs") == tmp_path / "here" / "runs"
+
+
+def test_the_address_of_the_weights_is_configured_in_one_place_and_off(tmp_path, monkeypatch):
+    assert address() == ""
+    monkeypatch.setattr("cellbook.book.notebooks.ROOT", tmp_path)
+    (tmp_path / "_toc.yml").touch()
+    assert address() == ""
+    (tmp_path / "_config.yml").write_text("weights:\n  url: https://example.org/m.zip\n", encoding="utf-8")
+    assert address() == "https://example.org/m.zip"
 
 
 def test_the_command_measures_cells_by_a_trained_model(page, tmp_path, run_main):

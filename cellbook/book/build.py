@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from joblib import cpu_count
 from tqdm import tqdm
 
-from cellbook.book import comparing, freshness, notebooks, results
+from cellbook.book import comparing, freshness, notebooks, results, trained
 from cellbook.book.fragments import markdown, stale_fragments, write_fragments
 from cellbook.book.rendering import build_and_print
 from cellbook.claims import KEYS
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 NAMES = ("now", "published")  # of the two that a build compares
+PENDING = "as long as is not known yet"  # of the build itself, and in its PDF for good
 SHOWN = 10  # numbers of a page in the overview of a build, at most; the page behind it has all
 
 
@@ -174,6 +176,7 @@ def publish(page: str, folder: Path, book: Path | None = None, *, smoke: bool = 
         shutil.copytree(folder, new, ignore=shutil.ignore_patterns("*.ipynb"))
         for key, path in record["runs"].items():
             shutil.copytree(path, new / "runs" / key, ignore=shutil.ignore_patterns(*(f"*{s}" for s in UNVERIFIED)))
+        trained.keep(new, {Path(path).parent for path in record["runs"].values()}, trained.kept(target))
         record["runs"] = {key: f"runs/{key}" for key in record["runs"]}
         record["run_records"] = {key: sha256(new / "runs" / key / "run.json") for key in record["runs"]}
         record["page_sha256"] = sha256(folder / f"{page}.ipynb")
@@ -196,6 +199,7 @@ def verify(book: Path | None = None, *, code: bool = False) -> list[str]:
     faults = [f"{page}: nothing is published for this page" for page in missing]
     for folder in folders:
         faults += results.verify_page(folder)
+        faults += trained.faults(folder)
         faults += [f"{folder.name}: {fault}" for fault in freshness.stale(folder)]
         if code and (change := freshness.change(folder)):
             faults.append(f"{folder.name}: {change}")
@@ -209,7 +213,7 @@ def verify(book: Path | None = None, *, code: bool = False) -> list[str]:
 
 def remake(out: Path, given: dict[str, Any], *, force: bool = False, echo: bool = False) -> dict[str, Any]:
     """Execute all pages into `out` and build a book of them there; return what ran, what did not, and why."""
-    source = notebooks.root()
+    source, start = notebooks.root(), time.perf_counter()
     site = out / "site"
     ran: dict[str, str] = {}
     skipped: dict[str, str] = {}
@@ -229,18 +233,21 @@ def remake(out: Path, given: dict[str, Any], *, force: bool = False, echo: bool 
             shutil.copytree(source / "book", site / "book", ignore=shutil.ignore_patterns("_build"))
             for name in ("_config.yml", "_toc.yml"):
                 shutil.copyfile(source / name, site / name)
-        lines = ["# This build beside the published one", ""]
+        lines = ["# This build beside the published one", "", f"Executing and building took {PENDING}.", ""]
         beside = {}
         for page, folder in folders.items():
             more, text = comparison(page, folder, site / "book")
             lines += more
             beside |= {page: text} if text else {}
             publish(page, folder, site / "book", smoke=True)
-        if len(lines) > 2:
+        if folders:
             write_text(site / "book" / "this_build.md", "\n".join(lines))
             toc = (site / "_toc.yml").read_text(encoding="utf-8")
             write_text(site / "_toc.yml", toc.rstrip("\n") + "\n      - file: book/this_build\n")
         index = build_and_print(site)
+        for last in index.parent.glob("book/this_build.html"):  # which was built before that was known
+            took = f"{time.perf_counter() - start:.0f} s"
+            write_text(last, last.read_text(encoding="utf-8").replace(PENDING, took))
         for page, text in beside.items():
             write_text(index.parent / "this_build" / f"{page}.html", text)
     return {"ran": ran, "skipped": skipped, "index": index}

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from cellbook.book import front, notebooks, scale
+from cellbook.book import front, notebooks, scale, trained
 from cellbook.claims import VERDICTS
 from cellbook.files import read_json, sha256, write_atomically
 
@@ -49,8 +49,13 @@ def results_json(book: Path) -> str:
 
 
 def records(book: Path) -> str:
-    """A digest of the record of every published page, so that an edit of a record is found as well."""
-    return json.dumps({folder.name: sha256(folder / "page.json") for folder in published_pages(book)}, indent=1) + "\n"
+    """A digest of the record of every published page, and of those of its trainings, so that an edit is found."""
+    folders = published_pages(book)
+    found = {folder.name: sha256(folder / "page.json") for folder in folders}
+    found |= {
+        f"{f.name}/{trained.TRAINED}": sha256(f / trained.TRAINED) for f in folders if (f / trained.TRAINED).exists()
+    }
+    return json.dumps(found, indent=1) + "\n"
 
 
 def columns(table: pd.DataFrame) -> dict[str, list[Any]]:
@@ -101,22 +106,19 @@ def summary(book: Path) -> str:
 
 def trained_on(folder: Path) -> str:
     """Devices on which the trainings of a page were made; empty where it has none."""
-    return devices(trainings(folder))
-
-
-def trainings(folder: Path) -> pd.DataFrame:
-    """Records of the trainings of a page, one row a training, as far as its runs tell of them."""
-    tables = [pd.read_parquet(path) for path in sorted(folder.glob("runs/*/trainings.parquet"))]
-    return pd.concat(tables, ignore_index=True).drop_duplicates("key") if tables else pd.DataFrame()
+    return devices(trained.table(folder))
 
 
 def front_page(book: Path) -> str:
     """Head of the first page: the answer of the published comparison, if there is one, and the state of all claims."""
-    names, pages = titles(), [folder.name for folder in published_pages(book)]
-    claims = {page: (names.get(page, page), read(book / "results" / page / "claims.csv")) for page in pages}
-    decisions = read(book / "results" / front.PAGE / "decisions.csv")
-    head = front.answer(decisions) + "\n" if len(decisions) and front.picture(book) else ""
-    return head + front.claims_chart({page: both for page, both in claims.items() if len(both[1])})
+    names, claims = titles(), {}
+    for folder in published_pages(book):
+        tables = read(folder / "claims.csv"), read(folder / "numbers.csv")
+        if len(tables[0]):
+            claims[folder.name] = (names.get(folder.name, folder.name), *tables)
+    decisions, real = (read(book / "results" / page / "decisions.csv") for page in (front.PAGE, front.REAL))
+    head = front.answer(decisions, real) + "\n" if len(decisions) else ""
+    return head + front.claims_chart(claims)
 
 
 def status(book: Path) -> str:
@@ -138,7 +140,7 @@ def costs(book: Path) -> str:
         parts = {"execution": pd.DataFrame([stamp | {"seconds": stamp["wall_seconds"]}])}
         parts |= {f"`{method}`": part for method, part in records.groupby("method", sort=False)}
         name = names.get(folder.name, folder.name)
-        for part, table in (parts | {"trainings": trainings(folder)}).items():
+        for part, table in (parts | {"trainings": trained.table(folder)}).items():
             if len(table):
                 cost = f"{table['seconds'].sum():.0f} s", devices(table) or "–", memory(table)
                 rows.append([name, part, "" if name else len(table), *cost])
@@ -268,13 +270,13 @@ def protocols() -> str:
 
 def fragments(book: Path) -> dict[Path, bytes]:
     """Every generated file and what is in it."""
-    picture = front.picture(book)
     texts = {
         book / "results" / "records.json": records(book),
         book / "_generated" / "summary.md": summary(book),
         book / "_generated" / "status.md": status(book),
         book / "_generated" / "costs.md": costs(book),
         book / "_generated" / "runs.md": runs_table(book),
+        book / "_generated" / "weights.sha256": trained.checksums(published_pages(book)),
         book / "_generated" / "versions.md": versions(book),
         book / "_generated" / "protocols.md": protocols(),
         book / "_generated" / "front.md": front_page(book),
@@ -283,8 +285,7 @@ def fragments(book: Path) -> dict[Path, bytes]:
         book / "_generated" / "plate_rates.md": plate_rates(),
         book / "_generated" / "screen_costs.md": screen_costs(),
     }
-    found = {path: text.encode() for path, text in texts.items()}
-    return found | ({book / "_generated" / "front.png": picture} if picture else {})
+    return {path: text.encode() for path, text in texts.items()}
 
 
 def write_fragments(book: Path) -> None:

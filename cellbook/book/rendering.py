@@ -28,6 +28,7 @@ OPTIONS = (
     "--no-pdf-header-footer",
     "--virtual-time-budget=120000",  # milliseconds that scripts, which set the formulas, believe to have
 )
+ANSWER = re.compile(r"\d{3} ")  # of a server that is there, such as "404 Client Error"
 PNG = struct.Struct(">8s8x2I")  # signature, width and height
 
 
@@ -66,6 +67,8 @@ def broken_links(folder: Path) -> tuple[list[str], int]:
     found = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
     asked = [link for link in found if link["status"] in ("broken", "working", "redirected", "timeout")]
     bad = [link for link in asked if link["status"] in ("broken", "timeout")]
+    if bad and not any(link["status"] in ("working", "redirected") or ANSWER.match(link["info"]) for link in asked):
+        raise CellbookError(f"none of the {len(asked)} addresses can be reached: asking for them needs a network")
     return [f"{link['filename']}: {link['uri']}: {link['info'] or link['status']}" for link in bad], len(asked)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from cellbook.book import fragments
+from cellbook.book import fragments, trained
 from cellbook.book.build import again
 from cellbook.files import read_json, write_text
 
@@ -60,11 +60,13 @@ def page(key: str, folders: list[Path]) -> str:
         fragments.markdown(["package", "version"], record["versions"].items()),
         "## Configuration",
         fragments.markdown(["name", "value"], [[f"`{n}`", code(v)] for n, v in record["config"].items()]),
-        *trainings(folders[0] / "trainings.parquet"),
+        *trainings(readers[0], key),
         "## Products",
-        "They lie in the repository, beside the run's record `run.json` with all digits of the checksums:",
+        "The record of the run has all digits of the checksums. In the repository they lie in",
         f"```text\nbook/results/{readers[0].name}/runs/{key}/\n```",
-        fragments.markdown(["product", "bytes", "SHA-256 begins with"], product_rows(record), right=["bytes"]),
+        fragments.markdown(
+            ["product", "bytes", "SHA-256 begins with"], product_rows(record, folders[0]), right=["bytes"]
+        ),
     ]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
@@ -80,22 +82,74 @@ def code(value: Any) -> str:
     return f"`{fragments.short(value)}`" if str(value).strip() and value != [] else "–"
 
 
-def trainings(path: Path) -> list[str]:
-    """What each training behind a run took; nothing if it has none."""
-    if not path.exists():
+def trainings(folder: Path, run: str) -> list[str]:
+    """The trainings behind a run: what each took, and a section for all of one name; nothing if it has none."""
+    table = trained.table(folder)
+    table = table[table["run"] == run] if len(table) else table
+    if table.empty:
         return []
-    table = pd.read_parquet(path)
-    names = [
-        name for name in ("source", "variant", "repeat", "key", "seconds", "device", "fingerprint") if name in table
+    kept = trained.kept(folder)
+    parts = [
+        "## Its trainings",
+        f"Each of these {len(table)} trainings is a run of its own. Its products stay in the store of whoever trained "
+        f"it; its record is kept here ({{download}}`all of them <../../results/{folder.name}/{trained.TRAINED}>`)."
+        if kept
+        else "The record of a training on its own is not kept: this is what the run tells of them.",
     ]
-    shown = table[names].rename(columns={"key": "run", "fingerprint": "data"}).astype(object)
-    rows = [
-        [code(value) if name in ("run", "data") else value for name, value in row.items()]
-        for _, row in shown.iterrows()
-    ]
-    return ["## Where the time went: its trainings", fragments.markdown(list(shown.columns), rows, right=["seconds"])]
+    for name, some in table.groupby(trained.names(table), sort=False):
+        parts += [f"({anchor(some['key'].iloc[0])})=\n### {name}", *of_one_name(some, kept)]
+    return parts
 
 
-def product_rows(record: dict[str, Any]) -> list[list[str]]:
-    """Name, size and checksum of each product."""
-    return [[f"`{n}`", f"{p['bytes']:,}", f"`{p['sha256'][:16]}`"] for n, p in record["products"].items()]
+def places(book: Path) -> dict[str, tuple[str, str]]:
+    """The run on whose page each published training is told of, and where there."""
+    found = {}
+    for folder in fragments.published_pages(book):
+        table = trained.table(folder)
+        for _, some in table.groupby(["run", trained.names(table)], sort=False) if len(table) else ():
+            place = some["run"].iloc[0], anchor(some["key"].iloc[0])
+            found |= {key: found.get(key, place) for key in some["key"]}
+    return found
+
+
+def anchor(key: str) -> str:
+    """Where the page of a run tells of a training and others of its name."""
+    return f"training-{key.replace('_', '-')}"
+
+
+def of_one_name(some: pd.DataFrame, kept: dict[str, dict[str, Any]]) -> list[str]:
+    """What there is of trainings of one name: a row each, what was given to all of them, and how their losses went."""
+    head = ["repeat", "run", "seconds", "device", "precision", "memory (MiB)", "commit", "PyTorch", "data", "weights"]
+    rows, losses = [], []
+    for row in some.to_dict("records"):
+        record = kept.get(row["key"], {})
+        about = {"device": "–", "peak_memory_mib": "–", "fingerprint": ""} | row | record
+        weights = record.get("products", {}).get(trained.WEIGHTS, {}).get("sha256", "")
+        versions = record.get("versions", {})
+        where = about["device"], about.get("precision", "–"), about["peak_memory_mib"], code(about.get("commit", ""))
+        which = code(versions.get("torch", "")), code(str(about["fingerprint"])[:12]), code(weights[:12])
+        rows.append([row["repeat"], code(row["key"]), f"{row['seconds']:.0f}", *where, *which])
+        losses += [{"repeat": row["repeat"]} | line for line in record.get("losses", [])]
+    parts = [fragments.markdown(head, rows, right=["seconds", "memory (MiB)"])]
+    records = [kept[key] for key in some["key"] if key in kept]
+    if not records:
+        return [*parts, "Of these the run keeps no more."] if kept else parts
+    if command_line := trained.command(records[0]):
+        parts.append(f"Alone, on a saved set of these cells: `{command_line}`, and for each repeat its seed.")
+    given = ", ".join(f"{name} = {code(value)}" for name, value in records[0]["config"].items() if name != "seed")
+    parts.append(f"Parameters: {given}.")
+    if losses:
+        names = list(dict.fromkeys(name for line in losses for name in line))
+        lines = [[f"{line[n]:.5g}" if n in line else "" for n in names] for line in losses]
+        parts += ["How the losses began and ended:", fragments.markdown(names, lines, right=names[1:])]
+    return parts
+
+
+def product_rows(record: dict[str, Any], folder: Path) -> list[list[str]]:
+    """Each product, to be downloaded, with its size and checksum; the record of the run is the first."""
+    at = f"../../results/{folder.parents[1].name}/runs/{folder.name}"
+    rows = [[f"{{download}}`run.json <{at}/run.json>`", f"{(folder / 'run.json').stat().st_size:,}", "–"]]
+    for name, product in record["products"].items():
+        there = f"{{download}}`{name} <{at}/{name}>`" if (folder / name).exists() else f"`{name}`"
+        rows.append([there, f"{product['bytes']:,}", f"`{product['sha256'][:16]}`"])
+    return rows

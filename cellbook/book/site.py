@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from html import escape
+from html import escape, unescape
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellbook.book import drawn, freshness, run_pages
-from cellbook.book.fragments import RUN_PAGES, results_json, trainings
+from cellbook.book import drawn, freshness, front, run_pages, trained
+from cellbook.book.fragments import RUN_PAGES, results_json
 from cellbook.book.rendering import PDF
 from cellbook.files import read_json
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 CAPTION = '<p class="table-caption">'
 SPREAD = re.compile("\N{NO-BREAK SPACE}(?=\\[|±)")  # where room is short, what follows is a line of its own
+ROW, CELL = re.compile(r"<tr>.*?</tr>", re.DOTALL), re.compile(r"<td>([^<]+)</td>")
 FEW = 3  # runs that a caption names
 
 
@@ -39,13 +41,18 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 
 def prepare(app: Sphinx, config: Config) -> None:
-    """Write the pages of runs, and switch on what needs an address of the repository if there is one."""
+    """Write the pages of runs and the first picture, and switch on what needs an address of the repository."""
     run_pages.write(Path(app.srcdir, "book"))
+    front.draw(Path(app.srcdir, "book"))
     options = config.html_theme_options
     given = bool(options.get("repository_url"))
     options["use_repository_button"] = given
     if not given:
         options["launch_buttons"] = {}
+    if versions := trained.address("versions"):
+        options["switcher"] = {"json_url": versions, "version_match": version("cellbook")}
+        options["check_switcher"] = False  # a build needs no network
+        options["article_header_end"] = ["version-switcher", "article-header-buttons"]
 
 
 def read(app: Sphinx, docname: str, content: list[str]) -> None:
@@ -99,15 +106,16 @@ def with_links(source: str, folder: Path, repository: str, *, one_page: bool = F
     for figure in drawn.figures(notebook):
         about = figure.cell["metadata"]["mystnb"]["figure"]
         about["caption"] = f"{figure.caption.rstrip()} {origin(figure, folder.name, stamp['commit'], repository)}\n"
-    links = run_links(keys, one_page)
+    links, models = run_links(keys, one_page), training_links(folder, one_page)
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):
             html = "".join(output.get("data", {}).get("text/html", ""))
             if CAPTION in html:
                 html = SPREAD.sub(" ", html)
+                html = ROW.sub(lambda row: with_training(row[0], models), html)
                 output["data"]["text/html"] = html.replace("</p>", f" {links}</p>", 1)
         if cell.get("id") == "stamp-end":
-            cell["source"] = linked(drawn.text(cell), keys)
+            cell["source"] = linked(drawn.text(cell), keys) + "\n\n" + downloads(folder)
     place = next((n for n, cell in enumerate(notebook["cells"]) if cell.get("id") == "stamp-cost"), 0)
     told = {
         "cell_type": "markdown",
@@ -121,13 +129,19 @@ def with_links(source: str, folder: Path, repository: str, *, one_page: bool = F
 
 def use_of_models(folder: Path) -> str:
     """How the trained models of a page measure other cells, in Markdown; empty where it has none."""
-    table = trainings(folder)
+    table = trained.table(folder)
     if "variant" not in table:
         return ""
     name = f"{folder.name}/{table['variant'].iloc[0]}"
+    url = trained.address()
+    at = (
+        f"are fetched from <{url}>"
+        if url
+        else "are not in the repository: they are in the `runs` of whoever trained them"
+    )
     return (
         "The models of this page measure your cells as well, without training: "
-        f"`cellbook features CELLS OUT --encoder '{name}'` ([how](/book/use.md))."
+        f"`cellbook features CELLS OUT --encoder '{name}'` ([how](/book/use.md)). Their weights {at}."
     )
 
 
@@ -149,6 +163,34 @@ def run_links(keys: list[str], one_page: bool) -> str:
         return '<a class="run" href="#how-this-page-was-made">runs</a>'
     address = "#run-{}" if one_page else f"../{RUN_PAGES}/{{}}.html"
     return " ".join(f'<a class="run" href="{escape(address.format(key))}">{key}</a>' for key in keys)
+
+
+def training_links(folder: Path, one_page: bool) -> dict[str, str]:
+    """Addresses of the trainings of a page, by the names that its tables use."""
+    places = run_pages.places(folder.parents[1])
+    found = {name: places[key] for name, key in trained.behind(folder).items() if key in places}
+    return {name: f"#{at}" if one_page else f"../{RUN_PAGES}/{run}.html#{at}" for name, (run, at) in found.items()}
+
+
+def with_training(row: str, links: dict[str, str]) -> str:
+    """A row of a table in HTML, in which the first cell that names a trained model links to its trainings.
+
+    One of a paper's own numbers stays as it is, and so does one that names profiles and not what aligned them.
+    """
+    cells = CELL.findall(row)
+    name = next((cell for cell in cells if unescape(cell) in links), None)
+    if name is None or "paper" in cells or ("#training-wdn-" in links[unescape(name)] and "WDN" not in row):
+        return row
+    link = f'<a class="training" href="{escape(links[unescape(name)])}">{name}</a>'
+    return row.replace(f"<td>{name}</td>", f"<td>{link}</td>", 1)
+
+
+def downloads(folder: Path) -> str:
+    """The tables of a page as files, in Markdown."""
+    files = [
+        f"{{download}}`{path.name} <../results/{folder.name}/{path.name}>`" for path in sorted(folder.glob("*.csv"))
+    ]
+    return f"Every number of this page, with all digits: {', '.join(files)}."
 
 
 def linked(text: str, keys: list[str]) -> str:

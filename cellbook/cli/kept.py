@@ -1,4 +1,4 @@
-"""Commands about what is kept of the book: two runs beside each other, links, one file of all pages, weights."""
+"""Commands about what is kept of the book: two runs beside each other, links, one file of all pages, releases."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cellbook.errors import CellbookError
+from cellbook.errors import CellbookError, some
 
 app = typer.Typer()
 
@@ -37,12 +37,20 @@ def diff(
 def weights(
     out: Annotated[Path, typer.Argument(metavar="FILE", help="archive, .zip")],
     store: Store = Path("runs"),
+    check: Annotated[bool, typer.Option("--check", help="compare an archive with what the repository keeps")] = False,
 ) -> None:
     """Pack the weights of all trained models of the published pages, with their checksums, as one archive."""
     from cellbook.book import notebooks
     from cellbook.study import models
 
-    trainings = models.published(notebooks.root() / "book" / "results")
+    results = notebooks.root() / "book" / "results"
+    if check:
+        faults, count = models.compare(out, results)
+        for fault in faults:
+            print(fault)
+        print(f"models: {count}, {len(faults)} of them are not as published")
+        raise typer.Exit(1 if faults else 0)
+    trainings = models.published(results)
     found = models.stored(trainings, store)
     if not found:
         raise CellbookError(f"--store {store} has the weights of none of {len(trainings)} published trainings")
@@ -51,6 +59,35 @@ def weights(
         print(f"{model.sha256}  {model.name} (repeat {model.repeat})")
     print(f"{checksum}  {out}")
     print(f"models: {len(found)}, and of {len(trainings) - len(found)} published trainings {store} has no weights")
+
+
+@app.command()
+def release(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="folder of the release, made anew")] = Path(
+        "_build/release"
+    ),
+    store: Store = Path("runs"),
+) -> None:
+    """Put all that is given to readers into one folder: site, PDF, results, weights, checksums; say what it lacks."""
+    from cellbook.book import notebooks
+    from cellbook.book.release import make
+    from cellbook.study import models
+
+    def pack(path: Path) -> list[str]:
+        trainings = models.published(notebooks.root() / "book" / "results")
+        found = models.stored(trainings, store)
+        if found:
+            models.pack(found, store, path)
+        there = {(model.name, model.repeat) for model in found}
+        rest = [f"{n} (repeat {r})" for n, r, _ in trainings.itertuples(index=False) if (n, r) not in there]
+        return [f"weights of {len(rest)} trainings that {store} has not: {some(rest)}"] if rest else []
+
+    out = notebooks.root() / out
+    lacking = make(notebooks.root(), out, pack)
+    for path in sorted(out.iterdir()):
+        print(f"{path.stat().st_size / 2**20:8.1f} MiB  {path}")
+    for sentence in lacking:
+        print(f"lacks {sentence}")
 
 
 @app.command()

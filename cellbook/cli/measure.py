@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,8 +22,9 @@ EncoderName = Annotated[
         "lafarge2019/VAE+"
     ),
 ]
+RUNS = "runs"
 Seed = Annotated[int, typer.Option(min=0, help="of imagenet, pixel-pca and random-network")]
-Weights = Annotated[Path, typer.Option(help="of a trained model: folder of runs, or an archive of models")]
+Weights = Annotated[str, typer.Option(help="of a trained model: folder of runs, an archive of models or its address")]
 Repeat = Annotated[int, typer.Option(min=0, help="of a trained model: which of its trainings")]
 
 
@@ -34,7 +36,7 @@ def features(
     level: Annotated[str, typer.Option(help="cell, or well: the mean over its cells")] = "well",
     components: Annotated[int, typer.Option(help="of pixel-pca")] = 50,
     seed: Seed = 0,
-    weights: Weights = Path("runs"),
+    weights: Weights = RUNS,
     repeat: Repeat = 0,
     device: Annotated[str, typer.Option(help="where cells are measured: auto, cpu, cuda or cuda:1")] = "auto",
 ) -> None:
@@ -86,7 +88,7 @@ def plates(
     plane: screens.Plane = "",
     series: screens.Series = 0,
     seed: Seed = 0,
-    weights: Weights = Path("runs"),
+    weights: Weights = RUNS,
     repeat: Repeat = 0,
     device: screens.Device = "auto",
     workers: Annotated[int | None, typer.Option(min=1, help="processes on this machine, by Dask; 1")] = None,
@@ -138,11 +140,35 @@ def plates(
 
 
 def find_encoder(
-    name: str, seed: int, weights: Path, repeat: int, device: str, components: int = 50, controls: str = "DMSO"
+    name: str, seed: int, weights: str, repeat: int, device: str, components: int = 50, controls: str = "DMSO"
 ) -> Any:
     """The encoder of these words; trained models are those of the published pages."""
     from cellbook.book import notebooks
     from cellbook.study.encoders import Encoder
 
     results = notebooks.ROOT / "book" / "results"
-    return Encoder(name, seed, components, controls, weights.resolve(), repeat, results, device)
+    place = place_of(weights) if "/" in name else Path(weights)
+    return Encoder(name, seed, components, controls, place, repeat, results, device)
+
+
+def place_of(weights: str) -> Path:
+    """The archive or folder of weights; where there are no runs here, the archive that `_config.yml` names."""
+    from cellbook import files
+    from cellbook.book import trained
+    from cellbook.screens import download, locate
+
+    given = weights.startswith(("http://", "https://"))
+    address = weights if given else trained.address() if weights == RUNS and not Path(RUNS).exists() else ""
+    if not address:
+        return Path(weights).resolve()
+    archive = locate.cache_folder() / f"models-{files.digest(address)[:12]}.zip"
+    if not archive.exists():
+        if os.environ.get("CELLBOOK_OFFLINE", "").lower() not in {"", "0", "false", "no"}:
+            raise CellbookError(
+                f"CELLBOOK_OFFLINE forbids to fetch {address}: give the archive by --weights, or unset it"
+            )
+        with files.writing(archive):
+            archive.parent.mkdir(parents=True, exist_ok=True)
+        print(f"fetching {address}", file=sys.stderr)
+        download.fetch(address, archive)
+    return archive

@@ -50,7 +50,7 @@ def kept_and_left(rows: pd.DataFrame, bounds: Mapping[str, float], marks: pd.Dat
     ----------
     rows : representation, correction, measure, value, low, high, week, week_low, week_high, chance, control, front
     bounds : by measure, what the known truth itself has: a dashed line
-    marks : measure, label, value of published numbers: short lines at the right edge
+    marks : measure, label, value of published numbers: short lines at the right edge, listed below them
     """
     measures, names, corrections = (distinct(rows[key]) for key in ("measure", "representation", "correction"))
     shade = shades(names)
@@ -70,8 +70,7 @@ def kept_and_left(rows: pd.DataFrame, bounds: Mapping[str, float], marks: pd.Dat
         axes.axvline(100 * rows["chance"].mean(), color="black", ls=":", lw=1)
         if measure in bounds:
             axes.axhline(k * bounds[measure], color="black", ls="--", lw=1)
-        for mark in marks[marks["measure"] == measure].itertuples():
-            axes.axhline(k * mark.value, xmin=0.97, color=ACCENT, lw=1.5)
+        list_marks(axes, marks[marks["measure"] == measure], k)
         axes.set_ylabel(MEANS.get(measure, measure))
         axes.set_xlim(-45, 103)  # nothing is up and to the left of the front, so that its names have room
         name_front(axes, front, k)
@@ -84,6 +83,15 @@ def kept_and_left(rows: pd.DataFrame, bounds: Mapping[str, float], marks: pd.Dat
     handles += [entry("published", color=ACCENT)] if len(marks) else []
     legend(figure, handles, 3)
     return figure
+
+
+def list_marks(axes: Axes, marks: pd.DataFrame, k: int) -> None:
+    """Published numbers as short lines at the right edge, and what each is, the highest first, in the lower right."""
+    for value in marks["value"]:
+        axes.axhline(k * value, xmin=0.97, color=ACCENT, lw=1.5)
+    lines = [f"{k * mark.value:.1f}  {mark.label}" for mark in marks.sort_values("value", ascending=False).itertuples()]
+    axes.text(0.99, 0.02, "\n".join(lines), transform=axes.transAxes, ha="right", va="bottom", fontsize=7, color=ACCENT,
+              zorder=2)  # fmt: skip
 
 
 def name_front(axes: Axes, front: pd.DataFrame, k: int) -> None:

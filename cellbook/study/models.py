@@ -18,7 +18,7 @@ from torch import Tensor
 from cellbook.cells import CellSet
 from cellbook.configure import restore
 from cellbook.errors import CellbookError, nearest, some
-from cellbook.files import write_atomically
+from cellbook.files import read_json, write_atomically
 from cellbook.methods import find_method
 from cellbook.runs import Run, choose_device
 from cellbook.training import State
@@ -26,6 +26,7 @@ from cellbook.training.checkpoints import WEIGHTS
 from cellbook.training.codes import code_table
 
 MANIFEST = "models.json"
+TRAINED = "trainings.json"  # of a published page, as `cellbook.book.trained` writes it
 MADE_UP = 512  # cells that networks are built for, before trained weights are put in: more than a batch
 
 
@@ -109,14 +110,38 @@ def find(name: str, repeat: int, place: Path, results: Path) -> tuple[Model, byt
             raise CellbookError(f"--encoder {name} is no model of a page: {nearest(name, known['name'], there)}")
         model = choose(name, repeat, stored(known, place), place)
         return model, checked(model, (place / model.key / WEIGHTS).read_bytes())
+    contents = unpack(place, name)
+    model = choose(name, repeat, [one for one, _ in contents], place)
+    if checksums(results).get(model.key, model.sha256) != model.sha256:
+        raise CellbookError(f"the weights of {name} in {place} are others than those of its page: get the archive anew")
+    return model, checked(model, next(weights for one, weights in contents if one == model))
+
+
+def unpack(place: Path, name: str) -> list[tuple[Model, bytes]]:
+    """Models of an archive, and the weights of those of a name."""
     try:
         with zipfile.ZipFile(place) as archive:
             models = [Model(**entry) for entry in json.loads(archive.read(MANIFEST))]
-            contents = {model.file: archive.read(model.file) for model in models if model.name == name}
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
-        raise CellbookError(f"--weights {place} is no archive of models: make one with `cellbook weights`") from error
-    model = choose(name, repeat, models, place)
-    return model, checked(model, contents[model.file])
+            return [(model, archive.read(model.file) if model.name == name else b"") for model in models]
+    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+        raise CellbookError(f"{place} is no archive of models: make one with `cellbook weights`") from error
+
+
+def checksums(results: Path) -> dict[str, str]:
+    """SHA-256 of the weights of the published trainings by their keys, as the repository keeps it."""
+    records = [record for path in sorted(results.glob(f"*/{TRAINED}")) for record in read_json(path).values()]
+    return {one["key"]: one["products"][WEIGHTS]["sha256"] for one in records if WEIGHTS in one["products"]}
+
+
+def compare(place: Path, results: Path) -> tuple[list[str], int]:
+    """How an archive differs from the checksums of the repository, a sentence a model; and how many models it has."""
+    known, models, found = checksums(results), [one for one, _ in unpack(place, "")], []
+    with zipfile.ZipFile(place) as archive:
+        for model in models:  # one at a time: together they may not fit into memory
+            if known.get(model.key) != sha256(archive.read(model.file)).hexdigest():
+                fault = "other bytes than were published" if model.key in known else "not published"
+                found.append(f"{model.name} (repeat {model.repeat}): {fault}")
+    return found, len(models)
 
 
 def choose(name: str, repeat: int, models: list[Model], place: Path) -> Model:
