@@ -62,11 +62,8 @@ def sentences(
 
 
 def share(line: pd.Series | None) -> str:
-    """A proportion with its interval, and chance where it is known."""
-    if line is None:
-        return "–"
-    chance = f", chance {percent(line['null'])}" if pd.notna(line["null"]) else ""
-    return f"{percent(line['value'], line['low'], line['high'])}{chance}"
+    """A proportion with its interval, in per cent."""
+    return "–" if line is None else percent(line["value"], line["low"], line["high"])
 
 
 def plainly(line: pd.Series) -> str:
@@ -136,7 +133,8 @@ def week_of(numbers: pd.DataFrame, point: pd.Series) -> str:
     line = one(numbers, protocol=MEASURED, variant=point["variant"], summary=point["summary"], measure=WEEK)
     if line is None:
         return ""
-    return f" Of its {line['kind']} wells, {share(line)} per cent still lie nearest to one of their own week."
+    chance = f"; by chance it would be {percent(line['null'])}" if pd.notna(line["null"]) else ""
+    return f" Of its {line['kind']} wells, {share(line)} per cent lie nearest to one of their own week{chance}."
 
 
 def with_gpu(numbers: pd.DataFrame, choices: pd.DataFrame) -> str:
