@@ -30,10 +30,10 @@ def test_the_answer_of_the_first_page_is_that_of_the_comparison():
     told = pd.DataFrame({"situation": ["a", "b"], "first": [True, False], "sentence": ["Take it: 5.", "Not here: 6."]})
     real = pd.DataFrame({"situation": [front.FIRST, "c"], "sentence": ["Take that. For 7.5 of 9. Of weeks 2.", "No."]})
     text = front.answer(told, real)
-    assert "- Take it: 5." in text
+    assert "- **Take it: 5.**" in text
     assert "Not here" not in text
     assert "papers/comparison.ipynb" in text
-    assert text.endswith("of which there are few: Take that. For 7.5 of 9.\n")
+    assert text.endswith("of which there are few: **Take that.** For 7.5 of 9.\n")
     assert "real cells" not in front.answer(told, pd.DataFrame())
 
 

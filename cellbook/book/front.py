@@ -51,13 +51,18 @@ def answer(decisions: pd.DataFrame, real: pd.DataFrame) -> str:
         "```",
         "",
     ]
-    lines += [f"- {sentence}" for sentence in decisions.loc[decisions["first"].astype(bool), "sentence"]]
+    lines += [f"- {stressed(sentence)}" for sentence in decisions.loc[decisions["first"].astype(bool), "sentence"]]
     if len(real):
-        said = " ".join(real.loc[real["situation"] == FIRST, "sentence"]).split(". ")[
-            :2
-        ]  # and not what is left of weeks
-        lines.append(f"- On [real cells](papers/{REAL}.ipynb), of which there are few: {'. '.join(said).rstrip('.')}.")
+        said = " ".join(real.loc[real["situation"] == FIRST, "sentence"])
+        two = ". ".join(said.split(". ")[:2]).rstrip(".")  # and not what is left of weeks
+        lines.append(f"- On [real cells](papers/{REAL}.ipynb), of which there are few: {stressed(f'{two}.')}")
     return "\n".join(lines) + "\n"
+
+
+def stressed(text: str) -> str:
+    """Text whose first sentence, the advice, stands out from the numbers that it rests on, as Markdown."""
+    advice, point, rest = text.partition(". ")
+    return f"**{advice}.** {rest}" if point else f"**{text}**"
 
 
 def claims_chart(pages: dict[str, tuple[str, pd.DataFrame, pd.DataFrame]]) -> str:
