@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from cellbook.figures.course import log_ticks
+from cellbook.figures.panels import SERIES, distinct, entry, grid, legend
 from cellbook.figures.style import ACCENT, SECOND
 
 MODEL_COLOURS = {
@@ -163,6 +165,38 @@ def truth_heatmap(table: pd.DataFrame) -> Figure:
     for label, kind in zip(axes.get_yticklabels(), wide["kind"], strict=True):
         label.set_color({"cell": "black", "treatment": ACCENT, "nuisance": SECOND}[kind])
     axes.grid(visible=False)
+    return figure
+
+
+def spends(rows: pd.DataFrame) -> Figure:
+    """Accuracy and the objective against processor time, a row of panels a model, a line a spend.
+
+    `rows` has the columns model, spend, summary, seconds, value, objective.
+    """
+    models, summaries = distinct(rows["model"]), distinct(rows["summary"])
+    shade = dict(zip(distinct(rows["spend"]), SERIES, strict=False))
+    figure, panels = grid(len(models), len(summaries) + 1, 2.7, sharex=True)
+    first = rows.loc[rows["seconds"] > 0, "seconds"].min()
+    for row, model in zip(panels, models, strict=True):
+        for (spend, summary), line in rows[rows["model"] == model].groupby(["spend", "summary"], sort=False):
+            style = {"color": shade[spend], "marker": "o", "ms": 3, "lw": 1.5}
+            row[summaries.index(summary)].plot(line["seconds"], 100 * line["value"], **style)
+            if summary == summaries[0]:
+                row[-1].plot(line["seconds"], line["objective"], **style)
+        for axes, name in zip(row, [*summaries, "objective"], strict=True):
+            axes.set_title(name, fontsize=10)
+            axes.set_xscale("symlog", linthresh=first, linscale=0.5)
+            axes.set_xlim(left=0)
+            axes.set_xticks([0, 1, 10, 100], ["0", "1", "10", "100"])
+            axes.xaxis.set_minor_locator(plt.NullLocator())
+        row[0].set_ylabel(f"{model}, NSC (%)")
+        row[-1].set_yscale("log")
+        ticks = log_ticks(*row[-1].get_ylim())
+        row[-1].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        row[-1].yaxis.set_minor_formatter(plt.NullFormatter())
+    for axes in panels[-1]:
+        axes.set_xlabel("processor time (s)")
+    legend(figure, [entry(name, color=colour, marker="o", ms=4) for name, colour in shade.items()], 3)
     return figure
 
 
