@@ -60,8 +60,8 @@ def test_the_page_says_which_is_best_by_how_much_and_which_forget(benchmark, tmp
     assert budget.sentences(rows) == (
         "- VAE, 2 minutes of one core: width 16, code 128, batch 104 ends with 100.0\N{NO-BREAK SPACE}"
         "[100.0,\N{NO-BREAK SPACE}100.0] % NSC (mean of both), +50.0 points [+50.0, +50.0] against the same network "
-        "untrained; it is +50.0 points [+50.0, +50.0] before width 8, code 64, batch 24. 1 of 2 surely fall below "
-        "their untrained networks on the way, 1 surely end above them."
+        "untrained; it is +50.0 points [+50.0, +50.0] before width 8, code 64, batch 24, surely better than "
+        "1 of 1. 1 of 2 surely fall below their untrained networks on the way, 1 surely end above them."
     )
     shown = budget.table(rows)
     assert shown["steps"].tolist() == ["10", "40"]

@@ -45,7 +45,8 @@ def _about(model: str, rows: pd.DataFrame) -> str:
         second, worst = ranked.iloc[1], ranked.iloc[-1]
         behind = [second] if len(ranked) == 2 else [second, worst]
         beaten = [f"{_points(one, 'behind')} before {one['spend']}" for one in behind]
-        text += f"; it is {', and '.join(beaten)}"
+        sure = (ends["behind_low"] > 0).sum()
+        text += f"; it is {', and '.join(beaten)}, surely better than {sure} of {len(ends) - 1}"
     forgot = rows[rows["gain_high"] < 0]
     text += f". {len(forgot.groupby(SPEND))} of {len(ends)} surely fall below their untrained networks on the way, "
     return text + f"{(ends['gain_low'] > 0).sum()} surely end above them."
