@@ -53,14 +53,13 @@ class Spend(NamedTuple):
 
 
 SPENDS = (
-    Spend("vae", 16, 128, 104),
     Spend("vae", 8, 64, 24),
-    Spend("vae", 32, 256, 24),
-    Spend("vae", 16, 256, 24),
-    Spend("vae_plus", 16, 128, 104),
     Spend("vae", 8, 256, 24),
-    Spend("vae", 32, 256, 104),
+    Spend("vae", 16, 256, 24),
+    Spend("vae", 32, 256, 24),
+    Spend("vae", 16, 128, 104),
     Spend("vae_plus", 8, 64, 24),
+    Spend("vae_plus", 16, 256, 24),
 )
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from cellbook.book import notebooks
 from cellbook.figures import lafarge2019 as plots
-from cellbook.pages.lafarge2019 import budget
+from cellbook.pages.lafarge2019 import PRESETS, budget
 from cellbook.screens.simulator import SimulatedScreen
-from cellbook.study.rows import Draws, Votes
+from cellbook.study.rows import Draws, Votes, pick
 
 BOTH = budget.BOTH
 COMPOUNDS = np.repeat(list("abcdefgh"), 2)
@@ -92,3 +92,12 @@ def test_the_published_rows_are_of_a_screen_that_no_page_scores():
     assert set(rows["seed"]).isdisjoint({parameters.get("seed", 0) for parameters in given})
     assert rows["summary"].nunique() == 3
     assert (rows.groupby([*budget.SPEND, "summary"])["step"].count() >= 8).all()
+
+
+def test_the_preset_long_is_spent_in_a_way_that_no_other_surely_beats():
+    long = PRESETS["long"]
+    ends = budget.last(pick(budget.read(notebooks.root()), model="VAE", summary=BOTH))
+    (own,) = pick(ends, width=long.width, code=long.latent, batch=long.batch).to_dict("records")
+    assert not own["behind_low"] > 0
+    assert long.iterations >= own["step"]
+    assert long.iterations / long.ramp == PRESETS["paper"].iterations / PRESETS["paper"].ramp

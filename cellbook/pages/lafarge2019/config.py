@@ -132,12 +132,14 @@ PRESETS = {
     ),
     # A look at the page: one training of each model that is judged.
     "quick": Config(per_well=4, repeats=1, once=(), betas=(), resamples=2_000),
-    # The largest run of both screens that two CPU cores finish in about two hours, every cell of the screen used. The
-    # learning rate was chosen among 0.001, 0.003 and 0.01 as above: mean squared errors of .0180, .0149 and .0208.
+    # Both screens in about six hours of two CPU cores: 36 trainings, at 0.03 s a step (with feature terms 0.075 s), and
+    # an hour of measuring. Narrow layers and small batches, so that there are many steps: of the ways to spend eight
+    # minutes of a core in `benchmarks/budget.py`, on a screen that no page scores, none is surely better.
+    # The learning rate was chosen among 0.001, 0.003 and 0.01 as above: mean squared errors of .0180, .0149 and .0208.
     "long": Config(
         per_well=0,
-        iterations=1_600,
-        ramp=100,
+        iterations=20_000,
+        ramp=1_250,
         adam_rate=3e-3,
         betas=(0.25, 4.0),
         week_effects=(0.0, 1.0),
