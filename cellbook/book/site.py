@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sphinx.config import Config
 
 CAPTION = '<p class="table-caption">'
+BENCHMARK = "<code>benchmarks/"  # in a caption: the table is of no run
 SPREAD = re.compile("\N{NO-BREAK SPACE}(?=\\[|±)")  # where room is short, what follows is a line of its own
 ROW, CELL = re.compile(r"<tr>.*?</tr>", re.DOTALL), re.compile(r"<td>([^<]+)</td>")
 FEW = 3  # runs that a caption names
@@ -110,7 +111,7 @@ def with_links(source: str, folder: Path, repository: str, *, one_page: bool = F
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):
             html = "".join(output.get("data", {}).get("text/html", ""))
-            if CAPTION in html:
+            if CAPTION in html and BENCHMARK not in html:
                 html = SPREAD.sub(" ", html)
                 html = ROW.sub(lambda row: with_training(row[0], models), html)
                 output["data"]["text/html"] = html.replace("</p>", f" {links}</p>", 1)
