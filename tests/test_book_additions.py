@@ -217,8 +217,9 @@ def test_without_an_address_nothing_links_to_a_repository():
 def test_a_table_of_a_benchmark_links_to_no_run_and_all_others_do():
     source = (BOOK / "papers" / "lafarge2019.ipynb").read_text(encoding="utf-8")
     made = json.loads(site.with_links(source, BOOK / "results" / "lafarge2019", ""))
-    shown = [BeautifulSoup("".join(one.get("data", {}).get("text/html", "")), "html.parser").find(class_="table-caption")
-             for cell in made["cells"] for one in cell.get("outputs", [])]  # fmt: skip
+    outputs = [one.get("data", {}) for cell in made["cells"] for one in cell.get("outputs", [])]
+    tables = [BeautifulSoup("".join(one.get("text/html", "")), "html.parser") for one in outputs]
+    shown = [table.find(class_="table-caption") for table in tables]
     linked = {bool(one.find("a", class_="run")): one for one in shown if one and "benchmarks/" in one.text}
     assert list(linked) == [False]
     assert sum(bool(one.find("a", class_="run")) for one in shown if one) > 10
