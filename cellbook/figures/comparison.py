@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -17,6 +18,7 @@ from cellbook.figures.style import ACCENT, MARKERS
 MEANS = {"NSC": "NSC (%)", "NSCB": "NSCB (%)", "truth": "agreement with the truth"}
 GREY = "#777777"
 PLAINLY = "none"  # name of no correction
+LEGIBLE = 20  # names beside each other whose numbers can be read
 
 
 def family(name: str) -> str:
@@ -115,15 +117,16 @@ def name_front(axes: Axes, front: pd.DataFrame, k: int) -> None:
 def ranks(rows: pd.DataFrame) -> Figure:
     """Probability of every rank: representations on the left and corrections on the right, a row a measure.
 
-    `rows` has the columns of, measure, name, rank, probability, value; within a panel in the order of drawing.
+    `rows` has the columns of, measure, name, rank, probability, value; within a panel in the order of drawing. Numbers
+    are written where there are few names.
     """
     kinds, measures = distinct(rows["of"]), distinct(rows["measure"])
     most = max(rows[rows["of"] == kind]["name"].nunique() for kind in kinds)
-    widths = [rows[rows["of"] == kind]["name"].nunique() for kind in kinds]
+    widths = [max(rows[rows["of"] == kind]["name"].nunique(), most // 2) for kind in kinds]
     figure, panels = plt.subplots(
         len(measures),
         len(kinds),
-        figsize=(10.5, len(measures) * (0.3 * most + 0.8)),
+        figsize=(10.5, len(measures) * ((0.2 if most > LEGIBLE else 0.3) * most + 0.8)),
         squeeze=False,
         width_ratios=widths,
     )
@@ -132,16 +135,19 @@ def ranks(rows: pd.DataFrame) -> Figure:
             part = rows[(rows["of"] == kind) & (rows["measure"] == measure)]
             names = distinct(part["name"])
             table = part.pivot_table(index="name", columns="rank", values="probability").loc[names]
-            axes.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+            few = len(names) <= LEGIBLE
+            # By the root, or a rank of a few per cent would be as white as none.
+            axes.imshow(table, cmap="Blues", norm=PowerNorm(1 if few else 0.5, 0, 1), aspect="auto")
             for (y, x), value in np.ndenumerate(table.to_numpy()):
-                if value >= 0.005:
+                if few and value >= 0.005:
                     axes.text(x, y, f"{100 * value:.0f}", ha="center", va="center", fontsize=7,
                               color="white" if value > 0.55 else "black")  # fmt: skip
             values = part.drop_duplicates("name")["value"] * scale(measure)
             digits = 1 if scale(measure) == 100 else 2
             labels = [f"{name}  {value:.{digits}f}" for name, value in zip(names, values, strict=True)]
             axes.set_yticks(range(len(names)), labels, fontsize=8)
-            axes.set_xticks(range(len(names)), table.columns, fontsize=8)
+            each = slice(None) if few else slice(4, None, 5)
+            axes.set_xticks(range(len(names))[each], table.columns[each], fontsize=8)
             axes.set_title(f"{kind}s by {MEANS.get(measure, measure)}", fontsize=10)
             axes.grid(visible=False)
     for axes in panels[-1]:
