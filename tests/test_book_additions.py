@@ -186,6 +186,8 @@ def test_every_table_names_runs_and_every_figure_what_drew_it(page):
     for caption in captions:
         links = [link["href"] for link in caption.select("a.run")]
         few = [f"../{RUN_PAGES}/{run['key']}.html" for run in runs]
+        if "benchmarks/" in caption.text:  # of no run
+            few = []
         assert links == (few if len(few) <= site.FEW else ["#how-this-page-was-made"])
     commit = read_json(folder / "stamp.json")["commit"].rstrip("+")
     figures = [c["metadata"]["mystnb"]["figure"]["caption"] for c in made["cells"] if "mystnb" in c["metadata"]]
@@ -205,6 +207,7 @@ def test_a_page_with_trained_models_says_how_they_measure_other_cells():
         page for page in PAGES if len(models.published(BOOK / "results").query("name.str.startswith(@page + '/')"))
     }
     assert "--encoder 'lafarge2019/VAE+'" in said["lafarge2019"]
+    assert said["caicedo2018"] == "The models of this page cannot measure other cells: their weights were not kept."
 
 
 def test_without_an_address_nothing_links_to_a_repository():

@@ -54,7 +54,7 @@ def test_a_stale_page_is_refused_and_an_earlier_release_stays(book, monkeypatch)
     release.make(book, out, packed)
     before = (out / release.SUMS).read_bytes()
     monkeypatch.setattr(build, "verify", lambda book, *, code: ["page: 1 of 2 modules have changed"] if code else [])
-    with pytest.raises(CellbookError, match=r"no release of 1 differences .* 1 of 2 modules have changed"):
+    with pytest.raises(CellbookError, match=r"no release: 1 faults, .* 1 of 2 modules have changed"):
         release.make(book, out, packed)
     assert (out / release.SUMS).read_bytes() == before
 

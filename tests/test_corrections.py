@@ -235,7 +235,7 @@ def test_the_command_takes_the_configuration_of_wdn_and_prints_json(run_main, we
     assert report["features"] == 15
     assert 0 <= report["accuracy_after"] <= 1 >= report["accuracy_before"] > 0.8
     assert any("1 feature without spread" in note for note in report["notes"])
-    assert report["training"]["stopped"] == "no more were allowed"
+    assert report["training"]["stopped"] == "none of 10 steps brought held-out controls closer"
     assert report["training"]["after"] <= report["training"]["start"] < report["training"]["before"]
 
 

@@ -216,7 +216,7 @@ def test_every_page_is_asked_and_what_is_not_there_has_a_command(store):
     assert there == [PLUS, VAE, OWN]
     lost = found.missing(whole, replace(SMOKE, pages=(*every, ("nowhere2020", "paper")))).set_index("representation")
     assert lost.loc["AE, Lafarge 2019", "command"] == "cellbook run lafarge2019 -p preset=smoke"
-    assert lost.loc["mixup, Caicedo 2018", "why"] == found.NOT_THERE
+    assert lost.loc["mixup, Caicedo 2018", "why"] == found.NOT_THERE.format(1)
     assert lost.loc["nowhere2020", "why"] == "there is no such page with a preset paper yet"
     assert all(source.one.cells is None for source in whole)  # no network of another screen
 
@@ -267,7 +267,7 @@ def test_the_command_for_what_is_of_no_paper_puts_it_where_it_is_found(tmp_path,
     config, place = replace(SMOKE, pages=()), tmp_path / "runs"
     named.load(config.screen, config.simulated, place)  # as a run of the page does, however little is there
     lost = found.missing(found.sources(config, place), config).set_index("representation")
-    assert lost.loc[OWN, "why"] == found.NOT_THERE
+    assert lost.loc[OWN, "why"] == found.NOT_THERE.format(1)
     words = lost.loc[OWN, "command"].replace("runs/", f"{place}/").split()[1:]
     code, out, err = run_main(*words, "--store", place, "--device", "cpu")
     assert (code, err) == (0, "")
@@ -485,7 +485,16 @@ def test_what_costs_biology_is_not_recommended_however_much_of_the_week_it_takes
     assert decisions.confounded(pd.DataFrame(lines)[lambda t: t["measure"] == "NSCB"]) == ""
 
 
-@pytest.mark.parametrize(("probability", "head"), [(0.97, "The first place is sure"), (0.6, "Do not trust")])
+def test_a_pair_is_named_by_its_representation_and_its_correction_in_words():
+    names = {"ImageNet features, none": "ImageNet features, uncorrected", "VAE, Lafarge 2019, CORAL, cells":
+             "VAE, Lafarge 2019, corrected by CORAL, cells", "a": "a"}  # fmt: skip
+    assert {name: decisions.pair(name) for name in names} == names
+
+
+@pytest.mark.parametrize(
+    ("probability", "head"),
+    [(0.97, "The first place is sure"), (0.6, "A first place is likely and not sure"), (0.45, "Do not trust")],
+)
 def test_a_first_place_is_trusted_as_far_as_it_is_sure(probability, head):
     names = ("point", "NSC")
     lines = [(*names, "a", 1, probability, 0.9), (*names, "b", 1, 1 - probability, 0.8)]

@@ -160,6 +160,27 @@ def test_an_archive_is_compared_with_the_checksums_that_are_published(kept, page
         models.find("mine/VAE/GAN", 0, archive, records.parents[1])
 
 
+@pytest.mark.parametrize("damage", ["byte", "absent", "empty"])
+def test_a_damaged_archive_is_named_and_no_traceback(kept, page, damage, tmp_path):
+    results, _, archive = kept
+    bad = tmp_path / "bad.zip"
+    if damage == "byte":
+        content = bytearray(archive.read_bytes())
+        with zipfile.ZipFile(archive) as good:
+            (entry,) = (one for one in good.infolist() if one.filename != models.MANIFEST)
+        content[entry.header_offset + entry.compress_size // 2] ^= 1
+        bad.write_bytes(content)
+    else:
+        with zipfile.ZipFile(archive) as good, zipfile.ZipFile(bad, "w") as out:
+            out.writestr(models.MANIFEST, good.read(models.MANIFEST) if damage == "absent" else "[]")
+    if damage == "empty":
+        with pytest.raises(CellbookError, match="no archive of models"):
+            models.compare(bad, results)
+    else:
+        fault = "mine/VAE/GAN (repeat 0): its bytes are damaged or not there: get bad.zip anew"
+        assert models.compare(bad, results) == ([fault], 1)
+
+
 def test_weights_come_from_the_configured_address_where_there_are_no_runs(kept, tmp_path, monkeypatch, capsys):
     archive, address = kept[2], "https://example.org/models.zip"
     asked = []

@@ -28,7 +28,8 @@ def make(root: Path, out: Path, pack: Callable[[Path], list[str]]) -> list[str]:
     """
     if faults := build.verify(root / "book", code=True):
         raise CellbookError(
-            f"no release of {len(faults)} differences (`cellbook verify --code` has all): {some(faults)}"
+            f"no release: {len(faults)} faults, all of which `cellbook verify --code` has: {some(faults)}. Run these "
+            "pages by the commands in the boxes at their top, and `cellbook publish` them"
         )
     lacking = [] if rendering.browser() else ["the PDF: there is no browser that could print it"]
     index = rendering.build_and_print(root)

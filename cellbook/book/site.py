@@ -130,10 +130,13 @@ def with_links(source: str, folder: Path, repository: str, *, one_page: bool = F
 
 def use_of_models(folder: Path) -> str:
     """How the trained models of a page measure other cells, in Markdown; empty where it has none."""
-    table = trained.table(folder)
+    table, records = trained.table(folder), trained.kept(folder)
     if "variant" not in table:
         return ""
-    name = f"{folder.name}/{table['variant'].iloc[0]}"
+    kept = table[[trained.WEIGHTS in records.get(key, {}).get("products", {}) for key in table["key"]]]
+    if kept.empty:
+        return "The models of this page cannot measure other cells: their weights were not kept."
+    name = f"{folder.name}/{kept['variant'].iloc[0]}"
     url = trained.address()
     at = (
         f"are fetched from <{url}>"

@@ -73,6 +73,7 @@ def ends(path: Path) -> list[dict[str, float]]:
         return []
     history = pd.read_parquet(path)
     shown = pd.concat([history[:1], history[max(1, len(history) - LAST) :]])
+    shown = shown.select_dtypes("number")
     return [{name: float(f"{v:.6g}") for name, v in row.items() if v == v} for row in shown.to_dict("records")]
 
 

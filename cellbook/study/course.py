@@ -192,13 +192,17 @@ def _weeks(table: pd.DataFrame, per_step: int, draws: Draws) -> Iterator[dict[st
 
 
 def _objective(history: pd.DataFrame, steps: dict[str, set[int]], per_step: int) -> Iterator[dict[str, Any]]:
-    """Lines of every term at every checkpoint but the first: the mean since the history's line before."""
+    """Lines of every term at every checkpoint but the first: the mean since the history's line before.
+
+    A line of the history is told of one checkpoint, the last that is not behind it.
+    """
     for variant, own in steps.items():
         wanted = own | set(course_steps(max(own)))  # of a course of which the ends were kept
         for term, part in history[history["variant"] == variant].groupby("term", sort=False):
             wide = part.pivot_table(index="step", columns="repeat", values="value")
-            for step in sorted(wanted - {0}):
-                if len(after := wide[wide.index >= step]):
+            steps_ = sorted(wanted - {0})
+            for step, following in zip(steps_, [*steps_[1:], np.inf], strict=True):
+                if len(after := wide[(wide.index >= step) & (wide.index < following)]):
                     values = after.iloc[0].astype(np.float64).dropna()
                     about = _about(variant, step, per_step) | spread(values)
                     yield row(f"{variant}, step {step}", OBJECTIVE, str(term), values.mean(), **about)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -122,6 +123,8 @@ def unpack(place: Path, name: str) -> list[tuple[Model, bytes]]:
     try:
         with zipfile.ZipFile(place) as archive:
             models = [Model(**entry) for entry in json.loads(archive.read(MANIFEST))]
+            if not models:
+                raise ValueError("no models")
             return [(model, archive.read(model.file) if model.name == name else b"") for model in models]
     except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         raise CellbookError(f"{place} is no archive of models: make one with `cellbook weights`") from error
@@ -138,9 +141,13 @@ def compare(place: Path, results: Path) -> tuple[list[str], int]:
     known, models, found = checksums(results), [one for one, _ in unpack(place, "")], []
     with zipfile.ZipFile(place) as archive:
         for model in models:  # one at a time: together they may not fit into memory
-            if known.get(model.key) != sha256(archive.read(model.file)).hexdigest():
-                fault = "other bytes than were published" if model.key in known else "not published"
-                found.append(f"{model.name} (repeat {model.repeat}): {fault}")
+            fault = ""
+            try:
+                if known.get(model.key) != sha256(archive.read(model.file)).hexdigest():
+                    fault = "other bytes than were published" if model.key in known else "not published"
+            except (KeyError, zipfile.BadZipFile, zlib.error, EOFError):
+                fault = f"its bytes are damaged or not there: get {place.name} anew"
+            found += [f"{model.name} (repeat {model.repeat}): {fault}"] * bool(fault)
     return found, len(models)
 
 

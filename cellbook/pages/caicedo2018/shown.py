@@ -60,6 +60,7 @@ def table_2(numbers: pd.DataFrame, verdicts: pd.DataFrame, run: Run) -> pd.DataF
     speeds = pick(numbers, protocol=SPEED).set_index("variant")["value"]
     encoders = table["profile"].replace(dict.fromkeys(LABELS.values(), UNTRAINED))  # one network up to this layer
     table["cells/s"] = encoders.map(speeds).astype(float).map("{:,.0f}".format).replace("nan", "–")
+    table.loc[table["from"] == "paper", "cells/s"] = "–"
     missing = [name for name in LABELS.values() if name not in set(table["profile"])]
     lost = pd.DataFrame({"profile": missing, "summary": "not trained"})
     return pd.concat([table, lost], ignore_index=True).fillna("–")
@@ -127,7 +128,10 @@ def plain_table(numbers: pd.DataFrame) -> pd.DataFrame:
 
 def layer_rows(numbers: pd.DataFrame) -> pd.DataFrame:
     """Accuracy by layer: network, layer, summary, measure, value, low, high, trainings; in the order of the network."""
-    lines = pick(numbers, protocol=PROTOCOL, measure=list(MEASURES), layer=list(LAYERS))
+    own = pick(numbers, protocol=PROTOCOL, measure=list(MEASURES), summary=MEANS)
+    lines = pick(own, layer=list(LAYERS))
+    same = pick(own, variant=list(lines["network"].unique()))  # as in Table 2, and not once more
+    lines = pd.concat([lines[lines["layer"] != LAYER], same.assign(network=same["variant"], layer=LAYER)])
     order = {layer: place for place, layer in enumerate(LAYERS)}
     lines = lines.assign(place=lines["layer"].map(order)).sort_values("place", kind="stable")
     return lines[["network", "layer", "summary", "measure", "value", "low", "high", "trainings"]]

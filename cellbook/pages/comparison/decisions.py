@@ -217,15 +217,22 @@ def not_to_trust(ranks: pd.DataFrame) -> str:
     if own.empty:
         return ""
     best, likely = (own.iloc[own[name].argmax()] for name in ("value", "probability"))
-    head = "The first place is sure" if best["probability"] >= SURE else "Do not trust a first place"
+    likely_one = "A first place is likely and not sure" if best["probability"] > 0.5 else "Do not trust a first place"
+    head = "The first place is sure" if best["probability"] >= SURE else likely_one
     text = (
-        f"{head}. Of {len(own)} pairs of a representation and a correction, {best['name']} has the highest NSC, "
-        f"{percent(best['value'])} per cent, and with other compounds would be first in "
+        f"{head}. Of {len(own)} pairs of a representation and a correction, that of {pair(best['name'])} has the "
+        f"highest NSC, {percent(best['value'])} per cent, and with other compounds would be first in "
         f"{percent(best['probability'])} per cent of the cases"
     )
     if likely["name"] != best["name"]:
-        text += f"; the likeliest first is {likely['name']}, {percent(likely['probability'])} per cent"
+        text += f"; the likeliest first is {pair(likely['name'])}, {percent(likely['probability'])} per cent"
     return f"{text}."
+
+
+def pair(name: str) -> str:
+    """A representation and its correction, of which the name is made, in words."""
+    summary = max((one for one in CORRECTIONS if name.endswith(f", {one}")), key=len, default="")
+    return f"{name.removesuffix(f', {summary}')}, {in_words(summary)}" if summary else name
 
 
 def predicted(numbers: pd.DataFrame) -> str:

@@ -11,7 +11,17 @@ import pandas as pd
 
 from cellbook.cells import CellSet
 from cellbook.methods.fair_cae.networks import SHRINK
-from cellbook.pages.comparison.config import LEFT_OUT, OURS, Config, label, of_page, page, preset_of, trainings
+from cellbook.pages.comparison.config import (
+    LEFT_OUT,
+    OURS,
+    Config,
+    label,
+    of_page,
+    page,
+    preset_of,
+    steps_of,
+    trainings,
+)
 from cellbook.runs import Run, run_key
 from cellbook.screens import named
 from cellbook.study.trainings import Training, told
@@ -19,7 +29,10 @@ from cellbook.training.checkpoints import WEIGHTS
 from cellbook.training.loop import keyed
 
 MULTIPLE = {"fair_cae": SHRINK}  # pixels of which a side must be a multiple, by method
-NOT_THERE, WITHOUT_WEIGHTS = "it has not been trained", "its weights were not kept, nor its wells of these cells"
+NOT_THERE, WITHOUT_WEIGHTS = (
+    "training {} of it is not in the store",
+    "its weights were not kept, nor its wells of these cells",
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,7 @@ class Source:
             return self._told(command, parts)
         parts = [f"preset={preset_of(self.paper, config)}"]
         parts += [f"screen={config.screen}"] if config.screen != type(self.own).screen else []
+        parts += [f"iterations={steps}"] if (steps := steps_of(self.paper, config)) else []
         return self._told(f"cellbook run {self.paper}", parts)
 
     def _told(self, command: str, parts: Sequence[str]) -> dict[str, str]:
@@ -85,7 +99,7 @@ def _of_page(paper: str, own: Any, todo: list[Training], config: Config, store: 
         run = next((Run(store / key) for key in keys if (store / key / "run.json").is_file()), None)
         source = Source(label(one.variant, paper), paper, own, one, run, "")
         if run is None:
-            source = replace(source, why=NOT_THERE)
+            source = replace(source, why=NOT_THERE.format(one.repeat + 1))
         elif not source.weights and not has_wells(source, config):
             source = replace(source, why=WITHOUT_WEIGHTS)
         yield source

@@ -135,7 +135,7 @@ def compared_table(run: Run) -> pd.DataFrame:
             "representation": table["variant"],
             "kind": table["kind"],
             "trainings": [f"{n}" if n else "–" for n in table["trainings"]],
-            "run of its first training": [f"`{key}`" if key else "–" for key in table["training"]],
+            "run of its first training": table["training"].where(table["training"] != "", "–"),
             "trained on": [name or "–" for name in table["device"]],
             "seconds of training": ["–" if np.isnan(t) else f"{t:,.0f}" for t in table["trained"]],
             "seconds of encoding": table["seconds"].map("{:,.0f}".format),
@@ -173,9 +173,8 @@ def missing_table(run: Run) -> pd.DataFrame:
     if "missing.parquet" not in run.products():
         return pd.DataFrame()
     table = run.table("missing")
-    commands = [name if name == "–" else f"`{name}`" for name in table["command"]]
     names = table["representation"].replace(PAPERS)
-    return pd.DataFrame({"representation": names, "why it is not compared": table["why"], "command": commands})
+    return pd.DataFrame({"representation": names, "why it is not compared": table["why"], "command": table["command"]})
 
 
 def on_purpose(config: Config) -> str:

@@ -129,7 +129,8 @@ def followed_words(config: Config, run: Run) -> str:
     return (
         f"Open marks are one more training of each model with {config.followed} channels a hidden layer in place of "
         f"{config.width}, on {', '.join(sorted(told['device'].unique()))} in {told['seconds'].sum() / 3600:.1f} hours "
-        "together, measured on their way: shown, not judged."
+        "together, measured on their way, and from few cells of a well, which costs most where profiles are whitened: "
+        "shown, not judged."
     )
 
 
