@@ -34,6 +34,24 @@ def book(tmp_path_factory):
     return book
 
 
+def test_trainings_that_two_runs_share_are_told_of_in_both_at_places_of_their_own(tmp_path):
+    shutil.copytree(BOOK / "results" / "lafarge2019", tmp_path / "results" / "lafarge2019")
+    first = next((tmp_path / "results").glob("lafarge2019/runs/*/trainings.parquet")).parent
+    other = tmp_path / "results" / "twice" / "runs" / "other-0"
+    shutil.copytree(first, other)
+    shutil.copy(tmp_path / "results" / "lafarge2019" / "stamp.json", other.parents[1])
+    labels = [
+        line
+        for folder in (first.parents[1], other.parents[1])
+        for run in folder.glob("runs/*")
+        for part in run_pages.trainings(folder, run.name)
+        for line in part.splitlines()
+        if line.startswith("(training-")
+    ]
+    assert len(labels) == len(set(labels)) > 2
+    assert {f"({at})=" for _, at in run_pages.places(tmp_path).values()} <= set(labels)
+
+
 def test_every_published_run_has_a_page_with_its_command_products_and_checksums(book):
     runs = sorted(book.glob("results/*/runs/*/run.json"))
     assert {path.stem for path in (book / RUN_PAGES).iterdir()} == {path.parent.name for path in runs}

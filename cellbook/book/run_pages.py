@@ -97,7 +97,7 @@ def trainings(folder: Path, run: str) -> list[str]:
         else "The record of a training on its own is not kept: this is what the run tells of them.",
     ]
     for name, some in table.groupby(trained.names(table), sort=False):
-        parts += [f"({anchor(some['key'].iloc[0])})=\n### {name}", *of_one_name(some, kept)]
+        parts += [f"({anchor(some['key'].iloc[0], run)})=\n### {name}", *of_one_name(some, kept)]
     return parts
 
 
@@ -107,14 +107,15 @@ def places(book: Path) -> dict[str, tuple[str, str]]:
     for folder in fragments.published_pages(book):
         table = trained.table(folder)
         for _, some in table.groupby(["run", trained.names(table)], sort=False) if len(table) else ():
-            place = some["run"].iloc[0], anchor(some["key"].iloc[0])
+            run = str(some["run"].iloc[0])
+            place = run, anchor(some["key"].iloc[0], run)
             found |= {key: found.get(key, place) for key in some["key"]}
     return found
 
 
-def anchor(key: str) -> str:
-    """Where the page of a run tells of a training and others of its name."""
-    return f"training-{key.replace('_', '-')}"
+def anchor(key: str, run: str) -> str:
+    """Where the page of a run tells of a training and others of its name; runs may share trainings."""
+    return f"training-{key}-of-{run}".replace("_", "-")
 
 
 def of_one_name(some: pd.DataFrame, kept: dict[str, dict[str, Any]]) -> list[str]:
