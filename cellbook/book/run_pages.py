@@ -125,9 +125,9 @@ def of_one_name(some: pd.DataFrame, kept: dict[str, dict[str, Any]]) -> list[str
     for row in some.to_dict("records"):
         record = kept.get(row["key"], {})
         about = {"device": "–", "peak_memory_mib": "–", "fingerprint": ""} | row | record
-        weights = record.get("products", {}).get(trained.WEIGHTS, {}).get("sha256", "")
         versions = record.get("versions", {})
         where = about["device"], about.get("precision", "–"), about["peak_memory_mib"], code(about.get("commit", ""))
+        weights = trained.weights(record)
         which = code(versions.get("torch", "")), code(str(about["fingerprint"])[:12]), code(weights[:12])
         rows.append([row["repeat"], code(row["key"]), f"{row['seconds']:.0f}", *where, *which])
         losses += [{"repeat": row["repeat"]} | line for line in record.get("losses", [])]

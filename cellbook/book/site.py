@@ -133,7 +133,7 @@ def use_of_models(folder: Path) -> str:
     table, records = trained.table(folder), trained.kept(folder)
     if "variant" not in table:
         return ""
-    kept = table[[trained.WEIGHTS in records.get(key, {}).get("products", {}) for key in table["key"]]]
+    kept = table[[bool(trained.weights(records.get(key, {}))) for key in table["key"]]]
     if kept.empty:
         return "The models of this page cannot measure other cells: their weights were not kept."
     name = f"{folder.name}/{kept['variant'].iloc[0]}"

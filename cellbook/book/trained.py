@@ -94,13 +94,13 @@ def faults(folder: Path) -> list[str]:
 
 def checksums(folders: Iterable[Path]) -> str:
     """SHA-256 of the weights of all published trainings whose record is kept, in the form of `sha256sum`."""
-    found = {
-        key: record["products"][WEIGHTS]["sha256"]
-        for folder in folders
-        for key, record in kept(folder).items()
-        if WEIGHTS in record["products"]
-    }
-    return "".join(f"{checksum}  {key}.safetensors\n" for key, checksum in found.items())
+    found = {key: weights(record) for folder in folders for key, record in kept(folder).items()}
+    return "".join(f"{checksum}  {key}.safetensors\n" for key, checksum in found.items() if checksum)
+
+
+def weights(record: dict[str, Any]) -> str:
+    """SHA-256 of the weights of a training, from its record; empty where none were kept, or no record."""
+    return str(record.get("products", {}).get(WEIGHTS, {}).get("sha256", ""))
 
 
 def address(what: str = "weights") -> str:
