@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -259,13 +260,15 @@ class CellSet:
         return pd.concat([known, pd.DataFrame(values, columns=list(names))], axis=1)
 
     def to(self, device: str | torch.device) -> torch.Tensor:
-        """Copy all images to a device once, as they are: (N, C, H, W), uint8 or uint16.
+        """All images on a device, as they are: (N, C, H, W), uint8 or uint16. On a CPU they are not copied.
 
-        torch can move, view and convert uint16 but does little arithmetic on it: take batches with `gather`, which
-        works on every device, then normalise them (`channel_max`, `unit`, `stretch`).
+        Nothing may be written to them, as those of a stored set cannot be written to. torch can move, view and convert
+        uint16 but does little arithmetic on it: take batches with `gather`, which works on every device, then normalise
+        them (`channel_max`, `unit`, `stretch`).
         """
-        images = self.images if self.images.flags.writeable else np.array(self.images)
-        return torch.from_numpy(np.ascontiguousarray(images)).to(device)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+            return torch.from_numpy(np.ascontiguousarray(self.images)).to(device)
 
     def grey(self, rows: slice | np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:
         """Grey values of some rows, (B, C, H, W) float32; they travel to the device in the type they are stored in."""

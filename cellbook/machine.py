@@ -107,6 +107,12 @@ def kept_memory() -> Iterator[None]:
             _set_malloc({MMAP_MAX: 65_536, MMAP_THRESHOLD: 2**25, TRIM_THRESHOLD: 2**26})
 
 
+def give_back() -> None:
+    """Give what memory nobody uses back to the system, outside of `kept_memory`; of small arrays glibc keeps it."""
+    if not _keeping[0]:
+        _set_malloc({})
+
+
 def _set_malloc(options: dict[int, int]) -> None:
     """Set options of glibc's malloc and give back to the system what nobody uses."""
     with suppress(AttributeError, TypeError, OSError):  # another library of C

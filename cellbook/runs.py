@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits
 
 from cellbook.errors import CellbookError
 from cellbook.files import alone, digest, put_folder, read_json, sha256, write_atomically, write_json, writing
-from cellbook.machine import PeakMemory
+from cellbook.machine import PeakMemory, give_back
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +191,7 @@ def obtain(
                 with suppress(OSError):  # what was refused before it wrote anything leaves no folder
                     partial.rmdir()
                 raise
+        give_back()  # to the one that is made next to this process
         facts = told if isinstance(told, dict) else {}
         names = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
         names = [name for name in names if not name.startswith("checkpoint")]

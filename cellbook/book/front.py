@@ -11,12 +11,10 @@ from functools import partial
 from html import escape
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
 
 from cellbook.book import notebooks
 from cellbook.claims import IN_WORDS, INCOMPARABLE, NOT, PARTLY, REPRODUCED, UNDECIDED
-from cellbook.figures.front import answer as drawn
 from cellbook.files import write_atomically
 
 PAGE, REAL = "comparison", "comparison-sample"
@@ -30,6 +28,11 @@ VIEWS = ("cell views", "cell views in the paper")  # measures of the published n
 
 def draw(book: Path) -> None:
     """Draw the picture of the first page, if the comparison is published."""
+    # Imported here: processes that execute pages import this module, too, and what draws takes 70 MiB of each.
+    import matplotlib.pyplot as plt
+
+    from cellbook.figures.front import answer as drawn
+
     data = book / "results" / PAGE / "figures" / "kept.csv"
     if not data.exists():
         return

@@ -18,13 +18,16 @@ import torch
 from cellbook import files
 from cellbook.cells import HEADER, TABLE, CellSet, save_parts
 from cellbook.errors import CellbookError
+from cellbook.machine import give_back
 from cellbook.screens.fields import known_plates
 from cellbook.screens.outlines import check_times, shrunk
 from cellbook.screens.simulator import SimulatedScreen, plate_map, simulate, simulate_fields
 from cellbook.screens.simulator.export import IMAGE_TABLE, TRUTH
 from cellbook.screens.simulator.simulate import AREA_PER_CELL
 
-CELLS_AT_ONCE, ON_A_GPU = 20_000, 100_000  # half a gigabyte, and 3 to 10, so that its threads seldom run empty
+# Crops that are drawn before they are written, a tenth of a gigabyte; on a GPU 3 to 10, so that its threads seldom run
+# empty.
+CELLS_AT_ONCE, ON_A_GPU = 4_000, 100_000
 
 
 @dataclass(frozen=True)
@@ -64,16 +67,22 @@ def in_turns(
 ) -> Iterator[CellSet]:
     """The cells of a screen, about `CELLS_AT_ONCE` (or `ON_A_GPU`) of them at a time, whole plates together.
 
-    They are drawn so many `times` as large and `shrunk`.
+    They are drawn so many `times` as large and `shrunk`, fewer at a time.
     """
     check_times(times)
     config = replace(config, crop=times * config.crop)
     wells = _plates(config, plates).groupby("Metadata_plate", sort=False).size()
     expected = config.cells if config.field is None else config.sites * np.prod(config.field) / AREA_PER_CELL
     at_once = CELLS_AT_ONCE if torch.device(how.get("device", "cpu")).type == "cpu" else ON_A_GPU
-    turn = (wells.cumsum() - wells) * expected // at_once
+    turn = (wells.cumsum() - wells) * expected * times**2 // at_once
     turns = [list(some.index) for _, some in wells.groupby(turn)]
-    return (shrunk(simulate(config, plates=some, **how), times) for some in turns)
+
+    def drawn() -> Iterator[CellSet]:
+        for some in turns:
+            yield shrunk(simulate(config, plates=some, **how), times)
+            give_back()
+
+    return drawn()
 
 
 def write_fields(

@@ -15,7 +15,7 @@ import torch
 from joblib import Parallel, delayed, parallel_config
 from threadpoolctl import threadpool_limits
 
-from cellbook.machine import WORKER, worker_count
+from cellbook.machine import WORKER, give_back, worker_count
 
 
 @contextmanager
@@ -78,5 +78,8 @@ def _end_with(parent: int) -> None:
 
 
 def _alone(work: Callable[..., Any], *arguments: Any) -> Any:
-    with one_thread():
-        return work(*arguments)
+    try:
+        with one_thread():
+            return work(*arguments)
+    finally:
+        give_back()

@@ -24,7 +24,7 @@ from cellbook.training.checkpoints import save_weights
 from cellbook.training.history import History
 from cellbook.training.state import Method, State
 
-BLOCK, BLOCK_CUDA = 256, 2048  # cells at a time
+BLOCK, BLOCK_CUDA = 64, 2048  # cells at a time; on a CPU more take memory and time
 KEPT = 20  # cells of a well whose own codes are kept
 COURSE = "checkpoint-course"  # outlives a killed training, as checkpoints do
 
@@ -108,8 +108,11 @@ def follow(method: Method, state: State, cells: CellSet, history: History) -> No
     Also the weights of those networks that the method wants to draw images with later, see `Method`.
     """
     head = history.folder / f"{COURSE}-{history.step:09d}"
-    some = cells.select(kept_rows(cells.table))
-    wells = to_wells(without_place(code_table(some, method.encode(state, some))))
+    rows = kept_rows(cells.table)
+    # In parts, of which each is copied, and in whole blocks.
+    parts = (cells.select(rows[i : i + BLOCK_CUDA]) for i in range(0, len(rows), BLOCK_CUDA))
+    codes = pd.concat([code_table(some, method.encode(state, some)) for some in parts], ignore_index=True)
+    wells = to_wells(without_place(codes))
     wells.insert(0, "step", history.step)
     save_table(to_float32(wells), head.with_suffix(".parquet"))
     if names := [name for name in getattr(method, "FOLLOWED", ()) if name in state.networks]:

@@ -103,7 +103,7 @@ def closer_plain(one: Plain, config: Config, cells: CellSet, place: Place) -> Ru
     """The same of a plain encoder; of the first seed also how long it takes."""
 
     def make(folder: Path) -> None:
-        codes, layers = encoded(one, config, cells, place.device)
+        codes, layers = encoded(one, config, cells, place)
         wells = to_float32(to_wells(codes))
         found = distances(wells[~named.is_positive(wells)].reset_index(drop=True), codes.iloc[kept_rows(cells.table)])
         tables = known(layers, cells) if len(layers) else {}

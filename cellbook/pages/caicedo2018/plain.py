@@ -16,7 +16,7 @@ from cellbook.pages.caicedo2018.config import LAYER, OWN, PLAIN, PROTOCOL, Confi
 from cellbook.pages.caicedo2018.layers import by_layer, distances, features_of, table_of
 from cellbook.pages.caicedo2018.models import GENETIC, of_genes
 from cellbook.profiles import to_wells
-from cellbook.runs import Run, obtain, to_float32
+from cellbook.runs import Run, obtain, save_table, to_float32
 from cellbook.screens import named
 from cellbook.study import profile
 from cellbook.study.encoding import CLASSICAL, UNTRAINED, begun, encode, standardise
@@ -24,6 +24,8 @@ from cellbook.study.processes import one_thread
 from cellbook.study.trainings import Arrays, Place, Training, save_contents
 from cellbook.training.codes import kept_rows
 from cellbook.training.loop import keyed
+
+CODES = 1  # rises when `encoded` finds something else
 
 
 class Plain(NamedTuple):
@@ -52,24 +54,33 @@ def like(one: Plain, config: Config) -> Training:
     return next(of for of in trainings(config) if (of.cells, of.repeat) == (one.screen, one.repeat))
 
 
-def encoded(one: Plain, config: Config, cells: CellSet, device: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def encoded(one: Plain, config: Config, cells: CellSet, place: Place) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Features of all cells, and of an untrained network the wells of all its layers.
 
-    Pixels and classical features are standardised by DMSO cells; a network is that of the seed of a repeat.
+    Pixels and classical features are standardised by DMSO cells; a network is that of the seed of a repeat. What the
+    cells were encoded to is a run of its own, as two runs measure it.
     """
     of = like(one, config)
-    if one.encoder == UNTRAINED:
-        codes = table_of(cells, weakly_supervised.layers(begun(of, cells, of.config.seed, device), cells))
-        wells = to_float32(to_wells(codes))
-        return codes[[*profiles.metadata(codes), *features_of(codes)[LAYER]]], wells
-    codes = encode(one.encoder, cells, of.config.seed, n=config.components, device=device)
-    return standardise(codes), pd.DataFrame()
+
+    def make(folder: Path) -> None:
+        if one.encoder == UNTRAINED:
+            state = begun(of, cells, of.config.seed, place.device)
+            codes = table_of(cells, weakly_supervised.layers(state, cells))
+            save_table(to_float32(to_wells(codes)), folder / "layers.parquet")
+            codes = codes[[*profiles.metadata(codes), *features_of(codes)[LAYER]]]
+        else:
+            codes = encode(one.encoder, cells, of.config.seed, n=config.components, device=place.device)
+        save_table(codes, folder / "codes.parquet")
+
+    run = obtain_plain(one, config, cells, place, {"page": "caicedo2018", "codes": CODES}, make)
+    codes = run.table("codes")
+    return (codes, run.table("layers")) if one.encoder == UNTRAINED else (standardise(codes), pd.DataFrame())
 
 
 def obtain_plain(
     one: Plain, config: Config, cells: CellSet, place: Place, settings: dict[str, Any], make: Callable[[Path], None]
 ) -> Run:
-    """A run of what is measured of a plain encoder, with `settings` in its key."""
+    """A run of a plain encoder, or of what is measured of it, with `settings` in its key."""
     of = like(one, config).config
     about: dict[str, Any] = {**settings, "encoder": one.encoder, "seed": of.seed, "validation": list(of.validation)}
     about |= {"like": keyed(of)} if one.encoder == UNTRAINED else {"n": config.components}
@@ -93,7 +104,7 @@ def plain(one: Plain, config: Config, cells: CellSet, place: Place) -> Run:
     """
 
     def make(folder: Path) -> None:
-        codes, layers = encoded(one, config, cells, place.device)
+        codes, layers = encoded(one, config, cells, place)
         found: Arrays = by_layer(layers) if len(layers) and one.screen != GENETIC else {}
         wells = to_float32(to_wells(codes))
         tables = {"dimensions": pd.DataFrame([{"dimension": len(profiles.features(wells))}])}
