@@ -125,6 +125,8 @@ def test_bad_tables_end_in_one_sentence_and_exit_code_2(run_main, planted, tmp_p
         (["run", "classical", "-p", "seed=-1"], "'seed' takes a whole number from 0 to 2147483647, got -1"),
         (["run", "classical", "-p", "seed=2147483648"], "'seed' takes a whole number from 0"),
         (["run", "lafarge2019", "-p", "week_effect=.inf"], "'week_effect' takes"),
+        (["run", "lafarge2019", "-p", "followed=-3"], "parameter 'followed' takes 0 or more, got -3"),
+        (["features", "nowhere", "o.csv", "--encoder", "nonsense"], "or a trained model as PAGE/MODEL"),
         (["run", "classical", "-p", "screen="], "'screen' takes a word"),
         (["results", "--store", "nowhere"], "--store nowhere is no folder"),
         (["train", "vae_plus", "--cells", "nowhere"], "nowhere is no cell set"),

@@ -55,6 +55,17 @@ def test_distances_are_those_of_whole_tables(cells, tmp_path):
     assert run.table("treatments")["Metadata_compound"].tolist() == ["a", "b"]
 
 
+@pytest.mark.skipif(not transferred.installed(), reason="the package with the weights is an extra")
+def test_pages_of_the_same_cells_encode_them_once(cells, tmp_path, monkeypatch):
+    transferred.transferred("simulated", cells, "lafarge2019", tmp_path)
+    monkeypatch.setattr(transferred, "well_profiles", lambda *_: pytest.fail("encoded again"))
+    (run,) = transferred.transferred("simulated", cells, "ljosa2013", tmp_path)
+    assert run.record["config"]["protocol"] == "ljosa2013"
+    monkeypatch.undo()
+    (fresh,) = transferred.transferred("simulated", cells, "ljosa2013", tmp_path / "fresh")
+    assert fresh.record["products"] == run.record["products"]
+
+
 def test_without_the_package_there_is_no_run(cells, tmp_path, monkeypatch):
     monkeypatch.setattr(transferred, "installed", lambda: False)
     assert transferred.transferred("simulated", cells, "lafarge2019", tmp_path) == []

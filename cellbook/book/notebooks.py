@@ -128,7 +128,7 @@ def parse_parameters(source: str) -> dict[str, Parameter]:
 
 
 def check_parameters(page: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Return all parameters of a page with the given ones in place; unknown names and wrong types are errors."""
+    """All parameters of a page with the given ones in place; unknown names, wrong types, numbers below 0 are errors."""
     known = parameters(page)
     unknown = [name for name in given if name not in known]
     if unknown:
@@ -138,6 +138,8 @@ def check_parameters(page: str, given: dict[str, Any]) -> dict[str, Any]:
         value = values[name]
         if isinstance(value, float) and not math.isfinite(value):
             raise CellbookError(f"parameter {name!r} takes a finite number, got {given[name]}")
+        if isinstance(value, int | float) and value < 0:  # all numbers of pages are counts, seeds and strengths
+            raise CellbookError(f"parameter {name!r} takes 0 or more, got {given[name]}")
         if isinstance(value, str) and not (value.isprintable() and value.strip()):
             raise CellbookError(f"parameter {name!r} takes a word, got {given[name]!r}")
     return values

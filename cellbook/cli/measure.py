@@ -34,7 +34,7 @@ def features(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="profile table: .parquet, .csv or .csv.gz")],
     encoder: EncoderName = "classical",
     level: Annotated[str, typer.Option(help="cell, or well: the mean over its cells")] = "well",
-    components: Annotated[int, typer.Option(help="of pixel-pca")] = 50,
+    components: Annotated[int, typer.Option(min=1, help="of pixel-pca")] = 50,
     seed: Seed = 0,
     weights: Weights = RUNS,
     repeat: Repeat = 0,

@@ -10,8 +10,8 @@ import pandas as pd
 
 from cellbook import features
 from cellbook.cells import CellSet
+from cellbook.errors import CellbookError
 from cellbook.features.transferred import Range
-from cellbook.profiles.table import check_choice
 from cellbook.runs import choose_device
 from cellbook.study import models
 
@@ -46,8 +46,9 @@ class Encoder:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if not self.trained:
-            check_choice("--encoder", self.name, NAMES)
+        if not self.trained and self.name not in NAMES:
+            known = f"{', '.join(NAMES)}, or a trained model as PAGE/MODEL, such as lafarge2019/VAE+"
+            raise CellbookError(f"--encoder is {self.name!r}; use one of {known}")
 
     @property
     def trained(self) -> bool:

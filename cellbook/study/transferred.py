@@ -19,6 +19,7 @@ from cellbook.study.processes import one_thread
 
 VERSION = 1
 RIDGE = 1.0  # of the whitening, in mean eigenvalues; fixed before anything was scored
+KEPT = {"mean": profile.SUMMARIES[0], "whitened": profile.SUMMARIES[1]}  # of wells, by the name of the product
 
 
 def transferred(
@@ -34,7 +35,8 @@ def transferred(
     config = {"profile": IMAGENET, "screen": Path(screen).name, "protocol": protocol, "ridge": RIDGE, "seed": seed}
 
     def make(folder: Path) -> None:
-        wells = well_profiles(cells, seed, device)
+        encoded = wells_of(cells, store, device, seed)
+        wells = {summary: encoded.table(name) for name, summary in KEPT.items()}
         found = profile.distances(wells, protocol, profile.DISTANCES[:1])
         units = profile.treatments(wells["mean"], protocol)
         save_table(units[profiles.metadata(units)], folder / "treatments.parquet")
@@ -42,6 +44,18 @@ def transferred(
 
     with one_thread():
         return [obtain(store, "baseline", VERSION, config, cells.fingerprint, make, device=device)]
+
+
+def wells_of(cells: CellSet, store: str | Path, device: str, seed: int) -> Run:
+    """The run of the `well_profiles` of these cells, by the names in `KEPT`: pages of the same cells share it."""
+
+    def make(folder: Path) -> None:
+        found = well_profiles(cells, seed, device)
+        for name, summary in KEPT.items():
+            save_table(found[summary], folder / f"{name}.parquet")
+
+    config = {"profile": IMAGENET, "ridge": RIDGE, "seed": seed}
+    return obtain(store, "imagenet", VERSION, config, cells.fingerprint, make, device=device)
 
 
 def well_profiles(cells: CellSet, seed: int, device: str) -> dict[str, pd.DataFrame]:
