@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from scipy.spatial.distance import squareform
@@ -119,7 +120,10 @@ def votes(run: Run, spend: Spend) -> dict[tuple[int, str], rows.Votes]:
 
 
 def losses(run: Run, training: Training) -> dict[int, float]:
-    """The objective by step: terms that flatten, weighted, means since the line before."""
+    """The objective by step: terms that flatten, weighted, means since the line before.
+
+    A line is told of one checkpoint, the last that is not behind it.
+    """
     history = run.table("history").set_index("step")
     return sum(weight * history[term] for term, weight in objective(training).items()).to_dict()
 
@@ -140,7 +144,8 @@ def table(
         alike = [other for other in found if other.model == spend.model]
         best = max(alike, key=lambda one: found[one][last[one], BOTH].share)
         for (step, summary), here in kept.items():
-            after = [value for at, value in sorted(objectives[spend].items()) if at >= step > 0]
+            following = min((one for one, _ in kept if one > step), default=np.inf)
+            after = [value for at, value in sorted(objectives[spend].items()) if following > at >= step > 0]
             line: dict[str, Any] = {**spend._asdict(), "model": LABELS[spend.model], "step": step}
             line |= {"views": step * spend.batch, "seconds": step * paces[spend]}
             line |= {"objective": after[0] if after else None, "summary": summary}
@@ -177,16 +182,21 @@ def main() -> None:
     parser.add_argument("store", type=Path, help="folder of the trainings")
     parser.add_argument("--minutes", type=float, default=8.0, help="of one core, for each")
     add_option(parser, __file__)
+    parser.add_argument("--model", choices=sorted({one.model for one in SPENDS}), help="only; rows of others stay")
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.store.mkdir(parents=True, exist_ok=True)
     screen = replace(PRESETS["long"], seed=SEED).simulated
-    for rows_so_far, spend in train(SPENDS, screen, args.store, args.minutes):
+    spends = tuple(one for one in SPENDS if args.model in (None, one.model))
+    kept = pd.read_csv(args.csv) if args.model and args.csv and args.csv.exists() else pd.DataFrame(columns=["model"])
+    kept = kept[kept["model"] != LABELS.get(args.model)]
+    for rows_so_far, spend in train(spends, screen, args.store, args.minutes):
         end = rows_so_far[rows_so_far["summary"] == BOTH].groupby(list(Spend._fields), sort=False).tail(1)
         print(spend, end.to_string(index=False), sep="\n", flush=True)
         if args.csv:
             facts = {"seed": SEED, "machine": machine(), "torch": torch.__version__}
             written = rows_so_far.assign(**facts, date=f"{datetime.now(UTC):%Y-%m-%d}")
+            written = pd.concat([kept, written], ignore_index=True) if len(kept) else written
             written.to_csv(args.csv, index=False, float_format="%.4g", lineterminator="\n")
 
 

@@ -471,10 +471,10 @@ def test_what_costs_biology_is_not_recommended_however_much_of_the_week_it_takes
     assert "take whitening" in text
     assert "Surely at a cost: Harmony (NSCB -5.0 points [-8.0, -2.0])" in text
     only = decisions.confounded(pd.DataFrame(lines[:2]))
-    assert "no correction surely takes of the week" in only
+    assert "no correction surely removes any of the week" in only
     # What is not sure is not taken; neither is one that costs by any other measure of biology.
     unsure = decisions.confounded(pd.DataFrame([changed("TVN", "same week", -0.1, -0.3, 0.1)]))
-    assert "no correction surely takes of the week" in unsure
+    assert "no correction surely removes any of the week" in unsure
     lines[1] = changed("Harmony", "silhouette", -0.05, -0.08, -0.02)
     assert "Surely at a cost: Harmony (silhouette -0.050 [-0.080, -0.020])" in decisions.confounded(pd.DataFrame(lines))
     # Of two that cost nothing it is the one that serves biology more, by the truth where that is known.

@@ -142,10 +142,17 @@ def costs(book: Path) -> str:
         name = names.get(folder.name, folder.name)
         for part, table in (parts | {"trainings": trained.table(folder)}).items():
             if len(table):
-                cost = f"{table['seconds'].sum():.0f} s", devices(table) or "–", memory(table)
+                cost = duration(table["seconds"].sum()), devices(table) or "–", memory(table)
                 rows.append([name, part, "" if name else len(table), *cost])
                 name = ""
     return markdown(["page", "part", "runs", "time", "device", "memory"], rows, right=["runs", "time", "memory"])
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that it is read in."""
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def devices(records: pd.DataFrame) -> str:
@@ -168,7 +175,7 @@ def runs_table(book: Path) -> str:
             config = "; ".join(f"{name} = {short(value)}" for name, value in run["config"].items())
             data = f"`{run['fingerprint'][:12]}`"
             key = f"[`{run['key']}`](/book/{RUN_PAGES}/{run['key']}.md)"
-            rows.append([key, folder.name, data, config, f"{run['seconds']} s"])
+            rows.append([key, folder.name, data, config, duration(run["seconds"])])
     return markdown(["run", "page", "data", "configuration", "time"], rows)
 
 

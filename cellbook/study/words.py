@@ -23,8 +23,14 @@ def accuracy(line: pd.Series) -> str:
     if line.get("draws", np.nan) > 0:
         return (text + _error(line, 100, 1)).replace(" ", SPACE)
     if np.isfinite(line["low"]):
-        text += f" [{100 * line['low']:.0f}, {100 * line['high']:.0f}]"
+        digits = 0 if line["high"] - line["low"] > 0.02 else 1  # ends that round to one another are no interval
+        text += f" [{100 * line['low']:.{digits}f}, {100 * line['high']:.{digits}f}]"
     return text.replace(" ", SPACE)
+
+
+def share(line: pd.Series) -> str:
+    """A proportion in per cent [interval], for a sentence: `accuracy` without what trainings differ by."""
+    return accuracy(line.reindex(["value", "low", "high"]))
 
 
 def number(line: pd.Series, digits: int = 3) -> str:

@@ -291,7 +291,7 @@ def takeaways(numbers: pd.DataFrame, claims: pd.DataFrame) -> str:
     def reach(names: Sequence[str], summary: str) -> str:
         lines = [(name, pick(numbers, variant=name, summary=summary, protocol=PROTOCOL)) for name in names]
         return ", ".join(
-            f"{name} " + " / ".join(percent(one(part, measure=measure)["value"]) for measure in MEASURES)  # type: ignore[index]
+            f"{name} " + " / ".join(words.share(one(part, measure=measure)) for measure in MEASURES)  # type: ignore[arg-type]
             for name, part in lines
             if len(part)
         )
@@ -312,20 +312,20 @@ def takeaways(numbers: pd.DataFrame, claims: pd.DataFrame) -> str:
     matched = pick(numbers, protocol=genes.PROTOCOL, measure=genes.GENE, summary=WHITENED, variant=list(genes.VARIANTS))
     if len(matched):
         each = ", ".join(
-            f"{line['variant'].removesuffix(of_genes(''))} {percent(line['value'])}" for _, line in matched.iterrows()
+            f"{line['variant'].removesuffix(of_genes(''))} {words.share(line)}" for _, line in matched.iterrows()
         )
         lines.append(f"Gene of a well told on the simulated genetic screen (per cent, whitened): {each}.")
     cells = pick(numbers, protocol=AUXILIARY, measure=VALIDATION, variant=list(LABELS.values()))
     if len(cells):
-        told = ", ".join(f"{line['variant']} {percent(line['value'])}" for _, line in cells.iterrows())
+        told = ", ".join(f"{line['variant']} {words.share(line)}" for _, line in cells.iterrows())
         lines.append(
             f"Treatment of a validation cell told (per cent, chance {percent(cells['null'].iloc[0])}): {told}."
         )
     week = pick(numbers, protocol=course.WEEK, summary=WHITENED).sort_values("step")
     if len(week):
-        first, last = percent(week["value"].iloc[0]), percent(week["value"].iloc[-1])
+        first, last, chance = *map(words.share, (week.iloc[0], week.iloc[-1])), percent(week["null"].iloc[-1])
         lines.append(
             "The week of a positive control well is told, from whitened profiles of few cells, in "
-            f"{first} % before the first step and in {last} % after the last (chance {percent(week['null'].iloc[-1])})."
+            f"{first} per cent before the first step and in {last} after the last (chance {chance})."
         )
     return words.takeaways(lines, claims)

@@ -154,21 +154,21 @@ def with_gpu(numbers: pd.DataFrame, choices: pd.DataFrame) -> str:
 
 
 def confounded(numbers: pd.DataFrame) -> str:
-    """Which correction surely takes of the week at no sure cost of biology, and which ones cost."""
+    """Which correction surely removes some of the week without a sure cost to biology, and which ones cost."""
     weeks = pick(numbers, protocol=CHANGES, measure=WEEK)
     if weeks.empty:
         return ""
     costs = weeks["summary"].map(lambda name: cost(numbers, name))
     safe = weeks[(costs == "") & (weeks["high"] < 0)]
     where = "Where compounds are confounded with weeks"
-    text = f"{where}, no correction surely takes of the week at no sure cost of biology"
+    text = f"{where}, no correction surely removes any of the week without a sure cost to biology"
     if len(safe):
         goal = TRUTH if TRUTH in set(numbers["measure"]) else NSCB
         gains = pick(numbers, protocol=CHANGES, measure=goal).set_index("summary")["value"]
         best = safe.iloc[gains.reindex(safe["summary"], fill_value=0).argmax()]
         text = (
             f"{where}, take {NOUNS.get(best['summary'], best['summary'])}. Of the corrections that surely "
-            f"take of the week at no sure cost of biology it does most for {BIOLOGY[goal]}: "
+            f"remove some of the week without a sure cost to biology it does most for {BIOLOGY[goal]}: "
             f"averaged over {best['representations']:.0f} representations, the "
             f"share of {best['kind']} wells nearest to one of their own week changes by {points(best)}, "
             f"{NSCB} by {change(numbers, best['summary'], NSCB)}"

@@ -302,8 +302,9 @@ def takeaways(numbers: pd.DataFrame, claims: pd.DataFrame) -> str:
         found = []
         for name in variants:
             own = dict(measures.BASELINES).get(name, summary)
-            mine = pick(numbers, variant=name, summary=own, protocol=PROTOCOL).set_index("measure")["value"]
-            found += [f"{name} {percent(mine[MOA.name])} / {percent(mine[WEEK.name])}"] if len(mine) else []
+            mine = pick(numbers, variant=name, summary=own, protocol=PROTOCOL).set_index("measure")
+            told = (words.share(mine.loc[measure.name]) for measure in (MOA, WEEK) if len(mine))
+            found += [f"{name} {' / '.join(told)}"] if len(mine) else []
         return ", ".join(found)
 
     first = tuple(name for name in VARIANTS if name not in MADE_ONCE)

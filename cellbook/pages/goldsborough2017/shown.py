@@ -293,8 +293,8 @@ def takeaways(numbers: pd.DataFrame, claims: pd.DataFrame) -> str:
     """Key takeaways as Markdown; every number in them is read from the tables."""
 
     def reach(names: tuple[str, ...], summary: str) -> str:
-        found = pick(numbers, protocol=PROTOCOL, summary=summary, variant=list(names)).set_index("variant")["value"]
-        return ", ".join(f"{name} {percent(found[name])}" for name in names if name in found)
+        found = pick(numbers, protocol=PROTOCOL, summary=summary, variant=list(names)).set_index("variant")
+        return ", ".join(f"{name} {words.share(found.loc[name])}" for name in names if name in found.index)
 
     kept = pick(numbers, protocol=protocol_of(RANDOM), measure=KID).set_index("variant")["value"]
     near = ", ".join(f"{name} {kept[name]:.2f}" for name in (REAL, *LABELS.values()) if name in kept)

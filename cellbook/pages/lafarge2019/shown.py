@@ -322,7 +322,7 @@ def takeaways(numbers: pd.DataFrame, claims: pd.DataFrame) -> str:
         found = []
         for name in names:
             lines = pick(numbers, variant=name, summary=summary, protocol=PROTOCOL)
-            found.append(f"{name} " + " / ".join(percent(one(lines, measure=m)["value"]) for m in MEASURES))
+            found.append(f"{name} " + " / ".join(words.share(one(lines, measure=m)) for m in MEASURES))
         return ", ".join(found)
 
     sharpness = pick(numbers, protocol="images", measure="sharpness").set_index("variant")["value"]
