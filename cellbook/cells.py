@@ -299,6 +299,7 @@ def save_parts(
                 raise CellbookError(f"part {len(kinds)} has {kinds[-1]}, the first {kinds[0]}: join equal sets only.")
             tables.append(part.table)
             yield from _chunks(part.images)
+            del part  # before the next one is made
 
     with files.writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -127,7 +127,8 @@ def judge_numbers(entries: list[dict[str, Any]], measured: pd.DataFrame, other_d
         verdict = judge_number(
             entry["value"], found["value"], found["low"], found["high"], found["scored"], entry["digits"]
         )
-        if reason := other_data or entry.get("not_comparable"):
+        reasons = [other_data, entry.get("not_comparable", "")]
+        if any(reasons):
             verdict = INCOMPARABLE
         rows.append(
             {
@@ -144,7 +145,7 @@ def judge_numbers(entries: list[dict[str, Any]], measured: pd.DataFrame, other_d
                 "correct": found["correct"],
                 "scored": found["scored"],
                 "verdict": verdict,
-                "why": reason or entry.get("why", ""),
+                "why": "; ".join(filter(None, [*reasons, entry.get("why", "")])),
             }
         )
     return pd.DataFrame(rows)

@@ -104,7 +104,7 @@ METHODS: dict[str, Method] = {
         "coral-means, then one learned map a domain (after Tabak et al. 2020), as far as controls that are held out "
         "come closer",
         lambda s: _scaled(Wdn(replace(s.wdn, domains=(s.by,)), s.device, s.step, s.amount)),
-        "controls",
+        "domain",
     ),
     "harmony": Method(
         "Harmony on all rows, controls or not; see the warning", lambda s: _scaled(Harmony(s.by, s.seed))

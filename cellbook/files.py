@@ -173,6 +173,7 @@ def write_array(path: Path, blocks: Iterable[np.ndarray]) -> None:
                 np.lib.format.write_array_header_1_0(stream, kind)
             stream.write(np.ascontiguousarray(block))
             count += len(block)
+            del block  # before the next one is made
         if kind is None:
             raise CellbookError(f"nothing to write to {path}: give at least one block.")
         # The header keeps room for a longer first axis, so it can be written again in its place.

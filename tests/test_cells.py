@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -66,6 +67,22 @@ def test_fingerprint_changes_with_any_content(what):
     else:
         pixel = 0.6
     assert CellSet(images, table, channels, pixel).fingerprint != cells.fingerprint
+
+
+def test_of_parts_that_are_written_one_after_another_one_is_in_memory(tmp_path):
+    cells = make()
+    alive: list[weakref.ref] = []
+
+    def parts():
+        for start in range(0, len(cells), 4):
+            assert not any(one() is not None for one in alive)
+            part = cells.select(slice(start, start + 4))
+            alive.append(weakref.ref(part.images))
+            yield part
+            del part
+
+    assert save_parts(parts(), tmp_path / "set").content == cells.content
+    assert len(alive) == 3
 
 
 def test_fingerprint_does_not_depend_on_string_dtype():

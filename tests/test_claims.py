@@ -45,6 +45,8 @@ def test_reason_makes_a_number_incomparable_whatever_its_value():
     table = judge_numbers([{**ENTRY, "value": 0.8, "sd": 0.01, "not_comparable": "other data"}], MEASURED)
     assert table.loc[0, ["verdict", "why"]].tolist() == ["not comparable", "other data"]
     assert table.loc[0, "published_sd"] == 0.01
+    both = judge_numbers([{**ENTRY, "not_comparable": "another network", "why": "misprinted"}], MEASURED, "other cells")
+    assert both.loc[0, ["verdict", "why"]].tolist() == ["not comparable", "other cells; another network; misprinted"]
     assert pd.isna(table.loc[0, "published_se"])
 
 

@@ -118,7 +118,9 @@ def test_wdn_is_refused_on_a_handful_of_controls_unless_asked_for(wells):
     few = wells.groupby(["Metadata_batch", "Metadata_compound"]).head(5)
     with pytest.raises(CellbookError, match=r"10 of 10 values of Metadata_batch have fewer than 10.*with 5"):
         correct(few, "wdn", FAST)
-    found = correct(few, "wdn", replace(FAST, fewest_controls=5))
+    with pytest.raises(CellbookError, match="5 controls of Metadata_batch"):  # one covariance a domain
+        correct(few, "wdn", replace(FAST, fewest_controls=5))
+    found = correct(few, "wdn", replace(FAST, fewest_controls=5, ridge=1.0))
     assert np.isfinite(matrix(found.profiles)).all()
 
 

@@ -514,6 +514,8 @@ def test_uniform_noise_lies_between_minus_one_and_one(cells):
         assert -1 <= z.min() < -0.99
         assert z.std() == pytest.approx(1 / np.sqrt(3), rel=0.02)
     assert objective.draw_noise(started(cells), 4000).std().item() == pytest.approx(1, rel=0.02)
+    with pytest.raises(CellbookError, match="prior='uniform': the VAE's codes"):
+        Config(model="vae", prior="uniform")
 
 
 def test_arcs_are_those_of_a_loop_and_a_pair_without_one_gets_a_straight_line_alone():
@@ -731,6 +733,11 @@ def test_doses_that_are_none_are_refused(cells):
         started(other, condition="compound")
         with pytest.raises(CellbookError, match=message):
             started(other, condition="dose")
+    words = np.where(cells.table["Metadata_compound"] == "DMSO", "none", "low")
+    other = CellSet(cells.images, cells.table.assign(Metadata_concentration=words), cells.channels, cells.pixel_um)
+    started(other, condition="compound")
+    with pytest.raises(CellbookError, match="no dose in"):
+        started(other, condition="dose")
 
 
 def test_the_paper_preset_is_the_paper_and_the_others_only_smaller():

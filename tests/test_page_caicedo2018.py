@@ -246,7 +246,7 @@ def test_what_is_printed_is_written_down_and_nothing_of_it_is_comparable_here(ta
     assert sum(entry["value"] for entry in ours if entry["measure"] == "NSCB") == pytest.approx(0.86 + 0.82 + 0.89)
     assert {claim["id"] for claim in published["claims"]} == set(caicedo2018.PREDICATES)
     assert set(tables["verdicts"]["verdict"]) == {claims.INCOMPARABLE}
-    assert len(shown.printed_table(published["numbers"])) == 7
+    assert len(shown.printed_table(published["numbers"])) == 10
     assert set(tables["claims"]["verdict"]) == {claims.INCOMPARABLE}  # two trainings
 
 
@@ -374,8 +374,8 @@ def test_alleles_beside_the_page_do_not_change_what_its_numbers_were_measured_on
     )
     verdicts = results.measure("caicedo2018", [run, beside])["verdicts"]
     pd.testing.assert_frame_equal(verdicts, tables["verdicts"])
-    assert set(verdicts["why"]) == {"measured on simulated, not on the papers' data"}
-    assert set(verdict_table(verdicts)["why"]) == {"measured on simulated cells, not on the papers' data"}
+    assert verdicts["why"].str.startswith("measured on simulated, not on the papers' data").all()
+    assert verdict_table(verdicts)["why"].str.startswith("measured on simulated cells, not on the papers' data").all()
 
 
 @pytest.mark.data

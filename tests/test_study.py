@@ -186,7 +186,11 @@ def test_printed_values_stand_under_the_numbers_of_the_same_name():
     table = tables.beside_paper(numbers, verdicts, wanted, {m: {"measure": m} for m in ("NSC", "NSCB")})
     assert table["profile"].tolist() == ["VAE", "VAE", "AE"]
     assert table["from"].tolist() == ["here", "paper", "here"]
-    assert table["NSC"].str.replace(words.SPACE, " ").tolist() == ["50.0 [50, 50]", "90.0 ± 1.0", "75.0 [75, 75]"]
+    assert table["NSC"].str.replace(words.SPACE, " ").tolist() == [
+        "50.0 [50.0, 50.0]",
+        "90.0 ± 1.0",
+        "75.0 [75.0, 75.0]",
+    ]
     assert table["NSCB"].tolist()[1:] == ["–", "–"]
     assert "from" not in tables.beside_paper(numbers, None, wanted, {"NSC": {"measure": "NSC"}})
 
@@ -199,14 +203,14 @@ def test_rows_of_a_wide_table_stand_in_the_order_of_their_lines():
     assert table["NSCB"].tolist() == ["50.0", "50.0", "50.0", "–"]
 
 
-def test_a_verdict_shows_the_spread_in_print_and_writes_no_silhouette_in_per_cent():
+def test_a_verdict_shows_the_spread_in_print_and_writes_no_silhouette_and_no_error_in_per_cent():
     line = {"where": "Table 1", "protocol": "bootstrap", "published": 0.913, "published_sd": np.nan,
             "published_se": 0.008, "measured": 0.656, "low": 0.563, "high": 0.743,
             "verdict": NOT, "why": ""}  # fmt: skip
-    verdicts = pd.DataFrame([{**line, "measure": name} for name in ("NSC", "silhouette")])
+    verdicts = pd.DataFrame([{**line, "measure": name} for name in ("NSC", "silhouette", "MSE")])
     table = tables.verdict_table(verdicts).map(lambda text: text.replace(words.SPACE, " "))
-    assert table["published"].tolist() == ["91.3 (0.8)", "0.913 (0.008)"]
-    assert table["measured"].tolist() == ["65.6 [56.3, 74.3]", "0.656 [0.563, 0.743]"]
+    assert table["published"].tolist() == ["91.3 (0.8)", "0.913 (0.008)", "0.91300 (0.00800)"]
+    assert table["measured"].tolist() == ["65.6 [56.3, 74.3]", "0.656 [0.563, 0.743]", "0.65600 [0.56300, 0.74300]"]
 
 
 def test_evidence_stands_by_part_with_its_own_verdict():

@@ -309,6 +309,10 @@ def test_plates_are_aligned_within_weeks_and_then_weeks():
     assert max(within) < 0.4
     assert np.linalg.norm(middle[:2].mean(axis=0) - middle[2:].mean(axis=0)) > 4  # weeks are untouched so far
     assert np.linalg.norm(end - end.mean(axis=0), axis=1).max() < 0.4
+    # The same rows, the weeks' plates in turns: maps belong to plates, however the table is sorted.
+    turns = profiles.loc[(np.array([0, 2, 1, 3])[:, None] * 200 + np.arange(200)).ravel()].reset_index(drop=True)
+    turned = plate_means(fit(turns, config, device="cpu").transform(turns))
+    assert np.linalg.norm(turned - turned.mean(axis=0), axis=1).max() < 0.4
     codes = aligned.codes(profiles)
     m, b = aligned.affine_maps(codes, len(aligned.steps) - 1)
     composed = np.einsum("rn,rnm->rm", x, m) + b

@@ -102,6 +102,23 @@ def test_means_of_mapped_cells_equal_mapped_means(cells, residual):
         np.testing.assert_allclose(fast[checkpoint], expected, atol=1e-9)
 
 
+def test_plates_of_one_name_in_two_batches_are_two_plates(wells):
+    names = [c for c in wells if c[0] == "w"]
+    alike = wells.assign(Metadata_plate="p", Metadata_well=wells.groupby("Metadata_batch").cumcount().astype(str))
+    moved = random_alignment(names, sorted(set(wells["Metadata_batch"])))
+    assert not wdn.make_screen(moved, alike).cells
+    fast, slow = (wdn.unit_means(wdn.make_screen(moved, table), range(3)) for table in (alike, wells))
+    np.testing.assert_allclose(fast, slow)
+
+
+def test_where_nothing_can_be_scored_a_bootstrap_has_no_number(wells):
+    alone = wells[wells["Metadata_compound"].eq("DMSO") | ~wells.duplicated(["Metadata_compound"])]
+    alone = alone[alone["Metadata_compound"].eq("DMSO") | ~alone.duplicated("Metadata_moa")].reset_index(drop=True)
+    scores, course = wdn.bootstrap(wdn.unmoved(alone), alone, n=2, seed=0)
+    assert scores.query("measure == 'NSCB'")["value"].isna().all()
+    assert course.query("measure == 'NSCB'")["value"].isna().all()
+
+
 def test_resampled_means_are_means_of_the_rows_drawn_within_wells(cells):
     names = [c for c in cells if c[0] == "w"]
     still = wdn.unmoved(cells)

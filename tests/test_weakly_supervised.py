@@ -732,8 +732,16 @@ def test_what_cannot_be_meant_is_refused_in_one_sentence(cells):
         method.encode(state, CellSet(cells.images[:, :2], cells.table, ("a", "b"), 1.0))
     with pytest.raises(CellbookError, match="2 classes, the network has 3"):
         method.validate(state, cells.select("Metadata_compound != 'ALLN'"))
+    others = changed(cells, Metadata_compound=cells.table["Metadata_compound"].replace("ALLN", "taxotere"))
+    with pytest.raises(CellbookError, match=r"3 classes, the network has 3, and ALLN 0\.3, taxotere 0\.3 are"):
+        method.validate(state, others)
     with pytest.raises(CellbookError, match="none of 72 cells validates"):
         method.validate(started(cells, validation=()), cells)
+
+
+def test_doses_may_be_words(cells):
+    told = changed(cells, Metadata_concentration=np.where(cells.table["Metadata_compound"] == "taxol", "low", "high"))
+    assert method.split(Config(), told).classes == ("ALLN high", "emetine high", "taxol low")
 
 
 def test_the_paper_preset_is_the_paper_and_the_others_only_smaller():

@@ -24,10 +24,10 @@ def percent(value: float, low: float = np.nan, high: float = np.nan) -> str:
     return text if np.isnan(low) else f"{text} [{100 * low:.1f}, {100 * high:.1f}]".replace(" ", SPACE)
 
 
-def plain(value: float, low: float = np.nan, high: float = np.nan) -> str:
-    """Write a number with three decimals, its interval in brackets."""
-    text = f"{value:.3f}"
-    return text if np.isnan(low) else f"{text} [{low:.3f}, {high:.3f}]".replace(" ", SPACE)
+def plain(value: float, low: float = np.nan, high: float = np.nan, digits: int = 3) -> str:
+    """Write a number with so many decimals, its interval in brackets."""
+    text = f"{value:.{digits}f}"
+    return text if np.isnan(low) else f"{text} [{low:.{digits}f}, {high:.{digits}f}]".replace(" ", SPACE)
 
 
 def say(text: str) -> Markdown | None:

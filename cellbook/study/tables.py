@@ -73,24 +73,33 @@ def _of(verdicts: pd.DataFrame | None, line: pd.Series | None) -> pd.Series | No
 
 
 def verdict_table(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Published, with the spread in print, beside measured; the verdict and its reason. A silhouette is no per cent."""
+    """Published, with the spread in print, beside measured; the verdict and its reason.
+
+    All are proportions but for silhouettes and squared errors.
+    """
     if verdicts.empty:
         return verdicts
-    is_share = ~(verdicts["protocol"].eq("silhouette") | verdicts["measure"].eq("silhouette"))
-    lines = verdicts[["measured", "low", "high"]].itertuples(index=False)
+    digits = [_decimals(verdict) for _, verdict in verdicts.iterrows()]
+    lines = list(zip(digits, verdicts[["measured", "low", "high"]].itertuples(index=False), strict=True))
     why = verdicts["why"]
     for screen, words in IN_WORDS.items():
         why = why.str.replace(f"measured on {screen},", f"measured on {words},", regex=False)
-    prints = zip(is_share, verdicts.iterrows(), strict=True)
     return pd.DataFrame(
         {
             "printed in": verdicts["where"],
-            "published": [printed(verdict, None if share else 3) for share, (_, verdict) in prints],
-            "measured": [(percent if share else plain)(*line) for share, line in zip(is_share, lines, strict=True)],
+            "published": [printed(verdict, n) for n, (_, verdict) in zip(digits, verdicts.iterrows(), strict=True)],
+            "measured": [percent(*line) if n is None else plain(*line, digits=n) for n, line in lines],
             "verdict": verdicts["verdict"],
             "why": why,
         }
     )
+
+
+def _decimals(verdict: pd.Series) -> int | None:
+    """Of a number that is no proportion."""
+    if verdict["measure"] == "MSE":
+        return 5
+    return 3 if "silhouette" in (verdict["protocol"], verdict["measure"]) else None
 
 
 def evidence_table(claims: pd.DataFrame, evidence: pd.DataFrame | None) -> pd.DataFrame:

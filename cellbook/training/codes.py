@@ -56,8 +56,9 @@ def encode(state: State, cells: CellSet, code: Callable[[Tensor], Tensor], width
 
 def decode(state: State, codes: Tensor, image: Callable[[Tensor], Tensor]) -> np.ndarray:
     """Images of codes, (N, width) -> (N, c, H, W) float32, by a function of a batch of codes."""
+    block = BLOCK_CUDA if state.device.type == "cuda" else BLOCK
     with inference(state):
-        return np.concatenate([image(part.to(state.device)).cpu().numpy() for part in codes.split(BLOCK)])
+        return np.concatenate([image(part.to(state.device)).cpu().numpy() for part in codes.split(block)])
 
 
 def code_table(cells: CellSet, codes: np.ndarray) -> pd.DataFrame:

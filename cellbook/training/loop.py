@@ -89,7 +89,7 @@ def train(
     config : dataclass
         An instance of ``method.Config``.
     cells : CellSet
-        The whole set is copied to the device, as it is stored.
+        The whole set is copied to a GPU, as it is stored; a CPU reads it where it lies.
     folder : path
         Of products and of the checkpoint.
     device : str

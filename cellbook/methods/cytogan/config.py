@@ -88,6 +88,8 @@ class Config:
         for name, known in (("model", MODELS), ("condition", CONDITIONS), ("prior", ("normal", "uniform"))):
             if getattr(self, name) not in known:
                 raise CellbookError(f"{name}={getattr(self, name)!r} is none of {', '.join(known)}")
+        if self.prior != "normal" and self.model == "vae":
+            raise CellbookError(f"prior={self.prior!r}: the VAE's codes are held against N(0, I), leave it out")
         if self.side % 16 or self.side < 16:
             raise CellbookError(f"side={self.side} must be a multiple of 16 pixels: it is halved up to four times")
         if self.condition != "none" and self.model not in (*ADVERSARIAL, "began"):

@@ -17,7 +17,8 @@ def known(table: pd.DataFrame) -> pd.DataFrame:
     first = pd.Series(treatment_codes(table)).drop_duplicates().sort_values().index
     columns = {"Metadata_compound": "compound", "Metadata_concentration": "concentration"}
     found = table.loc[first, list(columns)].rename(columns=columns).reset_index(drop=True)
-    found["concentration"] = found["concentration"].mask(found["compound"] == "DMSO", 0.0).astype(float)
+    dose = pd.to_numeric(found["concentration"], errors="coerce")  # what is no number is refused where doses are told
+    found["concentration"] = dose.mask(found["compound"] == "DMSO", 0.0).astype(float)
     return found
 
 

@@ -72,6 +72,8 @@ class Fitting:
         self.data = rows.to(device)  # (N, n), the rows of each group side by side
         self.sizes = sizes
         self.domain = torch.tensor(design.domain, device=device)  # (G,)
+        # With one level and one treatment the groups are the domains in order, and nothing need be gathered.
+        self.in_order = np.array_equal(design.domain, np.arange(len(design.names)))
         self.sides = design.pairs.sides.to(device)
         self.weight = design.pairs.weight.to(device, torch.float32)
         self.maps: Maps = identity(len(design.names), n, config, device)
@@ -185,9 +187,7 @@ class Fitting:
 
     def _map(self, x: Tensor) -> Tensor:
         """Minibatches (G, B, n) under the maps of their domains."""
-        # With one treatment the groups are the domains in order, and nothing need be gathered.
-        same = len(self.domain) == len(self.design.names)
-        maps = self.maps if same else {name: value[self.domain] for name, value in self.maps.items()}
+        maps = self.maps if self.in_order else {name: value[self.domain] for name, value in self.maps.items()}
         return apply(maps, x, bug_bias=self.config.bug_bias)
 
     def _map_all(self) -> Tensor:

@@ -43,12 +43,13 @@ class Screen:
 def make_screen(alignment: Alignment, profiles: pd.DataFrame, controls: str = "DMSO") -> Screen:
     """Find the treatment instances of a table of cells or wells (protocol ``tabak2020``); unlabelled rows are left out.
 
-    Rows are taken for cells if a plate's well occurs twice among those that are not controls.
+    Rows are taken for cells if a plate's well occurs twice among those that are not controls. Plates of one name in two
+    batches are two plates.
     """
     check_finite(profiles, alignment.features)
-    place = [c for c in ("Metadata_plate", "Metadata_well") if c in profiles]
+    place = [c for c in ("Metadata_batch", "Metadata_plate", "Metadata_well") if c in profiles]
     treated = profiles[profiles["Metadata_compound"] != controls].reset_index(drop=True)
-    cells = len(place) == 2 and bool(treated.duplicated(place).any())
+    cells = {"Metadata_plate", "Metadata_well"} <= set(place) and bool(treated.duplicated(place).any())
     well = treated.groupby(place, sort=False).ngroup().to_numpy() if cells else np.arange(len(treated))
     treated = treated.assign(Metadata_source=well)
     wells = to_wells(treated.drop(columns="Metadata_cell_count", errors="ignore")) if cells else treated

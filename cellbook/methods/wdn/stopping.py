@@ -152,12 +152,13 @@ def bootstrap(
         course.append(_long(s[..., None], replicates, alignment.steps, "silhouette", (0,)))
         for name, near in neighbours.items():
             correct, counted = votes(screen, near, vote)
-            course.append(_long(correct.sum(axis=-1) / counted.sum(axis=-1), replicates, alignment.steps, name, KS))
+            share = _share(correct.sum(axis=-1), counted.sum(axis=-1))
+            course.append(_long(share, replicates, alignment.steps, name, KS))
         for rule, found in _rules(screen, neighbours, sums, vote):
             best = s[:, 0] if rule == "none" else s.max(axis=1)
             scores += [(rule, int(i), "silhouette", 0, v) for i, v in zip(replicates, best, strict=True)]
             for name, right in found.correct.items():
-                value = right / found.counted[name]
+                value = _share(right, found.counted[name])
                 scores += [
                     (rule, int(i), name, k, value[r, j]) for r, i in enumerate(replicates) for j, k in enumerate(KS)
                 ]
@@ -171,6 +172,11 @@ def _rules(screen: Screen, found: dict[str, Neighbours], sums: Sums, vote: Vote)
     yield "none", _score(screen, found, start, vote)
     for rule in RULES:
         yield rule, stop(screen, found, sums, rule, vote)
+
+
+def _share(right: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Right votes of those counted; NaN where nothing is."""
+    return np.divide(right, counted, out=np.full(right.shape, np.nan), where=counted > 0)
 
 
 def _long(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cellbook.cells import CellSet
-from cellbook.errors import CellbookError
+from cellbook.errors import CellbookError, some
 from cellbook.methods.weakly_supervised.augmentation import ranged
 from cellbook.methods.weakly_supervised.config import SETS, STAGES
 from cellbook.methods.weakly_supervised.networks import pooled
@@ -69,9 +69,13 @@ def validate(state: State, cells: CellSet) -> pd.DataFrame:
 
 
 def _validate(state: State, cells: CellSet, parts: Split) -> pd.DataFrame:
-    k = len(state.sampler.counts)
-    if len(parts.classes) != k:
-        raise CellbookError(f"cells give {len(parts.classes)} classes, the network has {k}: give those it trained on")
+    k, own = len(state.sampler.counts), state.networks["head"].classes
+    if parts.classes != own:
+        other = sorted(set(parts.classes) ^ set(own))
+        raise CellbookError(
+            f"cells have {len(parts.classes)} classes, the network has {k}, and {some(other)} are not in both: give "
+            "the cells of its training"
+        )
     rows = np.flatnonzero(parts.validation)
     if len(rows) == 0:
         raise CellbookError(

@@ -72,6 +72,7 @@ def begin(config: Config, cells: CellSet, device: torch.device) -> State:
     else:
         between = embedding if config.head == "embedded" else None
         head = Classifier(trunk.features, k, between, config.dropout, config.norm_momentum)
+    head.classes = parts.classes  # type: ignore[assignment]
     networks = {"trunk": place(trunk, device), "head": place(head, device)}
     weights = [p for network in networks.values() for p in network.parameters()]
     if config.optimiser == "adam":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -123,7 +124,10 @@ def _lit(cells: CellSet) -> np.ndarray:
 
 def _names(table: pd.DataFrame, treatment: np.ndarray) -> dict[int, str]:
     first = table.groupby(treatment)[["Metadata_compound", "Metadata_concentration"]].first()
-    return {code: f"{compound} {dose:g}" for code, compound, dose in first.itertuples(name=None)}
+    return {
+        code: f"{compound} {dose:g}" if isinstance(dose, Real) else f"{compound} {dose}"
+        for code, compound, dose in first.itertuples(name=None)
+    }
 
 
 def _check_wells(table: pd.DataFrame, training: np.ndarray, validation: np.ndarray) -> None:

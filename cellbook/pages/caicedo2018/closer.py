@@ -27,7 +27,7 @@ from cellbook.runs import Run, obtain, save_table, to_float32
 from cellbook.screens import named
 from cellbook.study import profile
 from cellbook.study.course import MEANS
-from cellbook.study.encoding import CLASSICAL, IMAGENET, UNTRAINED, begun, encode, of_layer
+from cellbook.study.encoding import IMAGENET, UNTRAINED, begun, encode, of_layer
 from cellbook.study.measured import Matched, optional, truth
 from cellbook.study.processes import one_thread
 from cellbook.study.rows import Draws, Votes, average, by_repeat, difference, pick, row
@@ -116,9 +116,7 @@ def closer_plain(one: Plain, config: Config, cells: CellSet, place: Place) -> Ru
 
 def worth_it(one: Training | Plain, config: Config) -> bool:
     """Whether a part of the page is looked at closer: models of the table, classical features, untrained networks."""
-    if one.cells if isinstance(one, Training) else one.screen:
-        return False
-    return one.encoder in (CLASSICAL, UNTRAINED) if isinstance(one, Plain) else one.variant in judged(config)
+    return one.twice if isinstance(one, Plain) else not one.cells and one.variant in judged(config)
 
 
 def speed(one: Plain, config: Config, cells: CellSet, device: str) -> pd.DataFrame:

@@ -40,6 +40,11 @@ class Plain(NamedTuple):
         """Its name in tables."""
         return of_genes(self.encoder) if self.screen == GENETIC else self.encoder
 
+    @property
+    def twice(self) -> bool:
+        """Whether two runs measure it: also the one of what is looked at closer."""
+        return not self.screen and self.encoder in (CLASSICAL, UNTRAINED)
+
 
 def plain_encoders(config: Config) -> list[Plain]:
     """All encoders that are not trained, but for that of photographs; untrained networks of several seeds."""
@@ -57,24 +62,31 @@ def like(one: Plain, config: Config) -> Training:
 def encoded(one: Plain, config: Config, cells: CellSet, place: Place) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Features of all cells, and of an untrained network the wells of all its layers.
 
-    Pixels and classical features are standardised by DMSO cells; a network is that of the seed of a repeat. What the
-    cells were encoded to is a run of its own, as two runs measure it.
+    Pixels and classical features are standardised by DMSO cells; a network is that of the seed of a repeat. Where two
+    runs measure them, what the cells were encoded to is a run of its own.
     """
-    of = like(one, config)
 
     def make(folder: Path) -> None:
-        if one.encoder == UNTRAINED:
-            state = begun(of, cells, of.config.seed, place.device)
-            codes = table_of(cells, weakly_supervised.layers(state, cells))
-            save_table(to_float32(to_wells(codes)), folder / "layers.parquet")
-            codes = codes[[*profiles.metadata(codes), *features_of(codes)[LAYER]]]
-        else:
-            codes = encode(one.encoder, cells, of.config.seed, n=config.components, device=place.device)
-        save_table(codes, folder / "codes.parquet")
+        for name, table in _codes(one, config, cells, place.device).items():
+            save_table(table, folder / f"{name}.parquet")
 
-    run = obtain_plain(one, config, cells, place, {"page": "caicedo2018", "codes": CODES}, make)
-    codes = run.table("codes")
-    return (codes, run.table("layers")) if one.encoder == UNTRAINED else (standardise(codes), pd.DataFrame())
+    if one.twice:
+        run = obtain_plain(one, config, cells, place, {"page": "caicedo2018", "codes": CODES}, make)
+        found = {name: run.table(name) for name in ("codes", *["layers"] * (one.encoder == UNTRAINED))}
+    else:
+        found = _codes(one, config, cells, place.device)
+    codes = found["codes"] if one.encoder == UNTRAINED else standardise(found["codes"])
+    return codes, found.get("layers", pd.DataFrame())
+
+
+def _codes(one: Plain, config: Config, cells: CellSet, device: str) -> dict[str, pd.DataFrame]:
+    """Codes of cells, and of an untrained network the wells of all its layers."""
+    of = like(one, config)
+    if one.encoder != UNTRAINED:
+        return {"codes": encode(one.encoder, cells, of.config.seed, n=config.components, device=device)}
+    codes = table_of(cells, weakly_supervised.layers(begun(of, cells, of.config.seed, device), cells))
+    own = codes[[*profiles.metadata(codes), *features_of(codes)[LAYER]]]
+    return {"codes": own, "layers": to_float32(to_wells(codes))}
 
 
 def obtain_plain(
