@@ -341,18 +341,34 @@ def test_the_difference_of_two_trainings_is_nought_for_one_and_what_was_changed_
     assert compare(runs[0], runs[2]) == {"weights": 0.25, "codes": 0.25}  # a deviation of z0 is 1
 
 
+def test_pages_of_one_notebook_say_in_their_heading_which_they_are():
+    assert fragments.apart("tabak2020") == ""
+    headings = []
+    for page in notebooks.pages():
+        source = (BOOK / "papers" / f"{page}.ipynb").read_text(encoding="utf-8")
+        made = json.loads(site.with_links(source, BOOK / "results" / page, ""))
+        headings.append("".join(made["cells"][0]["source"]).partition("\n")[0])
+        told = fragments.apart(page)
+        assert headings[-1].startswith("# ")
+        assert headings[-1].endswith(f" ({told})" if told else headings[-1][-1])
+    assert len(set(headings)) == len(headings)
+
+
 def test_models_that_were_trained_twice_stand_on_the_page_of_status(tmp_path, monkeypatch):
     table = pd.read_csv(notebooks.root() / "benchmarks" / "determinism.csv")
     assert set(benchmark().MODELS) == set(table["model"])
     text = (BOOK / "_generated" / "determinism.md").read_text(encoding="utf-8")
     assert text == fragments.determinism()
-    assert text.count("the same bits") == ((table["weights"] == 0) & (table["codes"] == 0)).sum()
+    same = (table["weights"] == 0) & (table["codes"] == 0)
+    assert all(name in text.partition(": ")[2].rstrip(".\n").split("; ") for name in table.loc[same, "model"])
     monkeypatch.setattr(notebooks, "ROOT", tmp_path)
     (tmp_path / "_toc.yml").touch()
     assert fragments.determinism() == "Not measured.\n"
     (tmp_path / "benchmarks").mkdir()
     table.assign(weights=1e-7).to_csv(tmp_path / "benchmarks" / "determinism.csv", index=False)
-    assert "the same bits" not in fragments.determinism()
+    apart = fragments.determinism()
+    assert "same bits" not in apart
+    assert all(f"| {name} |" in apart for name in table["model"])
 
 
 def test_what_was_timed_stands_on_the_page_of_status_beside_what_it_is_faster_than(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -81,6 +82,14 @@ def titles() -> dict[str, str]:
     chapters = [chapter for part in contents["parts"] for chapter in part["chapters"]]
     named = {chapter["file"]: chapter["title"] for chapter in chapters if "title" in chapter}
     return {page: named.get(f"book/papers/{page}") or heading(page) for page in notebooks.pages()}
+
+
+def apart(page: str) -> str:
+    """What tells a page from others of its notebook, in the words of the table of contents; empty if it is alone."""
+    pages, named = notebooks.pages(), titles()
+    same = [one for one, entry in pages.items() if entry["notebook"] == pages[page]["notebook"]]
+    first, own = (re.split("[:,] ", named[one]) for one in (same[0], page))
+    return "" if len(same) < 2 else next((part for part in own if part not in first), first[-1])
 
 
 def heading(page: str) -> str:
@@ -199,15 +208,24 @@ def versions(book: Path) -> str:
 
 
 def determinism() -> str:
-    """How far two trainings with one seed are apart, one row a device and model, from `benchmarks/determinism.csv`."""
+    """How far two trainings with one seed are apart, from `benchmarks/determinism.csv`.
+
+    Which models gave the same bits, a sentence a device, and a row for each that did not.
+    """
     table = read(notebooks.root() / "benchmarks" / "determinism.csv")
-    rows = []
-    for line in table.itertuples():
-        apart = [f"{value:.2g}" if value else "0" for value in (line.weights, line.codes)]
-        verdict = "the same bits" if line.weights == line.codes == 0 else "differ"
-        rows.append([line.model, line.device, line.torch, line.steps, *apart, verdict])
-    head = ["model", "device", "torch", "steps", "weights", "codes", "two trainings"]
-    return markdown(head, rows, right=["steps", "weights", "codes"]) if rows else "Not measured.\n"
+    if table.empty:
+        return "Not measured.\n"
+    same = (table["weights"] == 0) & (table["codes"] == 0)
+    said = [
+        f"The same bits twice, {device}, torch {torch}, {steps} steps: {'; '.join(part['model'])}.\n"
+        for (device, torch, steps), part in table[same].groupby(["device", "torch", "steps"], sort=False)
+    ]
+    rows = [
+        [line.model, line.device, line.torch, line.steps, f"{line.weights:.2g}", f"{line.codes:.2g}"]
+        for line in table[~same].itertuples()
+    ]
+    head = ["model", "device", "torch", "steps", "weights differ by", "codes differ by"]
+    return "\n".join(said + ([markdown(head, rows, right=head[3:])] if rows else []))
 
 
 def speed() -> str:
@@ -236,7 +254,9 @@ def plate_rates() -> str:
     head = ["encoder", "plates/s, one worker", "two workers", "ratio", "cells/s, one worker", "memory"]
     first = table.iloc[0]
     said = f"{first['plates']} plates of {first['fields'] // first['plates']} fields and "
-    said += f"{first['cells'] / first['plates']:,.0f} cells each; medians of {table['pair'].nunique()} pairs of runs"
+    said += f"{first['cells'] / first['plates']:,.0f} cells each; "
+    pairs = table["pair"].nunique()
+    said += "one pair of runs" if pairs == 1 else f"medians of {pairs} pairs of runs"
     return f"{markdown(head, rows, right=head[1:])}\n{said}; {' and '.join(table['machine'].unique())}.\n"
 
 

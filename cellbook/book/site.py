@@ -16,8 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellbook.book import drawn, freshness, front, run_pages, trained
-from cellbook.book.fragments import RUN_PAGES, results_json
+from cellbook.book import drawn, freshness, front, notebooks, run_pages, trained
+from cellbook.book.fragments import RUN_PAGES, apart, results_json
 from cellbook.book.rendering import PDF
 from cellbook.files import read_json
 
@@ -103,6 +103,9 @@ def with_links(source: str, folder: Path, repository: str, *, one_page: bool = F
         JSON of the notebook.
     """
     notebook, stamp = json.loads(source), read_json(folder / "stamp.json")
+    if folder.name in notebooks.pages() and (which := apart(folder.name)):
+        head, *rest = drawn.text(notebook["cells"][0]).split("\n")
+        notebook["cells"][0]["source"] = "\n".join([f"{head} ({which})", *rest])
     keys = [run["key"] for run in stamp["runs"]]
     for figure in drawn.figures(notebook):
         about = figure.cell["metadata"]["mystnb"]["figure"]
