@@ -144,8 +144,8 @@ def losses(history: pd.DataFrame, lengths: tuple[int, int, int], chance: float) 
     """Reconstruction and the adversary's loss by step, a line a training; shades are the phases B and C.
 
     `history` has the columns variant, repeat, game, step, term, value; `chance` is the loss of who answers without a
-    code, of which a loss is shown up to four times. The weights of the first game are shades of one scale, the other games
-    are dashed.
+    code, and losses are shown up to four times as large. The weights of the first game are shades of one scale, the
+    other games are dashed.
     """
     games = history.drop_duplicates("variant").set_index("variant")["game"]
     own, others = (list(games.index[mask]) for mask in (games == games.iloc[0], games != games.iloc[0]))

@@ -91,7 +91,7 @@ def result_table(numbers: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_variant(name: str) -> tuple[str, ...]:
-    """The summaries that are shown of a variant: the plain mean, and that of a baseline with which the book compares."""
+    """The summaries that are shown of a variant: the plain mean, and of a baseline that which the book compares with."""
     return tuple(dict.fromkeys((PLAIN, dict(measures.BASELINES).get(name, PLAIN))))
 
 
@@ -256,7 +256,9 @@ def kept_rows(numbers: pd.DataFrame) -> pd.DataFrame:
     before, fifty = (rows["variant"] == name for name in (BEFORE, FIFTY))
     corrected = before & rows["summary"].isin(CORRECTIONS) | fifty & (rows["summary"] == WDN)
     profiles = rows[["variant", "summary"]].itertuples(index=False)
-    untrained = rows["variant"].isin(BASELINES) & [summary in of_variant(name) for name, summary in profiles]
+    untrained = rows["variant"].isin(BASELINES) & np.array(
+        [summary in of_variant(name) for name, summary in profiles], bool
+    )
     way = rows["game"].map(WAYS).where(trained, np.where(corrected, CORRECTED, UNTRAINED))
     correction = np.where(fifty, f"{FIFTY}, ", "") + rows["summary"].str.removeprefix(f"{PLAIN}, ")
     names = [profile_name(*one) for one in rows[["variant", "summary"]].itertuples(index=False)]
@@ -289,8 +291,8 @@ def course_caption(steps: pd.DataFrame) -> str:
     of_week = steps[steps["panel"].str.startswith(course.SAME_WEEK)]
     chance = percent(of_week["null"].mean())
     return (
-        "The same as a table. MOA is here told by the nearest neighbour by cosine, so that it is not that of the paper's "
-        "table; same week is that of the nearest positive control well on another plate, which is no measure of the "
+        "The same as a table. MOA is here told by the nearest neighbour by cosine, so that it is not that of the "
+        "paper's table; same week is that of the nearest positive control well on another plate, which is no measure of the "
         f"paper's table either (chance {chance})."
     )
 
@@ -351,8 +353,8 @@ def premise_words(run: Run, config: Config) -> str:
             part = pick(history, variant=variant, repeat=one.repeat)
             paired.append(measures.phase_changes(part, one.config.lengths))
     text = (
-        "All games of a seed begin with the same autoencoder, so that they have its gain. The change is the larger one of "
-        "two: of the reconstruction in phase A, which is the same for them, and of the adversary's loss in the game."
+        "All games of a seed begin with the same autoencoder, so that they have its gain. The change is the larger one "
+        "of two: of the reconstruction in phase A, which is the same for them, and of the adversary's loss in the game."
     )
     first, second = np.abs(np.array(paired).reshape(-1, 2)).T
     if not len(first) or np.isnan([first, second]).any():
@@ -367,9 +369,7 @@ def known_words(known: pd.DataFrame) -> str:
     """The sentence that opens what codes know: of simulated cells what is known, of real ones that nothing is."""
     if len(known):
         return "Of simulated cells it is known how they were made."
-    return (
-        "This takes simulated cells: of real ones nobody knows the parameters, nor how they would look without weeks."
-    )
+    return "The cells of this screen are real: nobody knows their parameters, nor how they would look without weeks."
 
 
 def data_words(config: Config) -> str:
