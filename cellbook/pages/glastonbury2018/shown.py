@@ -91,7 +91,7 @@ def result_table(numbers: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_variant(name: str) -> tuple[str, ...]:
-    """The summaries that are shown of a variant: the plain mean, and of a baseline that which the book compares with."""
+    """The summaries that are shown of a variant: the plain mean, and of a baseline what the book compares with."""
     return tuple(dict.fromkeys((PLAIN, dict(measures.BASELINES).get(name, PLAIN))))
 
 
@@ -292,8 +292,8 @@ def course_caption(steps: pd.DataFrame) -> str:
     chance = percent(of_week["null"].mean())
     return (
         "The same as a table. MOA is here told by the nearest neighbour by cosine, so that it is not that of the "
-        "paper's table; same week is that of the nearest positive control well on another plate, which is no measure of the "
-        f"paper's table either (chance {chance})."
+        "paper's table; same week is that of the nearest positive control well on another plate, which is no measure "
+        f"of the paper's table either (chance {chance})."
     )
 
 
