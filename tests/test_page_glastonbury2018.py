@@ -3,13 +3,16 @@
 import shutil
 from collections import Counter
 from dataclasses import asdict, replace
+from itertools import combinations
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from executing import execute
+from matplotlib.text import Text
 from scipy.spatial.distance import cdist, pdist
 from scipy.stats import spearmanr
 from sklearn.neighbors import KNeighborsClassifier
@@ -18,6 +21,7 @@ from cellbook import claims, profiles
 from cellbook.book import notebooks
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
+from cellbook.figures import glastonbury2018 as plots
 from cellbook.methods import fair_cae
 from cellbook.pages import glastonbury2018 as fair
 from cellbook.pages.glastonbury2018 import corrected, making, measures, probes, shown
@@ -425,8 +429,89 @@ def test_kept_against_left_has_every_way_once(numbers):
     ways |= {"lambda 50, WDN by cells": "correction", "lambda 50, adversary at rest": "adversary at rest"}
     ways |= dict.fromkeys(("lambda 1, reversal", "lambda 1, confusion", "lambda 100, kernel"), "bounded game")
     ways |= dict.fromkeys(("lambda 0, deep", "lambda 50, deep"), "deep encoder")
-    ways |= dict.fromkeys(("untrained encoder", "pixel PCA", "classical features", "ImageNet features"), "no game")
+    plain = ("untrained encoder", "pixel PCA", "classical features", "ImageNet features", "ImageNet features, whitened")
+    ways |= dict.fromkeys(plain, "no game")
     assert table.to_dict() == ways | {"lambda 50, conditional": "adversary that sees the treatment"}
+
+
+def test_wells_that_were_fitted_say_nothing_of_the_week(numbers):
+    table = shown.left_table(numbers).set_index(["variant", "summary"])
+    for variant, summary in table.index:
+        line = table.loc[variant, summary]
+        assert (line["same week, DMSO"] == "–") == (summary in corrected.CORRECTIONS or "without" in summary)
+        assert (line["same week, positive control"] == "–") == ("without" in summary)
+
+
+def test_whitened_features_are_called_so_and_stand_beside_those_that_are_not(numbers):
+    codes = shown.result_table(numbers, numbers.iloc[:0])["codes"].tolist()
+    assert codes[-3:] == ["ImageNet features", "ImageNet features, whitened", "largest class"]
+    text = shown.takeaways(numbers, pd.DataFrame(columns=["verdict", "sentence"]))
+    assert text.count("ImageNet features ") == text.count("ImageNet features, whitened ") == 1
+
+
+def test_points_have_a_number_each_that_no_other_covers_and_what_coincides_shares_one(numbers):
+    rows_ = shown.kept_rows(numbers)
+    same = rows_["label"].isin(["CORAL by cells", "WDN by cells"])
+    for name in ("value", "week"):
+        rows_.loc[same, name] = 0.5
+    figure = plots.kept_and_left(rows_)
+    named = [text.get_text().partition("  ")[2] for text in figure.legends[0].get_texts()]
+    labels = [name for line in named if line for name in line.split(" = ")]
+    assert sorted(labels) == sorted(set(rows_["label"]))
+    assert "CORAL by cells = WDN by cells" in named
+    figure.canvas.draw()
+    for axes in figure.axes:
+        numbers_ = [int(text.get_text()) for text in axes.texts]
+        assert numbers_ == list(range(1, len([name for name in named if name]) + 1))
+        boxes = [Text.get_window_extent(text) for text in axes.texts]  # of the number without its line
+        assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    plt.close(figure)
+
+
+def test_no_line_is_drawn_across_a_phase_without_steps_and_a_loss_may_leave_the_frame(run):
+    history = shown.loss_rows(run, TWICE)
+    a, b, _ = base(TWICE).lengths
+    gaps = history[history["value"].isna()]
+    assert set(gaps["variant"]) == {"lambda 100, kernel"}
+    line = rows.pick(history, variant="lambda 100, kernel", term="reconstruction")
+    assert line["step"].is_monotonic_increasing
+    between = line[(line["step"] > a) & (line["step"] <= a + b)]
+    assert between["value"].isna().all()
+    assert len(between) == 1
+    drawn = history.assign(value=history["value"].mask(history["variant"] == "lambda 50, adversary at rest", 1e10))
+    figure = plots.losses(drawn, base(TWICE).lengths, np.log(10))
+    assert figure.axes[1].get_ylim()[1] == pytest.approx(4 * np.log(10))
+    plt.close(figure)
+
+
+def test_the_heat_map_shows_main_variants_and_what_one_of_them_reads():
+    lines = [("lambda 0", "a", 0.2), ("lambda 0", "b", 0.01), ("lambda 1", "b", 0.05), ("lambda 0.1", "b", 0.9)]
+    known = pd.DataFrame(lines, columns=["setting", "parameter", "value"])
+    assert shown.truth_drawn(known).to_numpy().tolist() == [["lambda 0", "a", 0.2]]
+
+
+def test_it_is_said_which_change_stands_in_the_premise(run, monkeypatch):
+    for game, words in ((0.01, "the first in all of them"), (-0.5, "the second in 6 of 6")):
+        monkeypatch.setattr(measures, "phase_changes", lambda part, lengths, game=game: [-0.02, game])
+        text = shown.premise_words(run, TWICE)
+        assert words in text
+        assert f"by {100 * abs(game):.1f} to {100 * abs(game):.1f} %" in text
+    monkeypatch.setattr(measures, "phase_changes", lambda part, lengths: [np.nan, 0.1])
+    assert "Here it is" not in shown.premise_words(run, TWICE)
+
+
+def test_words_are_those_of_the_screen(numbers):
+    assert shown.data_words(replace(TWICE, screen="bbbc021-sample")) == (
+        "This page shows real crops of BBBC021, and no other cells."
+    )
+    assert "real" not in shown.data_words(TWICE) + shown.known_words(shown.truth_rows(numbers))
+    assert "are real: nobody knows" in shown.known_words(pd.DataFrame())
+
+
+def test_the_table_of_the_course_says_its_own_chance(numbers):
+    steps = shown.course_rows(numbers)
+    week = rows.pick(numbers, protocol="course, week")["null"].mean()
+    assert f"(chance {100 * week:.1f})" in shown.course_caption(steps)
 
 
 # --- verdicts -------------------------------------------------------------------------------------------------------

@@ -188,7 +188,7 @@ def test_table_of_a_course_has_a_row_a_checkpoint(panels):
     assert table["cell views"].tolist() == ["0", "120", "2,160"]
     assert table["features"].tolist() == ["–", "3", "3"]  # terms of one panel are added
     assert table["NSC, mean"].iloc[-1].startswith("100.0")
-    names = [f"{name}, {of}" for of in ("mean", "mean, whitened") for name in ("NSC", "NSCB", "week")]
+    names = [f"{name}, {of}" for of in ("mean", "mean, whitened") for name in ("NSC", "NSCB", course.SAME_WEEK)]
     assert list(table) == ["model", "cell views", *names, "pixel term", "features"]
 
 
@@ -213,7 +213,7 @@ def test_figure_of_a_course_shows_every_panel_from_step_zero_to_the_papers_budge
     figure = draw(panels, references, 5000, {"VAE": "#ff0000"})
     shown = [axes for axes in figure.axes if axes.axison]
     titles = [axes.get_title() for axes in shown]
-    assert titles[:3] == ["NSC, mean (%)", "NSCB, mean (%)", "week, mean (%)"]
+    assert titles[:3] == ["NSC, mean (%)", "NSCB, mean (%)", "same week, positive control, mean (%)"]
     assert titles[-2:] == ["pixel term", "features"]
     first = shown[0]
     line, level, papers = first.lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -13,6 +14,7 @@ from cellbook.figures.panels import DASHES, SERIES
 
 GREY = "#777777"
 TICKS = 5
+TITLE = 38  # letters on a line of a title, which is no wider than its panel
 
 
 def log_ticks(low: float, high: float) -> np.ndarray:
@@ -83,7 +85,8 @@ def course(
         axes.set_xlim(left=0)
         axes.set_xticks([0, *tens], ["0", *(f"$10^{{{round(np.log10(ten))}}}$" for ten in tens)])
         axes.xaxis.set_minor_locator(plt.NullLocator())
-        axes.set_title(names[place] + (" (%)" if scale == 100 else ""), fontsize=10)
+        title = names[place] + (" (%)" if scale == 100 else "")
+        axes.set_title(textwrap.fill(title, TITLE), fontsize=10)
         if scale == 1:
             axes.set_yscale("log")
             ticks = log_ticks(*axes.get_ylim())

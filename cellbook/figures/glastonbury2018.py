@@ -5,8 +5,10 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cellbook.figures.course import log_ticks
 from cellbook.figures.panels import SERIES, distinct, entry, grid, in_two_columns, legend
 from cellbook.figures.style import MARKERS, SECOND, colours
 
@@ -48,28 +50,72 @@ def lambdas(rows: pd.DataFrame) -> Figure:
 def kept_and_left(rows: pd.DataFrame) -> Figure:
     """Biology kept against week left, a panel a measure of biology; up and to the left is better.
 
-    `rows` has the columns way, label, measure, value, low, high, week, week_low, week_high, chance. The games without
-    the treatment are joined in the order of their weights.
+    `rows` has the columns way, label, measure, value, low, high, week, week_low, week_high, chance, lam. The games
+    without the treatment are joined in the order of their weights. Points have numbers, which a key on the right names.
     """
     measures, ways = distinct(rows["measure"]), distinct(rows["way"])
     shade = dict(zip(ways, SERIES, strict=False))
-    figure, panels = grid(len(measures), 1, 4.0, sharex=True)
+    rows = _numbered(rows, ways)
+    figure, panels = plt.subplots(len(measures), 1, figsize=(6.8, 4.0 * len(measures)), squeeze=False, sharex=True)
     for axes, measure in zip(panels[:, 0], measures, strict=True):
         for i, way in enumerate(ways):
-            part = rows[(rows["measure"] == measure) & (rows["way"] == way)].sort_values("lam", kind="stable")
+            part = rows[(rows["measure"] == measure) & (rows["way"] == way)]
             x, y = 100 * part["week"], 100 * part["value"]
             axes.hlines(y, 100 * part["week_low"], 100 * part["week_high"], color=shade[way], alpha=0.25)
             axes.vlines(x, 100 * part["low"], 100 * part["high"], color=shade[way], alpha=0.25)
             axes.plot(x, y, ls="-" if way == "adversary" else "", lw=1, marker=MARKERS[i], color=shade[way], ms=6)
-            named = part if way != "adversary" else part.iloc[[0, -1]]  # along a line its ends
-            for a, b, label in zip(100 * named["week"], 100 * named["value"], named["label"], strict=True):
-                axes.annotate(label, (a, b), xytext=(4, 4), textcoords="offset points", fontsize=7)
         axes.axvline(100 * rows["chance"].mean(), color="black", ls=":", lw=1)
         axes.set_title(f"{measure} (%)", fontsize=11)
         axes.set_xlabel("nearest positive control well is of the same week (%)")
         axes.set_ylim(0, 100 * min(1, rows["high"].max() + 0.05))
-    legend(figure, [entry(way, color=shade[way], marker=MARKERS[i], ls="") for i, way in enumerate(ways)], 4)
+    figure.tight_layout()
+    for axes, measure in zip(panels[:, 0], measures, strict=True):
+        part = rows[rows["measure"] == measure]
+        _write_beside(axes, 100 * part[["week", "value"]].to_numpy(), part["number"].astype(str).tolist())
+    handles = []
+    for i, way in enumerate(ways):
+        handles.append(entry(way, color=shade[way], marker=MARKERS[i], ls=""))
+        own = rows[rows["way"] == way].drop_duplicates("number")
+        handles += [entry(f"{number}  {name}", ls="") for number, name in zip(own["number"], own["name"], strict=True)]
+    key = figure.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9, handlelength=1.2)
+    for text in key.get_texts():
+        text.set_fontweight("bold" if text.get_text() in ways else "normal")
     return figure
+
+
+def _numbered(rows: pd.DataFrame, ways: list[str]) -> pd.DataFrame:
+    """Rows in the order of ways and weights with the number and name of their point; what coincides is one point."""
+    rows = rows.sort_values("lam", kind="stable")
+    rows = rows.sort_values("way", key=lambda of: of.map(ways.index), kind="stable")
+    together: dict[tuple[object, ...], list[str]] = {}
+    for (way, label), part in rows.groupby(["way", "label"], sort=False):
+        places = part[["measure", "value", "week"]].round(9).itertuples(index=False, name=None)
+        together.setdefault((way, *places), []).append(str(label))
+    number = {labels[0]: i for i, labels in enumerate(together.values(), 1)}
+    name = {labels[0]: " = ".join(labels) for labels in together.values()}
+    rows = rows[rows["label"].isin(number)]
+    return rows.assign(number=rows["label"].map(number), name=rows["label"].map(name))
+
+
+def _write_beside(axes: Axes, points: np.ndarray, texts: list[str], size: float = 8) -> None:
+    """Write short texts beside points (n, 2), each at the nearest place that is free of other texts and points."""
+    at = axes.transData.transform(points) * 72 / axes.figure.dpi  # in points of print
+    centres, halves = list(at), [np.full(2, 3.5)] * len(at)  # boxes that are taken, first those of the marks
+    turns = np.deg2rad(45 + np.arange(0, 360, 22.5))
+    for (x, y), here, text in zip(points, at, texts, strict=True):
+        half = np.array([0.34 * size * len(text) + 0.5, 0.5 * size])
+        rings = (r * np.array([np.cos(turn), np.sin(turn)]) for r in np.arange(9, 90, 4) for turn in turns)
+        free = (
+            by for by in rings
+            if not any((np.abs(here + by - c) < half + h).all() for c, h in zip(centres, halves, strict=True))
+        )  # fmt: skip
+        by = next(free, np.array([9.0, 9.0]))
+        line = {"arrowstyle": "-", "lw": 0.5, "color": "#777777", "shrinkA": 0, "shrinkB": 2}
+        far = line if np.hypot(*by) > 14 else None
+        where = {"textcoords": "offset points", "ha": "center", "va": "center", "fontsize": size}
+        axes.annotate(text, (x, y), xytext=tuple(by), arrowprops=far, **where)
+        centres.append(here + by)
+        halves.append(half)
 
 
 def maps(points: pd.DataFrame) -> Figure:
@@ -98,7 +144,8 @@ def losses(history: pd.DataFrame, lengths: tuple[int, int, int], chance: float) 
     """Reconstruction and the adversary's loss by step, a line a training; shades are the phases B and C.
 
     `history` has the columns variant, repeat, game, step, term, value; `chance` is the loss of who answers without a
-    code. The weights of the first game are shades of one scale, the other games are dashed.
+    code, and losses are shown up to four times as large. The weights of the first game are shades of one scale, the
+    other games are dashed.
     """
     games = history.drop_duplicates("variant").set_index("variant")["game"]
     own, others = (list(games.index[mask]) for mask in (games == games.iloc[0], games != games.iloc[0]))
@@ -115,6 +162,12 @@ def losses(history: pd.DataFrame, lengths: tuple[int, int, int], chance: float) 
         axes.set_title(title, fontsize=11)
         axes.set_xlabel("step")
         axes.set_yscale("log")
-    panels[0][1].axhline(chance, color="black", ls=":", lw=1)
+    right = panels[0][1]
+    right.axhline(chance, color="black", ls=":", lw=1)
+    lowest = history.loc[history["term"] == "adversary", "value"].min()
+    right.set_ylim(min(chance / 4, 0.8 * lowest), 4 * chance)  # an adversary at rest leaves the frame
+    ticks = log_ticks(*right.get_ylim())
+    right.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    right.yaxis.set_minor_formatter(plt.NullFormatter())
     legend(figure, [entry(name, **look[name]) for name in look], 4)
     return figure

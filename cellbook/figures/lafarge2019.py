@@ -155,13 +155,13 @@ def truth_heatmap(table: pd.DataFrame) -> Figure:
     wide = table.pivot_table(index=["kind", "parameter"], columns="setting", values="value", sort=False)
     wide = wide.reset_index().sort_values("kind", key=lambda kind: kind.map(order), kind="stable")
     values = wide.drop(columns=["kind", "parameter"]).clip(lower=0)
-    figure, axes = plt.subplots(figsize=(0.95 * values.shape[1] + 3, 0.235 * len(values) + 1.6))
+    figure, axes = plt.subplots(figsize=(min(9, 0.95 * values.shape[1] + 3), 0.235 * len(values) + 1.6))
     axes.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(values.to_numpy()):
-        axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if value > 0.6 else "black")
+        axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=9, color="white" if value > 0.6 else "black")
     axes.set_xticks(range(values.shape[1]), values.columns, rotation=30, ha="left", fontsize=9)
     axes.xaxis.tick_top()
-    axes.set_yticks(range(len(wide)), wide["parameter"].str.replace("_", " "), fontsize=8)
+    axes.set_yticks(range(len(wide)), wide["parameter"].str.replace("_", " "), fontsize=9)
     for label, kind in zip(axes.get_yticklabels(), wide["kind"], strict=True):
         label.set_color({"cell": "black", "treatment": ACCENT, "nuisance": SECOND}[kind])
     axes.grid(visible=False)

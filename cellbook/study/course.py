@@ -26,6 +26,7 @@ from cellbook.training.codes import course_steps
 
 COLUMNS = ("step", "views")  # of numbers, beside those of every study
 COURSE, OBJECTIVE, WEEK = "course", "course, objective", "course, week"
+SAME_WEEK = "same week, positive control"  # panels of the week, which is not that of a protocol's treatments
 MEANS = SUMMARIES[:2]  # mean, and mean, whitened
 FILE = "course.npz"
 
@@ -232,7 +233,7 @@ def panels(numbers: pd.DataFrame, measures: Iterable[str], terms: Mapping[str, s
             part = pick(numbers, protocol=COURSE, measure=measure, summary=summary)
             found.append(part.assign(panel=f"{measure}, {summary}", share=True))
         part = pick(numbers, protocol=WEEK, summary=summary)
-        found.append(part.assign(panel=f"week, {summary}", share=True))
+        found.append(part.assign(panel=f"{SAME_WEEK}, {summary}", share=True))
     objective = pick(numbers, protocol=OBJECTIVE, measure=list(terms))
     objective = objective.assign(panel=objective["measure"].map(dict(terms)))
     for panel in dict.fromkeys(terms.values()):

@@ -319,10 +319,16 @@ def of_the_game(history: pd.DataFrame, config: Config) -> pd.DataFrame:
 
 
 def change(history: pd.DataFrame, lengths: tuple[int, int, int]) -> float:
-    """The larger change of the reconstruction in phase A and of the adversary's loss in C; NaN if one is not known."""
+    """The larger one of `phase_changes`; NaN if one is not known."""
+    found = phase_changes(history, lengths)
+    return float("nan") if np.isnan(found).any() else max(found, key=abs)
+
+
+def phase_changes(history: pd.DataFrame, lengths: tuple[int, int, int]) -> list[float]:
+    """The change of the reconstruction in phase A, and where there is a game that of the adversary's loss in C."""
     a, b, c = lengths
     found = [premises.change(history[history["step"] <= a], {"reconstruction": 1.0})]
     if c:
         game = history[history["step"] > a + b]
         found.append(premises.change(game.assign(step=game["step"] - a - b), {"adversary": 1.0}))
-    return float("nan") if np.isnan(found).any() else max(found, key=abs)
+    return found

@@ -110,8 +110,9 @@ def week_is_there(numbers: pd.DataFrame) -> Verdict:
 def fresh_probe_finds_more(numbers: pd.DataFrame) -> Verdict:
     """A new network of the adversary's size, on plates that it has not seen, against the adversary; single cells.
 
-    More is: in every training, with an interval over plates above 0. Reproduced if it names the week of more cells for
-    lambda 1 and for lambda 50, partly for one, else not.
+    The adversary has learned from these very cells, which favours it. More is: in every training, with an interval
+    over plates above 0. Reproduced if the new network names the week of more cells for lambda 1 and for lambda 50,
+    partly for one, else not.
     """
     settings = [f"{name}, {ALL}: {NEW} - {OWN}" for name in (ONE, FIFTY)]
     lines = [one(numbers, setting=setting, protocol="paired", measure=NAMED) for setting in settings]

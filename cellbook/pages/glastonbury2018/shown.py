@@ -46,7 +46,7 @@ from cellbook.pages.glastonbury2018.measures import (
     VOTING,
     WEEK,
 )
-from cellbook.pages.glastonbury2018.probes import ALL, POSITIVE
+from cellbook.pages.glastonbury2018.probes import ALL, NEGATIVE, POSITIVE
 from cellbook.runs import Run
 from cellbook.study import course, measured, tables, words
 from cellbook.study.pictures import with_originals
@@ -56,6 +56,8 @@ from cellbook.study.show import percent, plain
 MEASURES = tuple(one.name for one in (*OURS.measures, *NEAREST.measures))
 MADE_ONCE = tuple(name_of(lam, game) for game, lam in FURTHER)
 VARIANTS = (BEFORE, ONE, FIFTY, CONDITIONAL, *MADE_ONCE, *BASELINES)
+MAIN = (BEFORE, ONE, FIFTY, CONDITIONAL, name_of(0.0, DEEP), name_of(50.0, DEEP), name_of(50.0, REST))
+READ = 0.05  # of R2; what no code reads better is not drawn
 SCREENS = {"simulated": "simulated cells with the plate map of BBBC021", "bbbc021-sample": "real crops of BBBC021"}
 CORRECTED, UNTRAINED, BOUNDED_GAME = "correction", "no game", "bounded game"
 GAME_ORDER = {game: place for place, game in enumerate(GAMES)}
@@ -74,11 +76,10 @@ WAYS = {  # how a profile came about, by the game of its training
 def result_table(numbers: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
     """The paper's table, here and in print: accuracies with what they are times the largest class."""
     printed = pick(verdicts, setting="largest class").set_index("measure")["published"] if len(verdicts) else {}
-    summaries = dict(measures.BASELINES)
-    shown = [(name, summaries.get(name, PLAIN)) for name in VARIANTS]
     rows = [
-        ({"codes": f"{name}, {summary}".replace(f", {PLAIN}", "", 1)}, {"setting": f"{name}, {summary}"})
-        for name, summary in shown
+        ({"codes": profile_name(name, summary)}, {"setting": f"{name}, {summary}"})
+        for name in VARIANTS
+        for summary in of_variant(name)
     ]
     rows.append(({"codes": "largest class"}, {"setting": "largest class"}))
     columns: dict[str, dict[str, object]] = {name: {"measure": name} for name in MEASURES}
@@ -87,6 +88,16 @@ def result_table(numbers: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
         return words.printed(verdict) + times(verdict["published"], printed[verdict["measure"]])
 
     return tables.beside_paper(numbers, verdicts, rows, columns, with_fold, theirs)
+
+
+def of_variant(name: str) -> tuple[str, ...]:
+    """The summaries that are shown of a variant: the plain mean, and of a baseline what the book compares with."""
+    return tuple(dict.fromkeys((PLAIN, dict(measures.BASELINES).get(name, PLAIN))))
+
+
+def profile_name(variant: str, summary: str) -> str:
+    """The name of a variant with its summary, where that is not the plain mean."""
+    return f"{variant}, {summary}".replace(f", {PLAIN}", "", 1)
 
 
 def times(value: float, null: float) -> str:
@@ -130,9 +141,14 @@ def probe_table(numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def left_table(numbers: pd.DataFrame) -> pd.DataFrame:
-    """What is left of the week in control wells by every correction, and what every accuracy is; a row a profile."""
+    """What is left of the week in control wells by every correction, and what every accuracy is; a row a profile.
+
+    Of the week DMSO wells say nothing where they or their cells were fitted, which draws those of a week together or
+    pushes them apart by construction: a dash.
+    """
     lines = pick(numbers, protocol=[PROTOCOL, NEAREST.name, LEFT], variant=list(VARIANTS))
-    lines = lines[lines["summary"].notna()].copy()
+    fitted = (lines["cells"] == NEGATIVE) & lines["summary"].isin(CORRECTIONS)
+    lines = lines[lines["summary"].notna() & ~fitted].copy()
     of_wells = lines["protocol"] == LEFT
     lines.loc[of_wells, "measure"] = "same week, " + lines.loc[of_wells, "cells"].astype(str)
     order = {name: place for place, name in enumerate(VARIANTS)}
@@ -204,13 +220,26 @@ def lambda_rows(numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def loss_rows(run: Run, config: Config) -> pd.DataFrame:
-    """The losses that are drawn, with the game; the game without an adversary begins where the others do."""
+    """The losses that are drawn, with the game; the game without an adversary begins where the others do.
+
+    Before its game, where it has no steps, stands a row without a value, so that no line is drawn across.
+    """
     history = pick(run.table("history"), term=["reconstruction", "adversary"])
     history = for_a_figure(history, ["variant", "repeat", "term"])
     without = {one.variant for one in trainings(config) if not one.config.terms.adversary}
     late = history["variant"].isin(without) & (history["step"] > config.pretraining)
     of = {name: one["game"] for name, one in games(config).items()}
-    return history.assign(step=history["step"] + config.teaching * late, game=history["variant"].map(of))
+    gaps = history[late].drop_duplicates(["variant", "repeat", "term"])
+    gaps = gaps.assign(step=config.pretraining + config.teaching, value=np.nan)
+    history = pd.concat([history.assign(step=history["step"] + config.teaching * late), gaps])
+    order = {name: place for place, name in enumerate(of)}
+    history = history.sort_values(
+        ["variant", "repeat", "term", "step"],
+        kind="stable",
+        ignore_index=True,
+        key=lambda column: column.map(order) if column.name == "variant" else column,
+    )
+    return history.assign(game=history["variant"].map(of))
 
 
 def kept_rows(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -226,11 +255,14 @@ def kept_rows(numbers: pd.DataFrame) -> pd.DataFrame:
     trained = rows["lam"].notna() & (rows["summary"] == PLAIN)
     before, fifty = (rows["variant"] == name for name in (BEFORE, FIFTY))
     corrected = before & rows["summary"].isin(CORRECTIONS) | fifty & (rows["summary"] == WDN)
-    own = rows["variant"].map(dict(measures.BASELINES)).fillna(PLAIN)
-    untrained = rows["variant"].isin(BASELINES) & (rows["summary"] == own)
+    profiles = rows[["variant", "summary"]].itertuples(index=False)
+    untrained = rows["variant"].isin(BASELINES) & np.array(
+        [summary in of_variant(name) for name, summary in profiles], bool
+    )
     way = rows["game"].map(WAYS).where(trained, np.where(corrected, CORRECTED, UNTRAINED))
     correction = np.where(fifty, f"{FIFTY}, ", "") + rows["summary"].str.removeprefix(f"{PLAIN}, ")
-    label = rows["variant"].where(~corrected, correction)
+    names = [profile_name(*one) for one in rows[["variant", "summary"]].itertuples(index=False)]
+    label = np.where(corrected, correction, names)
     return rows.assign(way=way, label=label)[trained | corrected | untrained].reset_index(drop=True)
 
 
@@ -241,10 +273,28 @@ def truth_rows(numbers: pd.DataFrame) -> pd.DataFrame:
     return lines.rename(columns={"measure": "parameter"})[["setting", "parameter", "kind", "value", "sd"]]
 
 
+def truth_drawn(known: pd.DataFrame) -> pd.DataFrame:
+    """What is drawn of `truth_rows`: the main variants, and parameters of which one of them reads more than `READ`."""
+    main = pick(known, setting=list(MAIN))
+    most = main.groupby("parameter")["value"].max()
+    return pick(main, parameter=list(most.index[most > READ]))
+
+
 def course_rows(numbers: pd.DataFrame) -> pd.DataFrame:
     """Accuracy, week and losses at the checkpoints of the training that was looked at."""
     terms = {"reconstruction": "mean squared error", "adversary": "loss of the adversary (nats)"}
     return course.panels(numbers, (MOA.name,), terms)
+
+
+def course_caption(steps: pd.DataFrame) -> str:
+    """What stands over the table of `course_rows`, with the chance of the week."""
+    of_week = steps[steps["panel"].str.startswith(course.SAME_WEEK)]
+    chance = percent(of_week["null"].mean())
+    return (
+        "The same as a table. MOA is here told by the nearest neighbour by cosine, so that it is not that of the "
+        "paper's table; same week is that of the nearest positive control well on another plate, which is no measure "
+        f"of the paper's table either (chance {chance})."
+    )
 
 
 def pictures(run: Run, config: Config, store: str | Path) -> tuple[pd.DataFrame, np.ndarray]:
@@ -295,16 +345,49 @@ def warning(config: Config, run: Run, page: str) -> str:
     return words.box("Not the paper's cells" + (", and not its scale" if smaller else ""), lines, "warning")
 
 
+def premise_words(run: Run, config: Config) -> str:
+    """Why games share what stands in the table of premises, and which of two changes stands there."""
+    history, paired = run.table("history"), []
+    for variant, mine in measures.judged(config).items():
+        for one in mine if variant != BEFORE else ():
+            part = pick(history, variant=variant, repeat=one.repeat)
+            paired.append(measures.phase_changes(part, one.config.lengths))
+    text = (
+        "All games of a seed begin with the same autoencoder, so that they have its gain. The change is the larger one "
+        "of two: of the reconstruction in phase A, which is the same for them, and of the adversary's loss in the game."
+    )
+    first, second = np.abs(np.array(paired).reshape(-1, 2)).T
+    if not len(first) or np.isnan([first, second]).any():
+        return text
+    bounds = f"in their games the adversary's loss changed by {percent(second.min())} to {percent(second.max())} %"
+    if (first >= second).all():
+        return f"{text} Here it is the first in all of them, hence the equal numbers: {bounds}."
+    return f"{text} Here it is the second in {(second > first).sum()} of {len(first)}: {bounds}."
+
+
+def known_words(known: pd.DataFrame) -> str:
+    """The sentence that opens what codes know: of simulated cells what is known, of real ones that nothing is."""
+    if len(known):
+        return "Of simulated cells it is known how they were made."
+    return "The cells of this screen are real: nobody knows their parameters, nor how they would look without weeks."
+
+
+def data_words(config: Config) -> str:
+    """Which cells a page shows."""
+    return f"This page shows {SCREENS.get(config.screen, f'the cells of {config.screen}')}, and no other cells."
+
+
 def takeaways(numbers: pd.DataFrame, claims: pd.DataFrame) -> str:
     """Key takeaways as Markdown; every number in them is read from the tables."""
 
     def reach(variants: tuple[str, ...], summary: str) -> str:
         found = []
         for name in variants:
-            own = dict(measures.BASELINES).get(name, summary)
-            mine = pick(numbers, variant=name, summary=own, protocol=PROTOCOL).set_index("measure")
-            told = (words.share(mine.loc[measure.name]) for measure in (MOA, WEEK) if len(mine))
-            found += [f"{name} {' / '.join(told)}"] if len(mine) else []
+            for own in of_variant(name) if summary == PLAIN else (summary,):
+                mine = pick(numbers, variant=name, summary=own, protocol=PROTOCOL).set_index("measure")
+                told = (words.share(mine.loc[measure.name]) for measure in (MOA, WEEK) if len(mine))
+                title = profile_name(name, own) if summary == PLAIN else name
+                found += [f"{title} {' / '.join(told)}"] if len(mine) else []
         return ", ".join(found)
 
     first = tuple(name for name in VARIANTS if name not in MADE_ONCE)
