@@ -54,8 +54,8 @@ SUMMARIES = (PLAIN, WHITENED, BY_CELLS)
 SHARES = (PRECISION, RECALL, DUPLICATES, "states covered")  # measures of samples that are proportions
 SCREENS = {"simulated": "simulated cells with the plate map of BBBC021", "bbbc021-sample": "real crops of BBBC021"}
 ORIGINS = {
-    "simulated": "All cells of this page are simulated; their plate map is that of image set BBBC021v1, as below.",
-    "bbbc021-sample": "All cells that this page learns from and measures are real crops of image set BBBC021v1, as below.",
+    "simulated": "All cells of this page are simulated; their plate map is that of image set BBBC021v1.",
+    "bbbc021-sample": "All cells that this page learns from or measures are real crops of image set BBBC021v1.",
 }
 
 
@@ -369,10 +369,6 @@ def course_words(numbers: pd.DataFrame) -> str:
         ways = [pick(course_rows(numbers), variant=name, panel=panel) for panel in (f"{NSC}, {PLAIN}", FID)]
         if all(len(of) > 1 for of in ways):
             (first, last), (far, near) = ([of.iloc[0]["value"], of.iloc[-1]["value"]] for of in ways)
-            found.append(f"{name} {percent(first)} and {percent(last)} %, {far:.2f} and {near:.2f}")
-    text = "; ".join(found)
-    return (
-        f"Accuracy of mean profiles and Fréchet distance, each before the first step and at the end: {text}."
-        if found
-        else ""
-    )
+            found.append(f"{name} {percent(first)} and {percent(last)} %, {far:.0f} and {near:.0f}")
+    head = "Accuracy of mean profiles, then Fréchet distance, each before the first step and at the end"
+    return f"{head}: {'; '.join(found)}." if found else ""
