@@ -222,7 +222,9 @@ def length_rows(run: Run) -> pd.DataFrame:
 
     Models whose noise has as many numbers are given the same noise: they are one variant, named together.
     """
-    table = run.table("lengths").groupby(["variant", "way", "frame"], sort=False)["length"].mean().round(4).reset_index()
+    table = (
+        run.table("lengths").groupby(["variant", "way", "frame"], sort=False)["length"].mean().round(4).reset_index()
+    )
     alike = table.groupby("variant", sort=False)["length"].agg(tuple)
     together = alike.groupby(alike, sort=False).transform(lambda same: ", ".join(same.index))
     named = table["variant"].map(together)
