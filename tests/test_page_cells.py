@@ -18,7 +18,8 @@ from cellbook.pages.cells import config as settings
 from cellbook.pages.cells import enough, grids, making, measures, shown
 from cellbook.screens.bbbc021 import MOAS
 from cellbook.screens.named import simulated_cells
-from cellbook.screens.simulator import preset
+from cellbook.screens.simulator import plate_map, preset
+from cellbook.screens.simulator.nuisance import nuisances
 from cellbook.study import rows
 from cellbook.study.encoding import encode, standardise
 from cellbook.study.show import SPACE
@@ -123,12 +124,28 @@ def test_the_same_cell_differs_between_weeks_only_as_far_as_weeks_do():
     assert (np.ptp(grids.one_cell(silent)[1][1].astype(int), axis=0) <= 1).all()
 
 
+def test_without_weeks_the_gradient_over_plates_is_what_is_left_of_the_week():
+    config = preset("smoke", controls=3, positive_controls=1, week_effect=0, plate_effect=0)
+
+    def across(**how):
+        """What the taxol wells of each plate have more than its DMSO wells: plates in rows, week as index."""
+        wells = plate_map(config)
+        table = nuisances(replace(config, **how), wells, ("DNA", "Tubulin", "Actin")).drop(columns="truth_delay")
+        by = [wells["Metadata_batch"], wells["Metadata_plate"]]
+        sides = [table[wells["Metadata_role"] == role] for role in ("positive control", "negative control")]
+        return (sides[0].groupby(by).mean() - sides[1].groupby(by).mean()).droplevel(1)
+
+    gradient = across().filter(like="gain")
+    assert gradient.groupby(level=0).std().max().max() < 1e-9  # the same on all plates of a week
+    assert (gradient.groupby(level=0).mean().std() > 0.01).all()  # and another in each
+    assert (across(position_effect=0).abs() < 1e-9).all(axis=None)
+
+
 def number(screen, measure, value, protocol="ljosa2013", seed=np.nan, effect=np.nan, **more):
     profile = "CellProfiler" if screen == "CellProfiler" else "classical features"
     where = {"screen": screen, "seed": seed, "week_effect": effect, "profile": profile, "scaling": "by plate"}
-    return {"protocol": protocol, "measure": measure, "value": value, "low": value - 0.05, "high": value + 0.05} | (
-        where | more
-    )
+    bounds = {"low": value - 0.05, "high": value + 0.05, "scored": 92}
+    return {"protocol": protocol, "measure": measure, "value": value} | bounds | where | more
 
 
 @pytest.mark.parametrize(("nsc", "verdict"), [(0.75, REPRODUCED), (0.95, PARTLY)])
@@ -138,7 +155,9 @@ def test_as_hard_as_real_compares_the_mean_over_seeds(nsc, verdict):
         protocol = "drop" if "-" in measure else "ljosa2013"
         lines += [number("simulated", measure, value + off, protocol, s, 1.0) for s, off in ((0, -0.15), (1, 0.15))]
         lines.append(number("CellProfiler", measure, real, protocol))
-    assert cells.PREDICATES["as-hard-as-real"](pd.DataFrame(lines)).verdict == verdict
+    found = cells.PREDICATES["as-hard-as-real"](pd.DataFrame(lines))
+    assert found.verdict == verdict
+    assert "NSC - NSCB, on the 92 treatments that NSCB can score: 10.0 (seeds -5.0 to 25.0)" in found.evidence
 
 
 @pytest.mark.parametrize(("without", "verdict"), [(0.79, REPRODUCED), (0.60, NOT)])

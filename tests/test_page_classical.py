@@ -120,7 +120,9 @@ def test_controls_carry_the_week_if_classifiers_beat_noise(low, verdict):
 @pytest.mark.parametrize(("nscb", "verdict"), [(0.4, REPRODUCED), (0.6, NOT)])
 def test_drop_beyond_thinning_lies_below_what_random_removal_leaves(nscb, verdict):
     lines = [line(nscb, 0, 1, "NSCB", "drop"), line(0.55, 0.5, 0.6, "as many right and wrong", "drop")]
-    assert classical.PREDICATES["drop-beyond-thinning"](rows.numbers(lines)).verdict == verdict
+    found = classical.PREDICATES["drop-beyond-thinning"](rows.numbers(lines))
+    assert found.verdict == verdict
+    assert f"any name: {100 * nscb:.1f} and 50.0" in found.evidence  # also where it is not below
 
 
 def test_numbers_on_other_data_are_not_comparable(executed):

@@ -1,6 +1,9 @@
-"""Figures of the page of CytoGAN: tubulin around nuclei, lengths of codes, treatments in the plane, losses."""
+"""Figures of the page of CytoGAN: its course, tubulin around nuclei, lengths of codes, treatments, losses."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
+from cellbook.figures import course as shared
 from cellbook.figures.panels import distinct, entry, grid, in_two_columns, legend
 from cellbook.figures.style import ACCENT, MARKERS, SECOND, colours
 
@@ -25,7 +29,8 @@ MODEL_COLOURS = {
     "LSGAN, told dose and compound": "#777777",
     "real cells": "black",
 }
-OTHER = "#777777"
+OTHER, FAINT = "#777777", "#b5b5b5"
+REST = "other models"
 
 
 def shade(name: str) -> str:
@@ -49,22 +54,39 @@ def halo(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+def course(lines: pd.DataFrame, references: pd.DataFrame, papers_views: float, judged: Sequence[str]) -> Figure:
+    """`figures.course.course` in which the judged models alone have colours and bands; the others are thin and grey.
+
+    Every line of the others ends with a gap, so that they are one entry of the legend.
+    """
+    others = lines[~lines["variant"].isin(judged)]
+    parts = [lines[lines["variant"].isin(judged)]]
+    for _, part in others.groupby(["panel", "variant"], sort=False):
+        gap = part.iloc[[-1]].assign(value=np.nan)
+        parts.append(pd.concat([part, gap]).assign(variant=REST, low=np.nan, high=np.nan))
+    figure = shared.course(pd.concat(parts, ignore_index=True), references, papers_views, MODEL_COLOURS | {REST: FAINT})
+    for line in [line for part in (*figure.axes, *figure.legends) for line in part.get_lines()]:
+        if line.get_color() == FAINT:
+            line.set(lw=0.8, marker="", zorder=1)
+    return figure
+
+
 def lengths(rows: pd.DataFrame) -> Figure:
-    """Mean length of codes on the way between two, on arcs and on straight lines, a panel a model.
+    """Mean length of codes on the way between two, on arcs and on straight lines, a panel a kind of noise.
 
     `rows` has the columns variant, way, frame, length.
     """
     names, ways = distinct(rows["variant"]), distinct(rows["way"])
-    figure, panels = in_two_columns(len(names), 1.8)
+    figure, panels = in_two_columns(len(names), 2.4)
     for axes, name in zip(panels.flat, names, strict=False):
         for way, dash in zip(ways, ("-", "--"), strict=True):
             part = rows[(rows["variant"] == name) & (rows["way"] == way)]
-            axes.plot(part["frame"] / part["frame"].max(), part["length"], ls=dash, color=shade(name))
+            axes.plot(part["frame"] / part["frame"].max(), part["length"], ls=dash, color=ACCENT)
         axes.set_ylim(bottom=0)
-        axes.set_title(name, fontsize=10)
+        axes.set_title(fill(name, 48), fontsize=10)
         axes.set_xlabel("share of the way")
         axes.set_ylabel("length")
-    legend(figure, [entry(way, color="black", ls=dash) for way, dash in zip(ways, ("-", "--"), strict=True)], 2)
+    legend(figure, [entry(way, color=ACCENT, ls=dash) for way, dash in zip(ways, ("-", "--"), strict=True)], 2)
     return figure
 
 
@@ -98,7 +120,7 @@ def together(points: pd.DataFrame) -> Figure:
         axes.scatter(part["closeness"], 100 * part["accuracy"], s=8, color=shade(str(name)), alpha=0.7)
         last = part.iloc[-1]
         axes.scatter(last["closeness"], 100 * last["accuracy"], s=45, color=shade(str(name)), ec="black")
-    axes.set_xlabel("closeness of images to real cells (- log2 of the Fréchet distance)")
+    axes.set_xlabel("closeness of samples to cells of the screen (- log2 of the Fréchet distance)")
     axes.set_ylabel("accuracy (%)")
     names = distinct(points["variant"])
     handles = [entry(name, color=shade(name), marker="o") for name in names]

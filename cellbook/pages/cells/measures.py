@@ -19,6 +19,7 @@ from cellbook.runs import Run
 from cellbook.study import rows
 from cellbook.study.measured import matched
 from cellbook.study.rows import Draws, Votes
+from cellbook.study.show import percent
 
 BENCHMARK = metrics.PROTOCOLS["ljosa2013"]
 SIMULATED, SAMPLE, CELLPROFILER = "simulated", "sample", "CellProfiler"
@@ -32,6 +33,11 @@ SETTINGS = [(profile, scaling) for profile in (*ENCODERS, CELLPROFILER) for scal
 def strengths(numbers: pd.DataFrame) -> list[float]:
     """The week effects that were simulated, the strongest first."""
     return sorted(numbers["week_effect"].dropna().unique(), reverse=True)
+
+
+def over_seeds(values: pd.Series) -> str:
+    """The range of shares over seeds in per cent, behind their mean; empty for one seed."""
+    return f" (seeds {percent(values.min())} to {percent(values.max())})" if len(values) > 1 else ""
 
 
 def has_real(numbers: pd.DataFrame) -> bool:

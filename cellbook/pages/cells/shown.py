@@ -6,7 +6,7 @@ import pandas as pd
 
 from cellbook.pages.cells.config import BY_PLATE, ENCODERS, PERMUTED, POOLED
 from cellbook.pages.cells.enough import BENCHMARK, MATCHED, NOT_INSTALLED, WHITENED, WHOLE
-from cellbook.pages.cells.measures import CELLPROFILER, DROP, SAMPLE, SIMULATED, has_real, strengths
+from cellbook.pages.cells.measures import CELLPROFILER, DROP, SAMPLE, SIMULATED, has_real, over_seeds, strengths
 from cellbook.screens.bbbc021 import MOAS, treatments
 from cellbook.screens.named import SAMPLE as REAL
 from cellbook.study import words
@@ -14,7 +14,7 @@ from cellbook.study.encoding import IMAGENET
 from cellbook.study.rows import one, pick, row, spread
 from cellbook.study.show import percent
 from cellbook.study.tables import wide
-from cellbook.study.words import accuracy, points
+from cellbook.study.words import accuracy, points, share
 
 IMAGENET_NSC = {"profile": IMAGENET, "scaling": WHITENED, "measure": "NSC", "beside": "classical"}
 
@@ -240,8 +240,11 @@ def nuclei_table(numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def furthest(table: pd.DataFrame, n: int = 8) -> pd.DataFrame:
-    """The measurements in which simulated and real control cells differ most, in spreads of the real ones."""
-    rows = table[table["difference"].notna()]
+    """The measurements of crops in which simulated and real control cells differ most, in spreads of the real ones.
+
+    Distances to neighbours are no measurement of crops: those of the real fields are too short by construction.
+    """
+    rows = table[table["difference"].notna() & ~table["measurement"].str.startswith("neighbour_distance")]
     rows = rows.loc[rows["difference"].abs().sort_values(ascending=False, kind="stable").index[:n]]
     return pd.DataFrame(
         {
@@ -277,34 +280,39 @@ def takeaways(tables: dict[str, pd.DataFrame]) -> str:
     numbers, truth = tables["numbers"], tables["truth"]
     strong, weak = strengths(numbers)[0], strengths(numbers)[-1]
 
-    def mean(screen: str, measure: str, scaling: str = BY_PLATE, protocol: str = "ljosa2013", **where: object) -> str:
-        profile = CELLPROFILER if screen == CELLPROFILER else PERMUTED
-        where |= {"screen": screen, "measure": measure, "scaling": scaling, "protocol": protocol, "profile": profile}
-        rows = pick(numbers, **where)
-        return percent(rows["value"].mean())
+    def mean(measure: str, scaling: str, protocol: str, week_effect: float, unit: str) -> str:
+        where = {"screen": SIMULATED, "profile": PERMUTED, "scaling": scaling, "week_effect": week_effect}
+        values = pick(numbers, measure=measure, protocol=protocol, **where)["value"]
+        return f"{percent(values.mean())} {unit}{over_seeds(values)}"
 
+    def of(screen: str, measure: str, scaling: str) -> str:
+        profile = CELLPROFILER if screen == CELLPROFILER else PERMUTED
+        where = {"screen": screen, "profile": profile, "scaling": scaling}
+        return share(one(numbers, protocol=BENCHMARK.name, measure=measure, **where))
+
+    nsc, nscb = (mean(name, BY_PLATE, BENCHMARK.name, strong, f"% {name}") for name in ("NSC", "NSCB"))
     lines = [
-        f"On the simulated screen classical features reach {mean(SIMULATED, 'NSC', week_effect=strong)} % NSC and "
-        f"{mean(SIMULATED, 'NSCB', week_effect=strong)} % NSCB, mean over {int(numbers['seed'].nunique())} seeds."
+        f"On the simulated screen classical features reach {nsc} and {nscb}, mean over "
+        f"{int(numbers['seed'].nunique())} seeds."
     ]
     if has_real(numbers):
         detectors = pick(numbers, protocol="nuclei", measure="recall", field="all fields").set_index("method")
         apart = pick(numbers, protocol="calibration")["value"].iloc[0]
         lines += [
             f"The published CellProfiler profiles of the real screen, scaled alike, reach "
-            f"{mean(CELLPROFILER, 'NSC')} % and {mean(CELLPROFILER, 'NSCB')} %; classical features of the real sample "
-            f"{mean(SAMPLE, 'NSC', POOLED)} % and {mean(SAMPLE, 'NSCB', POOLED)} %.",
+            f"{of(CELLPROFILER, 'NSC', BY_PLATE)} % and {of(CELLPROFILER, 'NSCB', BY_PLATE)} %; classical features of "
+            f"the real sample {of(SAMPLE, 'NSC', POOLED)} % and {of(SAMPLE, 'NSCB', POOLED)} %.",
             f"A random forest tells simulated from real control cells in {percent(apart)} % of cases, where 50 % "
             "would be indistinguishable: the simulated cells are a model, not a copy.",
             "Nuclei of real fields are found: recall "
-            + ", ".join(f"{percent(line['value'])} % ({name})" for name, line in detectors.iterrows())
+            + ", ".join(f"{share(line)} % ({name})" for name, line in detectors.iterrows())
             + ".",
         ]
     best = truth[(truth["kind"] == "cell") & (truth["week_effect"] == strong)].groupby("parameter")["r2"].mean()
     lines += [
-        "Without correction of plates the fall from NSC to NSCB is "
-        f"{mean(SIMULATED, DROP, POOLED, 'drop', week_effect=strong)} points with simulated weeks and "
-        f"{mean(SIMULATED, DROP, POOLED, 'drop', week_effect=weak)} without.",
+        "Without correction of plates the fall from NSC to NSCB, over the treatments that NSCB can score, is "
+        f"{mean(DROP, POOLED, 'drop', strong, 'points')} with simulated weeks and "
+        f"{mean(DROP, POOLED, 'drop', weak, 'points')} without.",
         f"Of {len(best)} properties of a simulated cell, {int((best > 0.5).sum())} can be read linearly from the "
         f"features with an R² above 0.5; the best is *{best.idxmax().replace('_', ' ')}* ({best.max():.2f}).",
     ]

@@ -14,7 +14,7 @@ from cellbook.study import tables as shared
 from cellbook.study import words
 from cellbook.study.rows import one, pick
 from cellbook.study.show import percent
-from cellbook.study.words import accuracy
+from cellbook.study.words import accuracy, share
 
 
 def labelled(verdicts: pd.DataFrame) -> pd.DataFrame:
@@ -114,14 +114,11 @@ def takeaways(tables: dict[str, pd.DataFrame], setting: str) -> str:
     """Key takeaways as Markdown; every number in them is read from the tables."""
     numbers, verdicts = tables["numbers"], tables["verdicts"]
 
-    def both(write: object = accuracy, **where: str) -> list[str]:
-        return [write(one(numbers, measure=name, **where)) for name in ("NSC", "NSCB")]
-
-    def plain(line: pd.Series) -> str:
-        return percent(line["value"])
+    def both(**where: str) -> list[str]:
+        return [share(one(numbers, measure=name, **where)) for name in ("NSC", "NSCB")]
 
     here = both(protocol=BENCHMARK.name, setting=setting)
-    best, fair = (both(plain, protocol="nested", setting=name) for name in (HINDSIGHT, NESTED))
+    best, fair = (both(protocol="nested", setting=name) for name in (HINDSIGHT, NESTED))
     compared = verdicts[verdicts["verdict"] != INCOMPARABLE]["verdict"]
     counts = ", ".join(f"{n} {name}" for name, n in compared.value_counts().items()) or "none judged"
     forest = one(numbers, protocol="leakage", setting=setting, measure="forest")
@@ -131,7 +128,7 @@ def takeaways(tables: dict[str, pd.DataFrame], setting: str) -> str:
         f"The setting with the best mean of NSC and NSCB reaches {best[0]} % and {best[1]} %; chosen without the "
         f"compound that is scored, {fair[0]} % and {fair[1]} %.",
         f"Of {len(compared)} published numbers that can be compared: {counts}.",
-        f"A random forest names the week of DMSO wells on unseen plates in {percent(forest['value'])} % of cases; "
-        f"the largest week would give {percent(forest['null'])} %.",
+        f"A random forest names the week of DMSO wells on unseen plates in {share(forest)} % of cases (setting "
+        f"*{setting}*); the largest week would give {percent(forest['null'])} %.",
     ]
     return words.takeaways(lines, tables["claims"])

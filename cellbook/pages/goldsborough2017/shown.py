@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import pandas as pd
 from cellbook.pages.goldsborough2017 import progress
 from cellbook.pages.goldsborough2017.config import (
     BASELINES,
+    GANS,
     LABELS,
     PRESETS,
     PROTOCOL,
+    VAE,
     Config,
     name_of,
     papers_views,
@@ -41,14 +44,19 @@ from cellbook.screens.outlines import LARGER, OPEN
 from cellbook.study import course, tables, words
 from cellbook.study.encoding import IMAGENET, RANDOM
 from cellbook.study.pictures import with_originals
-from cellbook.study.rows import for_a_figure, pick
+from cellbook.study.rows import for_a_figure, one, pick
 from cellbook.study.show import percent
 
 MODELS = (*LABELS.values(), *(name_of("lsgan", told) for told in ("dose", "compound", "both")))
 VARIANTS = (*MODELS, *BASELINES, IMAGENET)
+JUDGED = (*GANS, VAE)
 SUMMARIES = (PLAIN, WHITENED, BY_CELLS)
 SHARES = (PRECISION, RECALL, DUPLICATES, "states covered")  # measures of samples that are proportions
 SCREENS = {"simulated": "simulated cells with the plate map of BBBC021", "bbbc021-sample": "real crops of BBBC021"}
+ORIGINS = {
+    "simulated": "All cells of this page are simulated; their plate map is that of image set BBBC021v1.",
+    "bbbc021-sample": "All cells that this page learns from or measures are real crops of image set BBBC021v1.",
+}
 
 
 # --- features -------------------------------------------------------------------------------------------------------
@@ -143,8 +151,9 @@ def noise_table(numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def equation_table(numbers: pd.DataFrame) -> pd.DataFrame:
-    """How often sums of codes of real cells are right, beside chance and beside the same without the sum."""
+    """How often sums of codes of real cells are right, of more than one, beside chance and the same without the sum."""
     lines = pick(numbers, protocol=EQUATIONS, variant=list(MODELS))
+    lines = lines[lines["scored"] > 1]
     gains = pick(numbers, protocol="paired", measure="sums right").set_index("setting")
     found = [
         {
@@ -153,16 +162,21 @@ def equation_table(numbers: pd.DataFrame) -> pd.DataFrame:
             "right": words.accuracy(line),
             "sums": f"{line['scored']:.0f}",
             "chance": percent(line["null"]),
-            "gain over no sum": gain_words(gains.loc[f"{line['setting']}: with - without"]),
+            "gain over no sum": words.points(gains.loc[f"{line['setting']}: with - without"]),
         }
         for _, line in lines.sort_values("way", kind="stable").iterrows()
     ]
     return pd.DataFrame(found)
 
 
-def gain_words(line: pd.Series) -> str:
-    """A difference in points; of a single sum, over which nothing can be drawn anew, without an interval."""
-    return words.points(line) if np.isfinite(line["low"]) else f"{100 * line['value']:+.1f} points"
+def equation_words(numbers: pd.DataFrame) -> str:
+    """A sentence on each kind of which there is a single sum, over which nothing can be drawn anew; else empty."""
+    lines = pick(numbers, protocol=EQUATIONS, variant=list(MODELS), scored=1)
+    return " ".join(
+        f"Of {way} there is one sum on this screen, so that it is not in the table: it is right for "
+        f"{int((of['value'] == 1).sum())} of {len(of)} models."
+        for way, of in lines.groupby("way", sort=False)
+    )
 
 
 def halo_table(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -204,9 +218,17 @@ def radial_rows(run: Run) -> pd.DataFrame:
 
 
 def length_rows(run: Run) -> pd.DataFrame:
-    """Mean length of codes on arcs and straight lines: variant, way, frame, length."""
-    table = run.table("lengths")
-    return table.groupby(["variant", "way", "frame"], sort=False)["length"].mean().reset_index()
+    """Mean length of codes on arcs and straight lines: variant, way, frame, length.
+
+    Models whose noise has as many numbers are given the same noise: they are one variant, named together.
+    """
+    table = (
+        run.table("lengths").groupby(["variant", "way", "frame"], sort=False)["length"].mean().round(4).reset_index()
+    )
+    alike = table.groupby("variant", sort=False)["length"].agg(tuple)
+    together = alike.groupby(alike, sort=False).transform(lambda same: ", ".join(same.index))
+    named = table["variant"].map(together)
+    return table.assign(variant=named).drop_duplicates(["variant", "way", "frame"], ignore_index=True)
 
 
 def map_rows(run: Run) -> pd.DataFrame:
@@ -238,6 +260,11 @@ def pictures(run: Run, config: Config, store: str | Path) -> tuple[pd.DataFrame,
 
 
 CUT = {LARGER: "cells larger than the crop, which are cut", OPEN: "cells that the crop they come from has cut"}
+
+
+def origin(config: Config) -> str:
+    """Where the cells of the page come from, in a sentence."""
+    return ORIGINS.get(config.screen, f"The cells of this page are those of {config.screen}.")
 
 
 def budget_table(config: Config, run: Run) -> pd.DataFrame:
@@ -292,21 +319,58 @@ def warning(config: Config, run: Run, page: str) -> str:
 def takeaways(numbers: pd.DataFrame, claims: pd.DataFrame) -> str:
     """Key takeaways as Markdown; every number in them is read from the tables."""
 
-    def reach(names: tuple[str, ...], summary: str) -> str:
+    def reach(names: Iterable[str], summary: str) -> str:
         found = pick(numbers, protocol=PROTOCOL, summary=summary, variant=list(names)).set_index("variant")
         return ", ".join(f"{name} {words.share(found.loc[name])}" for name in names if name in found.index)
 
-    kept = pick(numbers, protocol=protocol_of(RANDOM), measure=KID).set_index("variant")["value"]
-    near = ", ".join(f"{name} {kept[name]:.2f}" for name in (REAL, *LABELS.values()) if name in kept)
-    falls = pick(numbers, protocol=QUALITY, measure=FALLBACK).set_index("variant")["value"]
-    fallen = ", ".join(f"{name} {falls[name]:.2f}" for name in LABELS.values() if name in falls)
+    def each(names: Iterable[str], text: Callable[[pd.Series], str], **where: object) -> str:
+        found = pick(numbers, **where).set_index("variant")
+        return ", ".join(f"{name} {text(found.loc[name])}" for name in names if name in found.index)
+
+    near = each((REAL, *LABELS.values()), bounded, protocol=protocol_of(RANDOM), measure=KID)
+    fallen = each(LABELS.values(), lambda line: words.number(line, 2), protocol=QUALITY, measure=FALLBACK)
     lines = [
-        f"Accuracy as the paper averages it (per cent, {label}): {reach(tuple(LABELS.values()), summary)}; without any "
-        f"training {reach((*BASELINES, IMAGENET), summary)}."
-        for label, summary in (("mean profiles", PLAIN), ("whitened by control cells", BY_CELLS))
+        f"Accuracy as the paper averages it (per cent, {label}): {reach(LABELS.values(), summary)}; without any "
+        f"training {reach((*BASELINES, IMAGENET), summary)}{why_low(numbers) if summary == PLAIN else ''}."
+        for label, summary in (
+            ("mean profiles", PLAIN),
+            ("whitened by control cells", BY_CELLS),
+            ("whitened by control wells", WHITENED),
+        )
     ]
-    lines.append(f"Kernel distance of samples to real cells, random features, lower is better: {near}.")
+    lines.append(
+        f"Kernel distance of samples to cells of the screen (*real* below), random features, lower is better: {near}."
+    )
     lines += (
         [f"Octaves that the Fréchet distance of samples rose from its least to its end: {fallen}."] if fallen else []
     )
     return words.takeaways(lines, claims)
+
+
+def bounded(line: pd.Series) -> str:
+    """A number that is no proportion, with its interval."""
+    return f"{line['value']:.2f} [{line['low']:.2f}, {line['high']:.2f}]"
+
+
+def why_low(numbers: pd.DataFrame) -> str:
+    """Words behind the plain number of ImageNet features where their whitened one lies above it, interval and all."""
+    of = {"protocol": PROTOCOL, "measure": NSC, "variant": IMAGENET}
+    plain, white = (one(numbers, summary=summary, **of) for summary in (PLAIN, WHITENED))
+    if plain is None or white is None or white["low"] <= plain["high"]:
+        return ""
+    return (
+        f" (an artefact of standardising by few control cells, which blows up features that hardly vary among them; "
+        f"whitened by control wells instead the same features reach {words.share(white)})"
+    )
+
+
+def course_words(numbers: pd.DataFrame) -> str:
+    """Where the judged models come from and where they end, in a sentence; empty without checkpoints."""
+    found = []
+    for name in JUDGED:
+        ways = [pick(course_rows(numbers), variant=name, panel=panel) for panel in (f"{NSC}, {PLAIN}", FID)]
+        if all(len(of) > 1 for of in ways):
+            (first, last), (far, near) = ([of.iloc[0]["value"], of.iloc[-1]["value"]] for of in ways)
+            found.append(f"{name} {percent(first)} and {percent(last)} %, {far:.0f} and {near:.0f}")
+    head = "Accuracy of mean profiles, then Fréchet distance, each before the first step and at the end"
+    return f"{head}: {'; '.join(found)}." if found else ""
