@@ -90,9 +90,17 @@ def measured(
     def make(folder: Path) -> None:
         save_contents(*measure(one, place.of(one, cells), cells, config), folder)
 
-    about = {"training": key_of(one, cells), **settings}
-    name, data = f"measured-{one.method}", cells.fingerprint
-    return obtain(place.store, name, VERSION, about, data, make, device=place.device, force=place.force)
+    method, version, about, data = _identity(one, cells, settings)
+    return obtain(place.store, method, version, about, data, make, device=place.device, force=place.force)
+
+
+def key_of_measured(one: Training, cells: CellSet, settings: Mapping[str, Any]) -> str:
+    """Key of the run of `measured`, whether it is there or not."""
+    return run_key(*_identity(one, cells, settings))
+
+
+def _identity(one: Training, cells: CellSet, settings: Mapping[str, Any]) -> tuple[str, int, dict[str, Any], str]:
+    return f"measured-{one.method}", VERSION, {"training": key_of(one, cells), **settings}, cells.fingerprint
 
 
 def obtain_trainings(

@@ -32,6 +32,7 @@ from cellbook.study.trainings import (
     Tables,
     Training,
     contents,
+    key_of_measured,
     measured,
     obtain_trainings,
     save_contents,
@@ -77,10 +78,9 @@ def of_cells(config: Config, store: str | Path, device: str = "auto") -> list[Ru
 
 def of_samples(config: Config, place: Place) -> Run:
     """The run of what ImageNet features say of the samples that trainings have kept; made of their runs."""
-    cells = load(config, place.store, place.device)
-    made = [(one, measured(one, cells, place, measure, config, how(config))) for one in trainings(config)]
+    cells, todo = load(config, place.store, place.device), trainings(config)
     about = {
-        "of": [run.key for _, run in made],
+        "of": [key_of_measured(one, cells, how(config)) for one in todo],
         "features": IMAGENET,
         "screen": Path(config.screen).name,
         **how(config),
@@ -90,7 +90,8 @@ def of_samples(config: Config, place: Place) -> Run:
         beside = references(cells, config)
         real, other = (quality.seen(x, IMAGENET, place.device) for x in (beside.real, beside.other))
         found = [quality.compare(real, other, config.blocks).assign(variant=REAL, repeat=0)]
-        for one, run in made:
+        for one in todo:
+            run = measured(one, cells, place, measure, config, how(config))
             if (bytes_ := contents(run)[1].get(pictures.SAMPLES)) is not None:
                 features = quality.seen(bytes_[: len(real)] / np.float32(255), IMAGENET, place.device)
                 table = quality.compare(real, features, config.blocks)
