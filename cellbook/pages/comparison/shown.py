@@ -171,7 +171,8 @@ def map_table(run: Run) -> pd.DataFrame:
     table = measured.optional(run, "maps")
     if table.empty:
         return table
-    table = table[table["steps"] > 0].assign(training=table["repeat"] + 1)
+    table = table[table["steps"] > 0]
+    table = table.assign(training=table["repeat"] + 1)
     return table[["variant", "training", "steps", "stopped"]].rename(columns={"variant": "representation"})
 
 
@@ -183,9 +184,10 @@ def without_maps(run: Run) -> str:
     still = table["steps"] == 0
     most = table.groupby("variant")["steps"].max()
     same = (most == 0).sum()
+    where = f"{same} of {len(most)} representations" if same < len(most) else f"all {same} representations"
     left = (
-        f" In all trainings of {same} of {len(most)} representations WDN is thus its start, {CORAL_CELLS}, in every "
-        "digit: there it stands in no table, figure, ranking or choice of this page."
+        f" On {where} no training took one: there WDN is its start, *{CORAL_CELLS}*, in every digit, and "
+        "stands in no table, figure, ranking or choice of this page."
         if same
         else ""
     )
@@ -195,13 +197,15 @@ def without_maps(run: Run) -> str:
 
 def copied(run: Run) -> str:
     """Where WDN stands in no ranking, a sentence beside it; empty if everywhere it differs from its start."""
-    same, of = len(copies(run)), measured.optional(run, "maps")
+    same = len(copies(run))
     if not same:
         return ""
+    of = measured.optional(run, "maps")["variant"].nunique()
+    if same == of:
+        return f"*{WDN}* is its start, *{CORAL_CELLS}*, on all {of} representations, and is not ranked a second time."
     return (
-        f"{WDN} differs from {CORAL_CELLS}, its start, on {of['variant'].nunique() - same} of "
-        f"{of['variant'].nunique()} representations and is left out on the others, so that it is not ranked among the "
-        "corrections."
+        f"*{WDN}* differs from *{CORAL_CELLS}*, its start, on {of - same} of {of} representations and is left out on "
+        "the others, so that it is not ranked among the corrections."
     )
 
 

@@ -191,6 +191,8 @@ def damage_table(numbers: pd.DataFrame) -> pd.DataFrame:
     """What is left of the controls, and how far the maps went, at the best silhouette and at the last step."""
     few = {"variance": "variance left", "gap": "gap between weeks", "change": "mean change of a map"}
     lines = pick(numbers, protocol=DAMAGE, measure=list(few)).rename(columns={"source": "profiles"})
+    order = {name: place for place, name in enumerate(lines["profiles"].unique())}
+    lines = lines.sort_values("profiles", key=lambda names: names.map(order), kind="stable")
     lines = lines.assign(measure=lines["measure"].map(few))
     before = pick(lines, method=c.UNCORRECTED, measure=few["gap"]).set_index("profiles")["value"]  # else 1 and 0
     table = wide(lines[lines["method"] != c.UNCORRECTED], ["profiles", "method"], words.number)
@@ -246,7 +248,7 @@ def bug_table(bugs: pd.DataFrame) -> pd.DataFrame:
 
 def truth_table(truth: pd.DataFrame) -> pd.DataFrame:
     """Restoration as a table, one row a source and method, in the order of the figure."""
-    order = {name: place for place, name in enumerate((*METHODS, *BEYOND))}
+    order = {name: place for place, name in enumerate(truth["method"].unique())}
     keys = ["embedding", "week_effect", "method"]
     kinds = {name: place for place, name in enumerate(truth["embedding"].unique())}
     truth = truth.sort_values(
