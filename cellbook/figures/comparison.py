@@ -98,7 +98,7 @@ def make_room(panels: np.ndarray) -> None:
         for name in (text for text in axes.texts if text.get_gid() == NAMED):
             width = name.get_window_extent().width / axes.get_window_extent().width  # whatever the axis
             end = name.get_position()[0]
-            left = min(left, (end - 1 - width * RIGHT) / max(1 - width, 0.3))
+            left = min(left, (end - 3 - width * RIGHT) / max(1 - width, 0.3))
     for axes in panels:
         axes.set_xlim(left, RIGHT)
 
@@ -128,6 +128,7 @@ def name_front(axes: Axes, front: pd.DataFrame, k: int) -> None:
             zorder=5,
             gid=NAMED,
         ).set_in_layout(False)  # has its room within the frame, see `make_room`
+    axes.set_ylim(top=max(axes.get_ylim()[1], lowest + height))
 
 
 def ranks(rows: pd.DataFrame) -> Figure:
