@@ -1,5 +1,6 @@
 """The page that compares: ranks and choices against slow loops, truth against known shifts, trainings in a store."""
 
+import json
 import shutil
 from dataclasses import replace
 from itertools import permutations
@@ -15,6 +16,7 @@ from sklearn.metrics import silhouette_samples
 from cellbook import metrics, profiles
 from cellbook.cells import CellSet
 from cellbook.errors import CellbookError
+from cellbook.figures import comparison as plots
 from cellbook.methods import weakly_supervised
 from cellbook.pages import comparison
 from cellbook.pages.comparison import config as configs
@@ -450,6 +452,65 @@ def test_numbers_are_those_of_a_second_evaluation_and_have_one_meaning_each(run,
     for name, table in tables.items():
         pd.testing.assert_frame_equal(table, again[name])
     assert not tables["numbers"].duplicated(["setting", "protocol", "measure", "k"]).any()
+
+
+def with_maps(run, folder, steps):
+    """The same run with WDN, which is CORAL on cells in every number, after so many steps on the first network."""
+    shutil.copytree(run.folder, folder)
+    for name in ("judged", "precision", "weeks"):
+        table = run.table(name)
+        copy = table[table["summary"] == configs.CORAL_CELLS].assign(summary=configs.WDN)
+        pd.concat([table, copy], ignore_index=True).to_parquet(folder / f"{name}.parquet")
+    with np.load(folder / "distances.npz") as stored:
+        arrays = dict(stored)
+    start = f"|{configs.CORAL_CELLS}|"
+    of = [place for place, name in enumerate(arrays["names"]) if start in name]
+    names = [str(arrays["names"][place]).replace(start, f"|{configs.WDN}|") for place in of]
+    more = {"names": np.array(names), "values": arrays["values"][of], "scale": arrays["scale"][of]}
+    np.savez(folder / "distances.npz", **{name: np.concatenate([arrays[name], more[name]]) for name in more})
+    maps = run.table("compared")[["variant", "repeat"]].assign(summary=configs.WDN, steps=0, stopped="none helped")
+    maps.loc[maps.index[0], "steps"] = steps
+    maps.to_parquet(folder / "maps.parquet")
+    products = run.record["products"] | {"maps.parquet": {}}
+    (folder / "run.json").write_text(json.dumps(run.record | {"products": products}))
+    return Run(folder)
+
+
+def test_a_correction_that_is_its_start_counts_nowhere(run, tables, tmp_path):
+    same = with_maps(run, tmp_path / "still", steps=0)
+    for name, table in comparison.evaluate([same]).items():
+        pd.testing.assert_frame_equal(table, tables[name])
+    assert shown.map_table(same).empty
+    assert "all" in shown.without_maps(same)
+    assert "second time" in shown.copied(same)
+
+
+def test_a_correction_that_differs_somewhere_is_compared_there_alone(run, tables, tmp_path):
+    moved = with_maps(run, tmp_path / "moved", steps=7)
+    first, again = run.table("compared")["variant"].iloc[0], comparison.evaluate([moved])
+    numbers = rows.pick(again["numbers"], protocol="comparison", summary=configs.WDN)
+    assert set(numbers["variant"]) == {first}
+    assert configs.WDN not in set(rows.pick(again["ranks"], of="correction")["name"])
+    changes = rows.pick(again["numbers"], protocol="corrections", summary=configs.WDN)
+    assert (changes["representations"] == 1).all()
+    assert shown.map_table(moved)[["representation", "steps"]].to_numpy().tolist() == [[first, 7]]
+    of = run.table("compared")["variant"].nunique()
+    assert f"on 1 of {of} representations" in shown.copied(moved)
+
+
+def test_names_on_the_front_lie_within_the_axes_and_the_list_outside(tables):
+    marks = pd.DataFrame({"measure": ["NSC"], "label": ["something published"], "value": [0.9]})
+    figure = plots.kept_and_left(shown.kept_rows(tables["numbers"]), {}, marks)
+    figure.canvas.draw()
+    for axes in figure.axes:
+        frame = axes.get_window_extent()
+        for text in axes.texts:
+            ends = text.get_window_extent()
+            if text.get_gid():
+                assert ends.x0 >= frame.x0
+                assert ends.y1 <= frame.y1
+            elif text.get_text():
+                assert ends.x0 >= frame.x1
 
 
 # --- sentences ------------------------------------------------------------------------------------------------------

@@ -416,8 +416,10 @@ def test_methods_with_and_without_steps_stand_beside_each_other():
     figure = plots.controls_pca(points.assign(source="a", method=["CORAL"] * 3 + ["WDN"] * 3))
     assert legend_texts(figure) == ["week 1", "week 2", "week 10"]
     damage = [("a", 0, step, m, 1.0) for step in (0, 5, 10) for m in ("variance", "gap", "change")]
+    damage += [("b", 0, step, m, 1.0) for step in (0, 2000) for m in ("variance", "gap", "change")]
     figure = plots.damage(pd.DataFrame(damage, columns=["source", "repeat", "step", "measure", "value"]))
     assert len(figure.axes) == 3
+    assert {line.get_xdata()[-1] for line in figure.axes[0].lines} == {100}  # each to the end of the axis
 
 
 def test_figures_of_faults_and_of_truth_draw_what_is_in_their_tables(toy):

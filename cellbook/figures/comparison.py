@@ -18,6 +18,8 @@ from cellbook.figures.style import ACCENT, MARKERS
 MEANS = {"NSC": "NSC (%)", "NSCB": "NSCB (%)", "truth": "agreement with the truth"}
 GREY = "#777777"
 PLAINLY = "none"  # name of no correction
+NAMED = "name of a point of the front"
+RIGHT = 103  # end of an axis of per cent
 LEGIBLE = 20  # names beside each other whose numbers can be read
 
 
@@ -52,7 +54,7 @@ def kept_and_left(rows: pd.DataFrame, bounds: Mapping[str, float], marks: pd.Dat
     ----------
     rows : representation, correction, measure, value, low, high, week, week_low, week_high, chance, control, front
     bounds : by measure, what the known truth itself has: a dashed line
-    marks : measure, label, value of published numbers: short lines at the right edge, listed below them
+    marks : measure, label, value of published numbers: short lines at the right edge, listed beside the panel
     """
     measures, names, corrections = (distinct(rows[key]) for key in ("measure", "representation", "correction"))
     shade = shades(names)
@@ -74,7 +76,7 @@ def kept_and_left(rows: pd.DataFrame, bounds: Mapping[str, float], marks: pd.Dat
             axes.axhline(k * bounds[measure], color="black", ls="--", lw=1)
         list_marks(axes, marks[marks["measure"] == measure], k)
         axes.set_ylabel(MEANS.get(measure, measure))
-        axes.set_xlim(-45, 103)  # nothing is up and to the left of the front, so that its names have room
+        axes.set_xlim(-45, RIGHT)  # nothing is up and to the left of the front, so that its names have room
         name_front(axes, front, k)
     panels[-1, 0].set_xticks(range(0, 101, 20))
     panels[-1, 0].set_xlabel(f"nearest {rows['control'].iloc[0]} well on another plate is of the same week (%)")
@@ -84,16 +86,29 @@ def kept_and_left(rows: pd.DataFrame, bounds: Mapping[str, float], marks: pd.Dat
     handles += [entry("the truth itself", color="black", ls="--")] if bounds else []
     handles += [entry("published", color=ACCENT)] if len(marks) else []
     legend(figure, handles, 3)
+    make_room(panels[:, 0])
     return figure
 
 
+def make_room(panels: np.ndarray) -> None:
+    """Move the left end of an axis of per cent so far that the longest name in any panel is within its frame."""
+    left = -45.0
+    for axes in panels:
+        axes.figure.canvas.draw()
+        for name in (text for text in axes.texts if text.get_gid() == NAMED):
+            width = name.get_window_extent().width / axes.get_window_extent().width  # whatever the axis
+            end = name.get_position()[0]
+            left = min(left, (end - 3 - width * RIGHT) / max(1 - width, 0.3))
+    for axes in panels:
+        axes.set_xlim(left, RIGHT)
+
+
 def list_marks(axes: Axes, marks: pd.DataFrame, k: int) -> None:
-    """Published numbers as short lines at the right edge, and what each is, the highest first, in the lower right."""
+    """Published numbers as short lines at the right edge, and what each is, the highest first, outside."""
     for value in marks["value"]:
         axes.axhline(k * value, xmin=0.97, color=ACCENT, lw=1.5)
     lines = [f"{k * mark.value:.1f}  {mark.label}" for mark in marks.sort_values("value", ascending=False).itertuples()]
-    axes.text(0.99, 0.02, "\n".join(lines), transform=axes.transAxes, ha="right", va="bottom", fontsize=7, color=ACCENT,
-              zorder=2)  # fmt: skip
+    axes.text(1.01, 1, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=7, color=ACCENT)
 
 
 def name_front(axes: Axes, front: pd.DataFrame, k: int) -> None:
@@ -111,7 +126,9 @@ def name_front(axes: Axes, front: pd.DataFrame, k: int) -> None:
             va="center",
             fontsize=8,
             zorder=5,
-        )
+            gid=NAMED,
+        ).set_in_layout(False)  # has its room within the frame, see `make_room`
+    axes.set_ylim(top=max(axes.get_ylim()[1], lowest + height))
 
 
 def ranks(rows: pd.DataFrame) -> Figure:

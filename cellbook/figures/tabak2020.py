@@ -235,8 +235,9 @@ def batch_accuracy(table: pd.DataFrame) -> Figure:
 
 
 def damage(table: pd.DataFrame) -> Figure:
-    """What maps do to the controls against map step, a panel a measure, a line a source; thin lines are alignments.
+    """What maps do to the controls in the course of training, a panel a measure, a line a source; thin: alignments.
 
+    Sources differ in their numbers of map steps by far more than tenfold, so that the axis is the share of these.
     `table` has the columns source, repeat, step, measure ("variance", "gap", "change"), value.
     """
     words = {
@@ -250,14 +251,15 @@ def damage(table: pd.DataFrame) -> Figure:
     for axes, measure in zip(panels[0], measures, strict=True):
         for place, source in enumerate(sources):
             part = table[(table["measure"] == measure) & (table["source"] == source)]
+            part = part.assign(step=100 * part["step"] / part["step"].max())
             style = {"color": SERIES[place % len(SERIES)], "ls": DASHES[place % len(DASHES)]}
             for _, one in part.groupby("repeat"):
                 axes.plot(one["step"], one["value"], color=style["color"], lw=0.6, alpha=0.5)
             mean = over_repeats(part, "value")
             axes.plot(mean.index, mean, lw=2, **style)
         axes.set_ylim(bottom=0)
-        step_axis(axes, table["step"].max())
-        axes.set_xlabel("map steps")
+        step_axis(axes, 100)
+        axes.set_xlabel("map steps (% of a source's)")
         axes.set_title(words[measure], fontsize=10, fontweight="normal")
     handles = [
         entry(name, color=SERIES[i % len(SERIES)], ls=DASHES[i % len(DASHES)], lw=2) for i, name in enumerate(sources)

@@ -21,6 +21,8 @@ from cellbook.figures.panels import (
 )
 from cellbook.figures.style import MARKERS
 
+SPANS = {"NSCB": 5.0, "silhouette": 0.05}  # of an axis at least: per cent, and as it is
+
 
 def bugs(toy: pd.DataFrame) -> Figure:
     """Three clouds aligned with and without each fault: gap, variance and the critics' estimate against map step.
@@ -43,11 +45,13 @@ def bugs_on_profiles(study: pd.DataFrame) -> Figure:
     these differ from the maps that are applied.
     """
     words = {
-        "NSCB": "accuracy, NSCB, k = 1",
+        "NSCB": "accuracy, NSCB, k = 1 (%)",
         "silhouette": "silhouette",
         "gap": "gap between weeks\n(deviations within)",
         "variance": "variance of controls\n(share of the first)",
     }
+    share = study["measure"] == "NSCB"
+    study = study.assign(value=study["value"].astype(float).where(~share, 100 * study["value"].astype(float)))
     inside = study[study["measure"] == "gap in training"].assign(measure="gap")
     return _faults(study[study["measure"].isin(words) & study["k"].isin([0, 1])], words, 2, inside)
 
@@ -67,6 +71,9 @@ def _faults(long: pd.DataFrame, words: dict[str, str], columns: int, inside: pd.
             axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_locator(ticker.NullLocator())
+        low, high = axes.get_ylim()
+        if (least := SPANS.get(measure, 0.0)) > high - low:  # or rounding would look like a result
+            axes.set_ylim((low + high - least) / 2, (low + high + least) / 2)
         step_axis(axes, long["step"].max())
         axes.set_title(title, fontsize=10, fontweight="normal")
     for axes in panels[-1]:

@@ -158,6 +158,8 @@ def confounded(numbers: pd.DataFrame) -> str:
     weeks = pick(numbers, protocol=CHANGES, measure=WEEK)
     if weeks.empty:
         return ""
+    # Averages over some of the representations are not of the same things as averages over all.
+    weeks = weeks[weeks["representations"] == weeks["representations"].max()]
     costs = weeks["summary"].map(lambda name: cost(numbers, name))
     safe = weeks[(costs == "") & (weeks["high"] < 0)]
     where = "Where compounds are confounded with weeks"

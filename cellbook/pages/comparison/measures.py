@@ -90,9 +90,20 @@ def evaluate(runs: list[Run]) -> dict[str, pd.DataFrame]:
 def stored(run: Run) -> dict[Point, list[np.ndarray]]:
     """Distances between treatments, (n, n), by representation and correction, one a training."""
     found: dict[Point, list[np.ndarray]] = {}
+    same = copies(run)
     for (variant, summary, _), square in measured.stored_distances(run):
-        found.setdefault((variant, summary), []).append(square)
+        if (variant, summary) not in same:
+            found.setdefault((variant, summary), []).append(square)
     return found
+
+
+def copies(run: Run) -> set[Point]:
+    """Points of WDN whose maps took no step in any training: they are those of its start, and would count twice."""
+    maps = measured.optional(run, "maps")
+    if maps.empty:
+        return set()
+    most = maps.groupby(["variant", "summary"])["steps"].max()
+    return set(most.index[most == 0])
 
 
 def is_point(point: Point) -> bool:
@@ -103,13 +114,15 @@ def is_point(point: Point) -> bool:
 def all_scores(run: Run, distances: Mapping[Point, list[np.ndarray]]) -> dict[str, Scores]:
     """Votes of all points by measure, those of the known truth and of the screen without weeks among them.
 
+    Points that are copies of others are not there (see `copies`).
     Those of a treatment are grouped by compound, those of a control well (`WEEK`) by plate.
     """
-    treatments = run.table("treatments")
+    treatments, same = run.table("treatments"), copies(run)
     found: dict[str, Scores] = {}
 
     def add(name: str, point: Point, votes: Votes) -> None:
-        found.setdefault(name, {}).setdefault(point, []).append(votes)
+        if point not in same:
+            found.setdefault(name, {}).setdefault(point, []).append(votes)
 
     for point, squares in distances.items():
         for square, measure in product(squares, MEASURES):
@@ -145,13 +158,15 @@ def measured_lines(run: Run, scores: dict[str, Scores], draws: Draws) -> Iterato
     """Every measure of every point, beside what chance gives."""
     null = chances(run)
     significant = run.table("precision").groupby(["variant", "summary", "kind"], sort=False)["significant"].mean()
-    weeks = measured.optional(run, "weeks")
+    weeks, same = measured.optional(run, "weeks"), copies(run)
     for name, of in scores.items():
         for point, votes in of.items():
             setting, more = ", ".join(point), about(point) | {"null": null.get(name, np.nan)}
             more |= {"kind": weeks["cells"].iloc[0]} if name == WEEK else {}
             yield average(setting, MEASURED, name, votes, draws, **counts(votes), **more)
     for (variant, summary, kind), share in significant.items():
+        if (variant, summary) in same:
+            continue
         name = f"significant, {kind}"
         yield row(f"{variant}, {summary}", MEASURED, name, share, **about((variant, summary)), null=0.05)
 
@@ -169,7 +184,7 @@ def chances(run: Run) -> dict[str, float]:
 
 
 def changes(run: Run, scores: dict[str, Scores], draws: Draws) -> Iterator[dict[str, Any]]:
-    """What every correction changes, averaged over the representations; intervals of weeks are over plates."""
+    """What every correction changes, averaged over the representations that have it; of weeks over plates."""
     weeks = measured.optional(run, "weeks")
     for name, correction in product(scores, CORRECTIONS[1:]):
         of = means(scores[name])

@@ -12,6 +12,7 @@ from cellbook.pages.comparison.config import (
     CHANGES,
     CHOICE,
     CLEAN,
+    CORAL_CELLS,
     CORRECTIONS,
     GAINS,
     KNOWN,
@@ -26,9 +27,11 @@ from cellbook.pages.comparison.config import (
     RESTORED,
     SILHOUETTE,
     TRUTH,
+    WDN,
     WEEK,
     Config,
 )
+from cellbook.pages.comparison.measures import copies
 from cellbook.pages.comparison.ranking import not_dominated
 from cellbook.runs import Run
 from cellbook.study import measured, tables, words
@@ -74,10 +77,11 @@ def significance_table(numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def change_table(numbers: pd.DataFrame) -> pd.DataFrame:
-    """What every correction changes, averaged over the representations, a row a correction."""
+    """What every correction changes, averaged over the representations that have it, a row a correction."""
     lines = pick(numbers, protocol=CHANGES, measure=list(COLUMNS))
-    lines = lines.rename(columns={"summary": "correction"})
-    return tables.wide(lines, "correction", difference)
+    many = [f"{n:.0f}" for n in lines["representations"]]
+    lines = lines.rename(columns={"summary": "correction"}).assign(representations=many)
+    return tables.wide(lines, ["correction", "representations"], difference)
 
 
 def difference(line: pd.Series) -> str:
@@ -163,9 +167,46 @@ def left_out_table(run: Run) -> pd.DataFrame:
 
 
 def map_table(run: Run) -> pd.DataFrame:
-    """How many steps the maps of WDN took, and why no more."""
+    """How many steps the maps of WDN took, and why no more, of those that took any."""
     table = measured.optional(run, "maps")
-    return table[["variant", "steps", "stopped"]].rename(columns={"variant": "representation"}) if len(table) else table
+    if table.empty:
+        return table
+    table = table[table["steps"] > 0]
+    table = table.assign(training=table["repeat"] + 1)
+    return table[["variant", "training", "steps", "stopped"]].rename(columns={"variant": "representation"})
+
+
+def without_maps(run: Run) -> str:
+    """How many maps of WDN took no step, and what follows: sentences; empty where WDN was not made."""
+    table = measured.optional(run, "maps")
+    if table.empty:
+        return ""
+    still = table["steps"] == 0
+    most = table.groupby("variant")["steps"].max()
+    same = (most == 0).sum()
+    where = f"{same} of {len(most)} representations" if same < len(most) else f"all {same} representations"
+    left = (
+        f" On {where} no training took one: there WDN is its start, *{CORAL_CELLS}*, in every digit, and "
+        "stands in no table, figure, ranking or choice of this page."
+        if same
+        else ""
+    )
+    why = "; ".join(f"{reason}: {n}" for reason, n in table.loc[still, "stopped"].value_counts().items())
+    return f"The maps of WDN took no step in {still.sum()} of {len(table)} trainings{f' ({why})' if why else ''}.{left}"
+
+
+def copied(run: Run) -> str:
+    """Where WDN stands in no ranking, a sentence beside it; empty if everywhere it differs from its start."""
+    same = len(copies(run))
+    if not same:
+        return ""
+    of = measured.optional(run, "maps")["variant"].nunique()
+    if same == of:
+        return f"*{WDN}* is its start, *{CORAL_CELLS}*, on all {of} representations, and is not ranked a second time."
+    return (
+        f"*{WDN}* differs from *{CORAL_CELLS}*, its start, on {of - same} of {of} representations and is left out on "
+        "the others, so that it is not ranked among the corrections."
+    )
 
 
 def missing_table(run: Run) -> pd.DataFrame:

@@ -69,8 +69,12 @@ def damage_rows(run: Run) -> pd.DataFrame:
 
 
 def truth_rows(numbers: pd.DataFrame) -> pd.DataFrame:
-    """What corrections restore, by strength of the week effect; empty where no truth is known."""
+    """What corrections restore, by strength of the week effect; empty where no truth is known.
+
+    Methods are in the order in which they stand everywhere on the page.
+    """
     lines = pick(numbers, protocol=RESTORED)
+    lines = lines.sort_values("method", key=lambda names: names.map([*METHODS, *BEYOND].index), kind="stable")
     columns = ["source", "embedding", "week_effect", "method", "measure", "value", "low", "high", "sd", "null"]
     return lines.assign(embedding=lines["family"].map(EMBEDDINGS))[columns]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 
@@ -17,6 +19,7 @@ from cellbook.pages.tabak2020.measures import (
     NOISE,
     PAIRED,
     POOLED,
+    SAME_STEP,
     SILHOUETTE,
     STEP,
     STOPPING,
@@ -188,8 +191,13 @@ def damage_table(numbers: pd.DataFrame) -> pd.DataFrame:
     """What is left of the controls, and how far the maps went, at the best silhouette and at the last step."""
     few = {"variance": "variance left", "gap": "gap between weeks", "change": "mean change of a map"}
     lines = pick(numbers, protocol=DAMAGE, measure=list(few)).rename(columns={"source": "profiles"})
-    table = wide(lines.assign(measure=lines["measure"].map(few)), ["profiles", "method"], words.number)
-    return table[["profiles", "method", *few.values()]]
+    order = {name: place for place, name in enumerate(lines["profiles"].unique())}
+    lines = lines.sort_values("profiles", key=lambda names: names.map(order), kind="stable")
+    lines = lines.assign(measure=lines["measure"].map(few))
+    before = pick(lines, method=c.UNCORRECTED, measure=few["gap"]).set_index("profiles")["value"]  # else 1 and 0
+    table = wide(lines[lines["method"] != c.UNCORRECTED], ["profiles", "method"], words.number)
+    table = table.assign(**{"gap before": table["profiles"].map(before.map("{:.3f}".format))})
+    return table[["profiles", "method", few["variance"], "gap before", few["gap"], few["change"]]]
 
 
 def stopping_table(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -239,7 +247,13 @@ def bug_table(bugs: pd.DataFrame) -> pd.DataFrame:
 
 
 def truth_table(truth: pd.DataFrame) -> pd.DataFrame:
-    """Restoration as a table, one row a source and method."""
+    """Restoration as a table, one row a source and method, in the order of the figure."""
+    order = {name: place for place, name in enumerate(truth["method"].unique())}
+    keys = ["embedding", "week_effect", "method"]
+    kinds = {name: place for place, name in enumerate(truth["embedding"].unique())}
+    truth = truth.sort_values(
+        keys, key=lambda of: of.map({"embedding": kinds, "method": order}.get(of.name, lambda x: x)), kind="stable"
+    )
     return wide(truth.rename(columns={"week_effect": "week effect"}), ["embedding", "week effect", "method"], bounded)
 
 
@@ -305,22 +319,46 @@ def takeaways(tables: dict[str, pd.DataFrame]) -> str:
     lines = []
     for source in mains(tables["sources"]):
         own = pick(tables["numbers"], source=source)
-        texts = [
-            " / ".join(percent(one(own, method=m, protocol=POOLED, measure=k, k=1)["value"]) for k in MEASURES)
-            for m in (c.UNCORRECTED, WDN[0])
-        ]
-        asked = pick(own, protocol=week_protocol(c.ROWS), measure="logistic")
-        named = [one(asked, method=m) for m in (c.UNCORRECTED, c.LAST, NOISE)]
-        week = [percent(line["value"]) for line in named if line is not None]
-        also = (
-            f"; the week of a control is named in {week[0]} % and, at the last step, {week[1]} %, "
-            f"from noise in {week[2]} %"
-            if len(week) == len(named)
-            else ""
+        before, stopped, last = (accuracies_of(own, method) for method in (c.UNCORRECTED, WDN[0], c.LAST))
+        lines.append(
+            f"{source[0].upper() + source[1:]}: NSC / NSCB {before} % without a correction"
+            f"{week_of(own, c.UNCORRECTED)}; {stopped} % with WDN stopped by k-NN; {last} % at its last step"
+            f"{week_of(own, c.LAST)}."
         )
-        start = source[0].upper() + source[1:]
-        lines.append(f"{start}: NSC / NSCB {texts[0]} % without a correction, {texts[1]} % with WDN{also}.")
     return words.takeaways(lines, tables["claims"])
+
+
+def accuracies_of(own: pd.DataFrame, method: str) -> str:
+    """NSC and NSCB of the nearest neighbour by a method, with intervals, in per cent."""
+    return " / ".join(words.share(one(own, method=method, protocol=POOLED, measure=name, k=1)) for name in MEASURES)
+
+
+def week_of(own: pd.DataFrame, method: str) -> str:
+    """How often the week of a control is named under a method, beside noise, where it was asked; behind accuracies."""
+    asked = {how: pick(own, protocol=week_protocol(how), measure="logistic") for how in (c.ROWS, c.UNSEEN)}
+    told = {how: (one(lines, method=method), one(lines, method=NOISE)) for how, lines in asked.items()}
+    texts = [
+        f"{words.share(line)} %{places} (from noise {percent(noise['value'])} %)"
+        for places, (line, noise) in zip(("", " on plates that no map has seen"), told.values(), strict=True)
+        if line is not None and noise is not None
+    ]
+    return f", where the week of a control is named in {', '.join(texts)}" if texts else ""
+
+
+def silhouette_at_start(numbers: pd.DataFrame, sources: Collection[str]) -> str:
+    """Of which of these sources the rule of the silhouette stays at step 0, for a table: a sentence, or nothing.
+
+    The rule is asked with all compounds and without each, in every alignment.
+    """
+    lines = pick(numbers, protocol=STOPPING, method=BEST, source=list(sources))
+    steps, same = (lines[lines["measure"] == name].set_index("source")["value"] for name in (STEP, SAME_STEP))
+    still = [source for source in sources if steps.get(source) == 0 and same.get(source) == 1]
+    if not still:
+        return ""
+    return (
+        f"The silhouette is best at step 0 for {' and '.join(still)}, so that *{WDN[1]}* is no correction there "
+        "(in resamples the step is chosen anew)."
+    )
 
 
 def resampling(config: Config, sources: pd.DataFrame, source: str) -> str:
