@@ -252,6 +252,14 @@ def test_wells_that_a_training_kept_stand_in_for_weights_only_of_the_same_cells(
     assert {one.why for one in found.sources(same, tmp_path / "store") if one.run} == {""}
 
 
+def test_where_its_trainings_are_not_there_what_was_made_of_them_is_taken(run, tmp_path):
+    shutil.copytree(run.folder, tmp_path / run.key)
+    assert comparison.run(SMOKE, tmp_path, device="cpu").key == run.key
+    assert sorted(path.name for path in tmp_path.iterdir()) == [run.key]
+    for other, version in ((replace(SMOKE, seed=5), making.VERSION), (SMOKE, making.VERSION + 1)):
+        assert found.made_elsewhere(other, version, tmp_path) is None
+
+
 def test_a_new_training_makes_another_run(store, run, tmp_path):
     shutil.copytree(store, tmp_path / "store", ignore=shutil.ignore_patterns("comparison-*"))
     (gone,) = (one.run.folder for one in found.sources(SMOKE, tmp_path / "store") if one.name == VAE)

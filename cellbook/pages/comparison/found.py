@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from cellbook.cells import CellSet
+from cellbook.files import digest
 from cellbook.methods.fair_cae.networks import SHRINK
 from cellbook.pages.comparison.config import (
     LEFT_OUT,
@@ -22,7 +23,7 @@ from cellbook.pages.comparison.config import (
     steps_of,
     trainings,
 )
-from cellbook.runs import Run, run_key
+from cellbook.runs import Run, known_by, run_key
 from cellbook.screens import named
 from cellbook.study.trainings import Training, told
 from cellbook.training.checkpoints import WEIGHTS
@@ -140,6 +141,17 @@ def has_wells(source: Source, config: Config) -> bool:
     if config.screen != named.SIMULATED:
         return True
     return bool(replace(source.own.simulated, crop=config.crop) == config.simulated)
+
+
+def made_elsewhere(config: Config, version: int, store: str | Path) -> Run | None:
+    """A finished run of this configuration in a store that was made of trainings of another; None if there is none."""
+    wanted = digest(known_by(replace(config, screen=Path(config.screen).name)))
+    for path in sorted(Path(store).glob("comparison-*/run.json")):
+        run = Run(path.parent)
+        known = "" if run.fault() else digest(run.record["config"])
+        if known == wanted and run.record["method_version"] == version and run.table("compared")["trained"].any():
+            return run
+    return None
 
 
 def network_cells(source: Source, config: Config, store: str | Path, *, weeks: bool = True) -> CellSet:

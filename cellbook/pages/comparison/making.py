@@ -76,6 +76,8 @@ class Representation:
 def run(config: Config, store: str | Path, *, device: str = "auto", force: bool = False) -> Run:
     """The run of this configuration and of the trainings that the store has, made only if it is not there.
 
+    Where the store has none of these trainings, one that was made of them elsewhere is taken, as of a published page.
+
     Parameters
     ----------
     config : Config
@@ -85,6 +87,8 @@ def run(config: Config, store: str | Path, *, device: str = "auto", force: bool 
     """
     device = choose_device(device)
     there = found.sources(config, store)
+    if not force and not any(source.run for source in there) and (made := found.made_elsewhere(config, VERSION, store)):
+        return made
     todo = representations(config, there)
     data = digest([named.fingerprint(config.screen, config.simulated), *([one.name, one.about] for one in todo)])[:32]
 
