@@ -97,7 +97,7 @@ def without_gpu(numbers: pd.DataFrame, choices: pd.DataFrame) -> str:
     nsc, nscb = (one(numbers, protocol=CHOICE, setting=UNTRAINED_ONLY, measure=name) for name in (NSC, NSCB))
     return (
         f"With control wells on every plate and no GPU, take {best['variant']}, {in_words(best['summary'])}. "
-        f"If all others choose for each compound, {best['compounds']} of {best['of']} get this one, and "
+        f"Chosen anew for each of {best['of']} compounds by all others, it is this one {best['compounds']} times, and "
         f"choices made so score NSC {share(nsc)} and NSCB {share(nscb)} per cent on the compounds that had no say."
         f"{week_of(numbers, best)}"
     )
@@ -147,8 +147,8 @@ def with_gpu(numbers: pd.DataFrame, choices: pd.DataFrame) -> str:
         return ""
     changed = ", ".join(f"{line['measure']} {points(line)} ({certainty(line)})" for line in lines)  # type: ignore[index, arg-type]
     return (
-        f"If the networks of the book may be chosen as well, trained or not, {best['compounds']} of {best['of']} "
-        f"compounds get {best['variant']}, {in_words(best['summary'])}. Beside the choice without any training this "
+        f"If the networks of the book may be chosen as well, trained or not, it is {best['variant']}, "
+        f"{in_words(best['summary'])}, {best['compounds']} of {best['of']} times. Beside the choice without any training this "
         f"changes {changed}."
     )
 
