@@ -613,3 +613,13 @@ def test_every_column_of_panels_has_its_axis_named_under_the_lowest():
 
 def test_long_names_beside_pictures_are_broken_behind_a_slash_and_at_spaces():
     assert plots._wrapped("mevinolin/lovastatin 5").split("\n") == ["mevinolin/", "lovastatin 5"]
+
+
+def test_a_black_patch_is_told_of_where_the_original_has_none():
+    columns, stack = ["original", "VAE", "AE"], np.full((3, 8, 8, 3), 9, np.uint8)
+    table = pd.DataFrame({"figure": "cells", "row": "DMSO", "column": columns})
+    assert shown.hole_words(table, stack) == ""
+    stack[2, :5, :5] = 0
+    assert "drawn by AE (DMSO) are" in shown.hole_words(table, stack)
+    stack[0, :5, :5] = 0
+    assert shown.hole_words(table, stack) == ""

@@ -52,6 +52,7 @@ DIGITS = {
     "largest fall": 4,
 }  # of measures that are no accuracies
 NOISE = "noise in place of codes"
+HOLE = 20  # pixels that are black in all channels of a decoded cell, and not in its original, which are told of
 FEWEST = 3  # values of what is swept that make a figure
 KINDS = {"cell": "R2, cell", "treatment": "R2, treatment", "nuisance": "R2, nuisances"}  # of known parameters
 SCREENS = {
@@ -63,6 +64,23 @@ SCREENS = {
 def pictures(run: Run, config: Config, store: str | Path) -> tuple[pd.DataFrame, np.ndarray]:
     """The pictures of the page with the originals in their places: table, and (n, H, W, 3) uint8 in its order."""
     return with_originals(run, load(config, store))
+
+
+def hole_words(table: pd.DataFrame, stack: np.ndarray) -> str:
+    """In which decoded cells of figure 2 a patch is black that is not black in the original; empty if in none."""
+    chosen = pick(table, figure="cells")
+    black = pd.Series([(stack[place] == 0).all(axis=-1) for place in chosen.index], index=chosen.index, dtype=object)
+    originals = black[chosen["column"] == "original"].set_axis(chosen.loc[chosen["column"] == "original", "row"])
+    drawn = chosen[chosen["column"] != "original"]
+    holes = [(black[place] & ~originals[row]).sum() >= HOLE for place, row in drawn["row"].items()]
+    found = drawn[holes].groupby("column", sort=False)["row"].agg(", ".join)
+    if found.empty:
+        return ""
+    each = "; ".join(f"{model} ({rows})" for model, rows in found.items())
+    return (
+        f"Black spots in cells drawn by {each} are the decoders' own: all channels are decoded as 0 or less there, "
+        "which is shown as black, and the originals have nothing of the kind."
+    )
 
 
 # --- accuracy -------------------------------------------------------------------------------------------------------
