@@ -620,6 +620,6 @@ def test_a_black_patch_is_told_of_where_the_original_has_none():
     table = pd.DataFrame({"figure": "cells", "row": "DMSO", "column": columns})
     assert shown.hole_words(table, stack) == ""
     stack[2, :5, :5] = 0
-    assert "drawn by AE (DMSO) are" in shown.hole_words(table, stack)
+    assert "drawn by AE (DMSO) are in no original" in shown.hole_words(table, stack)
     stack[0, :5, :5] = 0
     assert shown.hole_words(table, stack) == ""

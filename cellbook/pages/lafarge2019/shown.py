@@ -78,8 +78,8 @@ def hole_words(table: pd.DataFrame, stack: np.ndarray) -> str:
         return ""
     each = "; ".join(f"{model} ({rows})" for model, rows in found.items())
     return (
-        f"Black spots in cells drawn by {each} are the decoders' own: all channels are decoded as 0 or less there, "
-        "which is shown as black, and the originals have nothing of the kind."
+        f"Black spots in cells drawn by {each} are in no original: all channels of the stored pictures are 0 there, as "
+        "is all that a decoder gives as 0 or less."
     )
 
 
