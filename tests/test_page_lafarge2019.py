@@ -17,6 +17,7 @@ from cellbook.cells import CellSet
 from cellbook.configure import choose_preset
 from cellbook.errors import CellbookError
 from cellbook.features.transferred import installed
+from cellbook.figures import lafarge2019 as plots
 from cellbook.pages import lafarge2019 as lafarge
 from cellbook.pages.lafarge2019 import realism, shown, walks
 from cellbook.pages.lafarge2019.config import LABELS, PAPER_MODELS, PAPERS_VIEWS, trainings
@@ -582,3 +583,43 @@ def test_square_of_distances_fits_the_treatments(run):
     with np.load(run.path("distances.npz")) as stored:
         assert squareform(stored["values"][0].astype(float)).shape == (18, 18)
     assert len(run.table("treatments")) == 18
+
+
+def test_a_sweep_is_drawn_from_three_values_on_and_the_noise_of_the_week_stands_last():
+    lines = [
+        ("AE", "AE", 0.0, 0.5), ("VAE", "VAE", 1.0, 0.5), ("VAE+", "VAE+", 2.0, 0.5), ("VAE, beta 4", "VAE", 4.0, 0.5),
+    ]  # fmt: skip
+    known = pd.DataFrame(lines, columns=["variant", "model", "beta", "week_effect"])
+    about = {"protocol": "lafarge2019", "summary": "mean", "measure": "NSC", "trainings": 1, "kind": None}
+    table = shown.sweep_rows(known.assign(value=0.5, **about))
+    assert set(table["sweep"]) == {"beta"}
+    assert table["x"].tolist() == [0.0, 1.0, 4.0]
+    assert shown.sweep_rows(known.iloc[:3].assign(value=0.5, **about)).empty
+    drawn = plots.sweeps(table)
+    assert [text.get_text() for text in drawn.axes[0].get_xticklabels()] == ["0 (AE)", "1", "4"]
+    names = ["VAE+", "noise", "AE"]
+    weeks = pd.DataFrame({"setting": names, "protocol": "week", "value": 0.2, "null": 0.1, "low": np.nan, "sd": np.nan})
+    assert shown.week_table(weeks)["model"].tolist() == ["VAE+", "AE", shown.NOISE]
+
+
+def test_every_column_of_panels_has_its_axis_named_under_the_lowest():
+    history = pd.DataFrame({"step": [1, 2], "value": 1.0, "variant": "VAE+", "repeat": 0})
+    terms = ("pixel", "kl", *(f"feature_{i}" for i in range(1, 5)), "discriminator")
+    drawn = plots.training_curves(pd.concat([history.assign(term=term) for term in terms]), 1)
+    named = [axes.get_xlabel() == "iteration" for axes in drawn.axes]
+    assert named == [False] * 4 + [True] * 3 + [False] * 2
+    assert all(axes.xaxis.get_tick_params()["labelbottom"] for axes in drawn.axes[4:7])
+
+
+def test_long_names_beside_pictures_are_broken_behind_a_slash_and_at_spaces():
+    assert plots._wrapped("mevinolin/lovastatin 5").split("\n") == ["mevinolin/", "lovastatin 5"]
+
+
+def test_a_black_patch_is_told_of_where_the_original_has_none():
+    columns, stack = ["original", "VAE", "AE"], np.full((3, 8, 8, 3), 9, np.uint8)
+    table = pd.DataFrame({"figure": "cells", "row": "DMSO", "column": columns})
+    assert shown.hole_words(table, stack) == ""
+    stack[2, :5, :5] = 0
+    assert "drawn by AE (DMSO) are in no original" in shown.hole_words(table, stack)
+    stack[0, :5, :5] = 0
+    assert shown.hole_words(table, stack) == ""

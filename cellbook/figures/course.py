@@ -17,6 +17,14 @@ TICKS = 5
 TITLE = 38  # letters on a line of a title, which is no wider than its panel
 
 
+def label_lowest(panels: np.ndarray, count: int, name: str) -> None:
+    """Name the shared x axis, and number its ticks, under the lowest of the first `count` panels in each column."""
+    across = panels.shape[1]
+    for axes in panels.flat[max(count - across, 0) : count]:
+        axes.tick_params(labelbottom=True)
+        axes.set_xlabel(name)
+
+
 def log_ticks(low: float, high: float) -> np.ndarray:
     """At most `TICKS` numbers to be written beside a log axis: 1, 2 and 5 of each decade, or fewer of more decades.
 
@@ -92,8 +100,7 @@ def course(
             ticks = log_ticks(*axes.get_ylim())
             axes.set_yticks(ticks, [f"{tick:,.9f}".rstrip("0").rstrip(".") for tick in ticks])
             axes.yaxis.set_minor_formatter(plt.NullFormatter())
-    for axes in panels[-1]:
-        axes.set_xlabel("cell views")
+    label_lowest(panels, len(names), "cell views")
     handles = [plt.Line2D([], [], ms=4, label=name, **marks[name]) for name in variants]
     handles += [plt.Line2D([], [], color=GREY, ls=dashes[name], label=name) for name in levels]
     handles += [plt.Line2D([], [], color="black", lw=0.8, alpha=0.6, label="cell views in the paper")]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cellbook.figures.course import log_ticks
+from cellbook.figures.course import label_lowest, log_ticks
 from cellbook.figures.panels import SERIES, distinct, entry, grid, legend
 from cellbook.figures.style import ACCENT, SECOND
 
@@ -47,10 +47,15 @@ def pictures(table: pd.DataFrame, stack: np.ndarray, figure: str, *, size: float
         if not column.isdigit():
             axes.set_title(column, fontsize=8, fontweight="normal")
     for axes, row in zip(panels[:, 0], rows, strict=True):
-        label = "\n".join(textwrap.wrap(row, 18))
-        axes.text(-0.08, 0.5, label, transform=axes.transAxes, ha="right", va="center", fontsize=8)
+        axes.text(-0.08, 0.5, _wrapped(row), transform=axes.transAxes, ha="right", va="center", fontsize=8)
     drawn.subplots_adjust(wspace=0.04, hspace=0.25 if (chosen["text"] != "").any() else 0.04)
     return drawn
+
+
+def _wrapped(name: str, width: int = 18) -> str:
+    """A name on several lines, broken behind a slash or at a space and never inside a word."""
+    lines = textwrap.wrap(name.replace("/", "/ "), width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(line.replace("/ ", "/") for line in lines)
 
 
 def model_accuracies(single: pd.DataFrame, numbers: pd.DataFrame, printed: pd.DataFrame) -> Figure:
@@ -117,8 +122,7 @@ def training_curves(history: pd.DataFrame, ramp: int) -> Figure:
             axes.axvspan(min(i * ramp, last), min((i + 1) * ramp, last), color="black", alpha=0.03 * i, lw=0)
         axes.set_title(names.get(term, term.replace("feature_", "feature term, layer ")), fontsize=10)
         axes.set_yscale("log")
-    for axes in panels[-1]:
-        axes.set_xlabel("iteration")
+    label_lowest(panels, len(terms), "iteration")
     variants = list(dict.fromkeys(history["variant"]))
     handles = [plt.Line2D([], [], color=MODEL_COLOURS.get(name, OTHER), label=name) for name in variants]
     figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 0.98), ncols=min(4, len(handles)))
@@ -201,10 +205,10 @@ def spends(rows: pd.DataFrame) -> Figure:
 
 
 def sweeps(table: pd.DataFrame) -> Figure:
-    """What codes say against the weight of the KL term (left) and the strength of the batch effect (right).
+    """What codes say against the weight of the KL term and the strength of the batch effect, a column each.
 
-    Rows: accuracy, R2 of known parameters (where there are any), and the week of a control cell. `table` has the
-    columns sweep, model, x, measure, value.
+    Rows: accuracy, R2 of known parameters (where there are any), and the week of a control cell; measures differ by
+    mark and dash. `table` has the columns sweep, model, x, measure, value.
     """
     panels_of = [
         ("accuracy (%)", ("NSC", "NSCB"), 100),
@@ -218,26 +222,29 @@ def sweeps(table: pd.DataFrame) -> Figure:
     figure, panels = plt.subplots(
         *shape, figsize=(4.4 * shape[1] + 1.6, 2.2 * shape[0] + 0.6), squeeze=False, sharey="row", sharex="col"
     )
-    dashes = ("-", "--", ":")
+    signs = [
+        {"ls": dash, "marker": mark, "ms": 4} for dash, mark in zip(("-", "--", ":"), ("o", "s", "^"), strict=True)
+    ]
     for row, (label, measures, scale) in zip(panels, panels_of, strict=True):
         for axes, sweep in zip(row, columns, strict=True):
             for (model, measure), line in table[table["sweep"] == sweep].groupby(["model", "measure"], sort=False):
                 if measure in measures:
-                    style = {"color": MODEL_COLOURS.get(str(model), OTHER), "ls": dashes[measures.index(measure)]}
+                    style = {"color": MODEL_COLOURS.get(str(model), OTHER), **signs[measures.index(measure)]}
                     places = line["x"].rank().to_numpy() if sweep == "beta" else line["x"].to_numpy()
-                    axes.plot(places, scale * line["value"], marker="o", ms=4, **style)
+                    axes.plot(places, scale * line["value"], **style)
         highest = table.loc[table["measure"].isin(measures), "value"].max()
         row[0].set_ylim(0, 1.08 * scale * highest)  # of the whole row, once everything is drawn
         row[0].set_ylabel(label)
         if len(measures) > 1:
-            handles = [plt.Line2D([], [], color="black", ls=d, label=m) for d, m in zip(dashes, measures, strict=False)]
+            handles = [entry(name, color="black", **sign) for sign, name in zip(signs, measures, strict=False)]
             row[-1].legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5))
     for axes, (sweep, label) in zip(panels[-1], columns.items(), strict=True):
         ticks = sorted(table.loc[table["sweep"] == sweep, "x"].unique())
-        axes.set_xticks(range(1, len(ticks) + 1) if sweep == "beta" else ticks, [f"{x:g}" for x in ticks])
+        names = ["0 (AE)" if sweep == "beta" and x == 0 else f"{x:g}" for x in ticks]
+        axes.set_xticks(range(1, len(ticks) + 1) if sweep == "beta" else ticks, names)
         axes.set_xlabel(label)
     models = list(dict.fromkeys(table["model"]))
-    handles = [plt.Line2D([], [], color=MODEL_COLOURS.get(name, OTHER), marker="o", label=name) for name in models]
+    handles = [entry(name, color=MODEL_COLOURS.get(name, OTHER), lw=3) for name in models]
     figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 0.98), ncols=len(handles))
     figure.tight_layout()
     return figure

@@ -60,7 +60,7 @@ def judged(held: Iterable[bool], evidence: Iterable[str]) -> Verdict:
 def not_worse(intervals: Iterable[tuple[float, float]], margin: float, evidence: str) -> Verdict:
     """Verdict on differences none of which may lie below 0 by more than the margin.
 
-    Reproduced if all intervals lie above -margin; not reproduced if one lies below 0; else partly: undecided.
+    Not reproduced if an interval lies wholly below 0; else reproduced if all lie above -margin; else partly.
     """
     intervals = list(intervals)
     if any(high < 0 for _, high in intervals):

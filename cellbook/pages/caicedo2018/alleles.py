@@ -27,7 +27,7 @@ MAPS = ("platemap_DOC45.46.47.48.txt", "platemap_DOC49.50.51.52.txt")
 CORRELATIONS, BENCHMARK = "375.json", "benchmark.csv"
 FILES = (CORRELATIONS, BENCHMARK, *MAPS)
 PROTOCOL, MEASURE = "genes", "gene accuracy"
-ALL, ELSEWHERE = "all alleles are candidates", "candidates of the other plate map"
+ALL, ELSEWHERE = "all alleles are candidates", "candidates not on just the same maps"
 
 
 def outcomes(store: str | Path) -> list[Run]:
@@ -135,8 +135,10 @@ def words(run: Run) -> str:
     """How far the layout of the screen allows to tell a gene from its plate map, as a sentence."""
     table = run.table("alleles")
     separate = table[table["separate"]]
-    genes = f"{separate['gene'].nunique()} of {table['gene'].nunique()} genes"
+    genes, asked = separate["gene"].nunique(), table["asked"].sum()
     return (
-        f"Of {len(table)} alleles {len(separate)}, of {genes}, have another allele of their gene on a plate map that "
-        "they do not share: nearly all alleles of a gene lie on one map."
+        f"Of {len(table)} alleles {asked} have another allele of their gene that is not on just the same plate maps: "
+        f"nearly always one of the two is on both maps, so that they share one. Only {len(separate)}, of {genes} of "
+        f"{table['gene'].nunique()} genes, have one with which they share no map: the alleles of every other gene "
+        "have a map in common."
     )

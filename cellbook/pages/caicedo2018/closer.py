@@ -241,13 +241,15 @@ def speed_words(numbers: pd.DataFrame, run: Run) -> str:
 def known_rows(numbers: pd.DataFrame) -> pd.DataFrame:
     """What every layer knows: network, layer, panel, line, value, low, high, null, in the order of the layers.
 
-    R2 is a mean over the parameters of a kind.
+    R2 is the median over the parameters of a kind, those below 0 counted as 0: it has no lower bound, and one parameter
+    that is read far worse than by guessing would outweigh all others in a mean.
     """
     order = {layer: place for place, layer in enumerate(LAYERS)}
     told = pick(numbers, protocol="truth")
-    mean = told.groupby(["network", "layer", "kind"], sort=False)["value"].mean().reset_index()
+    told = told.assign(value=told["value"].clip(lower=0))
+    median = told.groupby(["network", "layer", "kind"], sort=False)["value"].median().reset_index()
     weeks = pick(numbers, protocol=WEEK).rename(columns={"summary": "line"})
-    found = [mean.assign(panel=READ).rename(columns={"kind": "line"}), weeks.assign(panel=WEEK)]
+    found = [median.assign(panel=READ).rename(columns={"kind": "line"}), weeks.assign(panel=WEEK)]
     rows = pd.concat([part for part in found if len(part)] or found, ignore_index=True)
     rows = rows.reindex(columns=["network", "layer", "panel", "line", "value", "low", "high", "null"])
     return rows.assign(place=rows["layer"].map(order)).sort_values("place", kind="stable").drop(columns="place")

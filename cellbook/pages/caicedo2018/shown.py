@@ -127,11 +127,18 @@ def plain_table(numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def layer_rows(numbers: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy by layer: network, layer, summary, measure, value, low, high, trainings; in the order of the network."""
+    """Accuracy by layer: network, layer, summary, measure, value, low, high, trainings; in the order of the network.
+
+    The layer of Table 2 has its line there if all trainings kept their layers; else it is, like the other layers, that
+    of those which did.
+    """
     own = pick(numbers, protocol=PROTOCOL, measure=list(MEASURES), summary=MEANS)
     lines = pick(own, layer=list(LAYERS))
-    same = pick(own, variant=list(lines["network"].unique()))  # as in Table 2, and not once more
-    lines = pd.concat([lines[lines["layer"] != LAYER], same.assign(network=same["variant"], layer=LAYER)])
+    others = lines[lines["layer"] != LAYER].groupby("network")["trainings"].max()
+    same = pick(own, variant=list(others.index))
+    same = same[same["trainings"] == same["variant"].map(others)]
+    replaced = (lines["layer"] == LAYER) & lines["network"].isin(same["variant"])
+    lines = pd.concat([lines[~replaced], same.assign(network=same["variant"], layer=LAYER)])
     order = {layer: place for place, layer in enumerate(LAYERS)}
     lines = lines.assign(place=lines["layer"].map(order)).sort_values("place", kind="stable")
     return lines[["network", "layer", "summary", "measure", "value", "low", "high", "trainings"]]
@@ -325,7 +332,8 @@ def takeaways(numbers: pd.DataFrame, claims: pd.DataFrame) -> str:
     if len(week):
         first, last, chance = *map(words.share, (week.iloc[0], week.iloc[-1])), percent(week["null"].iloc[-1])
         lines.append(
-            "The week of a positive control well is told, from whitened profiles of few cells, in "
+            "The week of a positive control well is told, from whitened profiles of few cells of the baseline's first "
+            "training, in "
             f"{first} per cent before the first step and in {last} after the last (chance {chance})."
         )
     return words.takeaways(lines, claims)

@@ -65,7 +65,7 @@ def sharper(numbers: pd.DataFrame) -> Verdict:
 def at_least_as_accurate(numbers: pd.DataFrame) -> Verdict:
     """Mean difference over the four summaries, for NSC and NSCB: VAE+ is certainly not 5 points worse than VAE.
 
-    Reproduced if both intervals lie above -5 points; not reproduced if one lies below 0; else partly: undecided.
+    Not reproduced if an interval lies wholly below 0; else reproduced if both lie above -5 points; else partly.
     """
     lines = lines_of(numbers, ["VAE+ - VAE"], MEASURES)
     if verdict := refused(lines, 2):
@@ -77,8 +77,8 @@ def at_least_as_accurate(numbers: pd.DataFrame) -> Verdict:
 def ae_matches(numbers: pd.DataFrame) -> Verdict:
     """Mean difference over the four summaries, for NSC and NSCB: AE is certainly not 5 points worse than VAE+.
 
-    Reproduced if both intervals of VAE+ - AE lie below 5 points; not reproduced if one lies above 0; else partly:
-    undecided.
+    Of VAE+ - AE: not reproduced if an interval lies wholly above 0; else reproduced if both lie below 5 points; else
+    partly.
     """
     lines = lines_of(numbers, ["VAE+ - AE"], MEASURES)
     if verdict := refused(lines, 2):
@@ -103,7 +103,7 @@ def walk_rises(numbers: pd.DataFrame) -> Verdict:
     """Walks of VAE+ to all treatments, feature by feature.
 
     Reproduced if the interval of the share that only rises lies above 95 %; partly if the largest fall, from any point
-    of a walk to a later one, is below 0.01 on average, which no figure shows; else not.
+    of a walk to a later one, is below 0.01 on average, too small to be seen in a figure; else not.
     """
     names = ("walks that only rise", "largest fall", FALLING)
     lines = lines_of(numbers, ["VAE+"], names, protocol="walk")

@@ -20,13 +20,14 @@ from cellbook.pages.lafarge2019.config import (
     trainings,
 )
 from cellbook.pages.lafarge2019.making import load
-from cellbook.pages.lafarge2019.measures import EUCLIDEAN
+from cellbook.pages.lafarge2019.measures import EUCLIDEAN, FALLING
 from cellbook.runs import Run
 from cellbook.study import course, tables, words
 from cellbook.study.encoding import CLASSICAL, IMAGENET, UNTRAINED
 from cellbook.study.measured import BY_CHANNEL
 from cellbook.study.pictures import with_originals
 from cellbook.study.profile import BY_PLATE, SUMMARIES
+from cellbook.study.reconstructions import MISFIT
 from cellbook.study.rows import one, pick
 from cellbook.study.show import percent
 
@@ -43,7 +44,16 @@ OVERALL = (
     "real, taken for made",
 )
 RATE = ("KL (nats)", "active units")
-DIGITS = {"KL (nats)": 1, "active units": 0, "MSE": 4, "largest fall": 4}  # of measures that are no accuracies
+DIGITS = {
+    "KL (nats)": 1,
+    "active units": 0,
+    "MSE": 4,
+    FALLING: 4,
+    "largest fall": 4,
+}  # of measures that are no accuracies
+NOISE = "noise in place of codes"
+HOLE = 20  # pixels that are black in all channels of a decoded cell, and not in its original, which are told of
+FEWEST = 3  # values of what is swept that make a figure
 KINDS = {"cell": "R2, cell", "treatment": "R2, treatment", "nuisance": "R2, nuisances"}  # of known parameters
 SCREENS = {
     "simulated": "simulated cells with the plate map of BBBC021",
@@ -54,6 +64,23 @@ SCREENS = {
 def pictures(run: Run, config: Config, store: str | Path) -> tuple[pd.DataFrame, np.ndarray]:
     """The pictures of the page with the originals in their places: table, and (n, H, W, 3) uint8 in its order."""
     return with_originals(run, load(config, store))
+
+
+def hole_words(table: pd.DataFrame, stack: np.ndarray) -> str:
+    """In which decoded cells of figure 2 a patch is black that is not black in the original; empty if in none."""
+    chosen = pick(table, figure="cells")
+    black = pd.Series([(stack[place] == 0).all(axis=-1) for place in chosen.index], index=chosen.index, dtype=object)
+    originals = black[chosen["column"] == "original"].set_axis(chosen.loc[chosen["column"] == "original", "row"])
+    drawn = chosen[chosen["column"] != "original"]
+    holes = [(black[place] & ~originals[row]).sum() >= HOLE for place, row in drawn["row"].items()]
+    found = drawn[holes].groupby("column", sort=False)["row"].agg(", ".join)
+    if found.empty:
+        return ""
+    each = "; ".join(f"{model} ({rows})" for model, rows in found.items())
+    return (
+        f"Black spots in cells drawn by {each} are in no original: all channels of the stored pictures are 0 there, as "
+        "is all that a decoder gives as 0 or less."
+    )
 
 
 # --- accuracy -------------------------------------------------------------------------------------------------------
@@ -166,13 +193,14 @@ def channel_table(numbers: pd.DataFrame) -> pd.DataFrame:
 def walk_table(numbers: pd.DataFrame) -> pd.DataFrame:
     """How walks behave, one row a model."""
     lines = pick(numbers, protocol="walk", variant=[*MODELS, UNTRAINED])
-    wide = tables.wide(lines, "variant", lambda line: plain_number(line, 2))
+    wide = tables.wide(lines, "variant", plain_number)
     return wide.rename(columns={"variant": "model"})
 
 
 def week_table(numbers: pd.DataFrame) -> pd.DataFrame:
-    """How often the week of a control cell is named, one row a model; empty where it was not asked."""
-    lines = pick(numbers, protocol="week", setting=[*MODELS, "noise"])
+    """How often the week of a control cell is named, one row a model, noise last; empty where it was not asked."""
+    asked = pick(numbers, protocol="week")
+    lines = pd.concat([pick(asked, setting=MODELS), pick(asked, setting="noise").assign(setting=NOISE)])
     named = [words.accuracy(line) for _, line in lines.iterrows()]
     return pd.DataFrame({"model": lines["setting"], "week named": named, "largest week": lines["null"].map(percent)})
 
@@ -214,7 +242,8 @@ def findings(numbers: pd.DataFrame, variant: str) -> dict[str, float]:
 def sweep_rows(numbers: pd.DataFrame) -> pd.DataFrame:
     """What changes with the weight of the KL term and with the strength of the batch effect, one row a number.
 
-    Columns sweep, model, x, trainings, measure, value; the AE is a VAE with the weight 0.
+    Columns sweep, model, x, trainings, measure, value; the AE is a VAE with the weight 0. A sweep of fewer than
+    `FEWEST` different x is left out, and without any the table has no rows.
     """
     by_beta = swept(numbers, "beta", "AE", "VAE").assign(sweep="beta", model="VAE")
     models = [LABELS[name] for name in SWEPT]
@@ -225,7 +254,8 @@ def sweep_rows(numbers: pd.DataFrame) -> pd.DataFrame:
         about = {"sweep": line.sweep, "model": line.model, "x": float(line.x), "trainings": found["trainings"]}
         names = [name for name in (*MEASURES, "week named", *KINDS.values()) if name in found]
         rows += [{**about, "measure": name, "value": float(found[name])} for name in names]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table[table.groupby("sweep")["x"].transform("nunique") >= FEWEST].reset_index(drop=True)
 
 
 def beta_table(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -305,6 +335,25 @@ def swept_words(config: Config) -> str:
     )
 
 
+def premise_words(numbers: pd.DataFrame) -> str:
+    """Why two premises are strict, as sentences: what networks give before their first step."""
+
+    def told(protocol: str, measure: str, variant: str = UNTRAINED) -> str:
+        line = one(numbers, variant=variant, protocol=protocol, measure=measure)
+        return "–" if line is None else plain_number(line)
+
+    start, plus = "similarity at the start", PAPER_MODELS[0]
+    return (
+        "Noise is sharp: networks before their first step draw images of a sharpness of "
+        f"{told('images', 'sharpness')}, {told('images', MISFIT)} octaves from the original's. "
+        "To be nearer to it than that is a strict premise for VAE and AE, which the claim itself calls blurred: with "
+        "fewer cell views than the paper's they can hardly meet it. That of the walk can be strict, too: the codes of "
+        f"untrained networks are so alike that their walks start at a similarity of {told('walk', start)} ({plus} "
+        f"{told('walk', start, plus)}), and the share of features that lower it is {told('walk', FALLING)} there "
+        f"({plus} {told('walk', FALLING, plus)}). No rule is changed once its result is seen."
+    )
+
+
 def disagreement_words(run: Run) -> str:
     """How often AE and VAE+ give a treatment different mechanisms, and which of them is right, as a sentence."""
     named = run.table("assigned")
@@ -325,12 +374,14 @@ def takeaways(numbers: pd.DataFrame, claims: pd.DataFrame) -> str:
             found.append(f"{name} " + " / ".join(words.share(one(lines, measure=m)) for m in MEASURES))
         return ", ".join(found)
 
-    sharpness = pick(numbers, protocol="images", measure="sharpness").set_index("variant")["value"]
+    sharpness = pick(numbers, protocol="images", measure="sharpness")
     lines = [
         f"{label} ({{term}}`NSC` / {{term}}`NSCB`, per cent): {reach(PAPER_MODELS, summary)}; without any training "
         f"{reach(BASELINES, summary)}."
         for label, summary in (("Mean profiles", SUMMARIES[0]), ("The same, whitened", SUMMARIES[1]))
     ]
-    sharp = ", ".join(f"{variant} {sharpness[variant]:.2f}" for variant in PAPER_MODELS)
-    lines.append(f"Sharpness of reconstructions, where 1 is that of the originals: {sharp}.")
+    sharp = ", ".join(f"{name} {words.number(one(sharpness, variant=name), 2)}" for name in PAPER_MODELS)
+    lines.append(
+        f"Sharpness of reconstructions (± deviation over trainings), where 1 is that of the originals: {sharp}."
+    )
     return words.takeaways(lines, claims)
