@@ -148,8 +148,8 @@ def with_gpu(numbers: pd.DataFrame, choices: pd.DataFrame) -> str:
     changed = ", ".join(f"{line['measure']} {points(line)} ({certainty(line)})" for line in lines)  # type: ignore[index, arg-type]
     return (
         f"If the networks of the book may be chosen as well, trained or not, it is {best['variant']}, "
-        f"{in_words(best['summary'])}, {best['compounds']} of {best['of']} times. Beside the choice without any training this "
-        f"changes {changed}."
+        f"{in_words(best['summary'])}, {best['compounds']} of {best['of']} times. Beside the choice without any "
+        f"training this changes {changed}."
     )
 
 
