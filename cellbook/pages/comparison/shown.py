@@ -80,8 +80,8 @@ def change_table(numbers: pd.DataFrame) -> pd.DataFrame:
     """What every correction changes, averaged over the representations that have it, a row a correction."""
     lines = pick(numbers, protocol=CHANGES, measure=list(COLUMNS))
     many = [f"{n:.0f}" for n in lines["representations"]]
-    lines = lines.rename(columns={"summary": "correction"}).assign(representations=many)
-    return tables.wide(lines, ["correction", "representations"], difference)
+    lines = lines.rename(columns={"summary": "correction"}).assign(of=many)
+    return tables.wide(lines, ["correction", "of"], difference)
 
 
 def difference(line: pd.Series) -> str:
