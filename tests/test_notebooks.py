@@ -458,5 +458,5 @@ def test_missing_data_is_one_sentence_that_says_how_to_get_them(tmp_path):
 def test_a_page_that_fails_says_why_in_one_sentence(tmp_path):
     done = run_page(copy_of_the_package(tmp_path), "-p", "screen=nowhere")
     assert done.returncode == 2
-    assert "page 'classical' did not run to its end: screen 'nowhere' is" in done.stderr
+    assert "page 'classical' did not run to its end: screen 'nowhere' holds no profiles" in done.stderr
     assert "Traceback" not in done.stderr
