@@ -188,15 +188,17 @@ def main() -> None:
     args.store.mkdir(parents=True, exist_ok=True)
     screen = replace(PRESETS["long"], seed=SEED).simulated
     spends = tuple(one for one in SPENDS if args.model in (None, one.model))
-    kept = pd.read_csv(args.csv) if args.model and args.csv and args.csv.exists() else pd.DataFrame(columns=["model"])
-    kept = kept[kept["model"] != LABELS.get(args.model)]
+    kept = None
+    if args.model and args.csv and args.csv.exists():
+        kept = pd.read_csv(args.csv)
+        kept = kept[kept["model"] != LABELS[args.model]]
     for rows_so_far, spend in train(spends, screen, args.store, args.minutes):
         end = rows_so_far[rows_so_far["summary"] == BOTH].groupby(list(Spend._fields), sort=False).tail(1)
         print(spend, end.to_string(index=False), sep="\n", flush=True)
         if args.csv:
             facts = {"seed": SEED, "machine": machine(), "torch": torch.__version__}
             written = rows_so_far.assign(**facts, date=f"{datetime.now(UTC):%Y-%m-%d}")
-            written = pd.concat([kept, written], ignore_index=True) if len(kept) else written
+            written = pd.concat([kept, written], ignore_index=True)
             written.to_csv(args.csv, index=False, float_format="%.4g", lineterminator="\n")
 
 
